@@ -1,0 +1,51 @@
+# make demo        the quickstart: trains, compares, draws into runs/quickstart/
+# make test        lint, types and every quick test, against the installed package
+# make test-slow   the tests marked slow
+# make lint        ruff and basedpyright alone
+#
+# Each works from nothing: it makes .venv with Python 3.11 or newer and installs there. PYTHON=... chooses another one.
+
+# A name alone proves nothing: shims of version managers exist without the version behind them.
+PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The stamps carry a checksum of what is installed: a changed, new or deleted file installs again, nothing else does.
+SUM := $(shell find jxai pyproject.toml README.md LICENSE -type f ! -name '*.pyc' | LC_ALL=C sort | \
+	xargs cksum | cksum | cut -d ' ' -f 1)
+EXTRAS_demo := demo
+EXTRAS_test := demo,test
+DEMO := $(VENV)/.installed-demo-$(SUM)
+TEST := $(VENV)/.installed-test-$(SUM)
+
+.PHONY: demo test test-slow lint
+
+demo: $(DEMO)
+	$(BIN)/python experiments/quickstart.py
+
+# The script `pytest`, unlike `python -m pytest`, leaves the current folder off sys.path: the tests see the installed
+# package, and JXAI_TEST_INSTALLED makes one of them check that.
+test: lint
+	JXAI_TEST_INSTALLED=1 $(BIN)/pytest
+
+test-slow: $(TEST)
+	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -m slow
+
+lint: $(TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or newer, found none: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# build/ would carry deleted modules into the wheel; stamps of other contents no longer say what is installed.
+$(DEMO) $(TEST): $(VENV)/.installed-%-$(SUM): | $(BIN)/python
+	@echo "Installing jxai into $(VENV) (the first time takes a few minutes)"
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[$(EXTRAS_$*)]"
+	rm -rf build
+	find $(VENV) -maxdepth 1 -name '.installed-*' ! -name '*-$(SUM)' -exec rm {} +
+	touch $@

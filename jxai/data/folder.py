@@ -1,0 +1,94 @@
+"""A folder of class folders as a source, such as miniImageNet on a disk."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from jxai.data.decode import decode, image_shape
+from jxai.data.source import Pictures, Source, digest, from_pictures
+
+# Decoded pictures up to this many bytes together are kept in memory.
+_MEMORY_LIMIT = 2**29
+
+
+def load_folder(path: str | os.PathLike[str], *, split: str = "all") -> Source:
+    """Loads a folder with one folder of pictures for each class.
+
+    Classes are the folders in sorted order, pictures the files in sorted order; hidden files are left out,
+    and so are files beside the class folders. Pictures of at most 512 MiB, decoded, are kept in memory; more
+    are decoded anew each time, from files that must stay.
+
+    Args:
+        path: the folder; its last part names the source.
+        split: classes by their place i in sorted order: "all", "base" (i % 2 = 0), "validation" (i % 4 = 1)
+            or "novel" (i % 4 = 3).
+
+    Returns:
+        The source; its labels are numbered within the split.
+
+    Raises:
+        ValueError: no such folder, no class folders, an empty one, unknown split, or a file that is no
+            readable image (named; of pictures not kept in memory, damage beyond the header is found in use).
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ValueError(f"expected a folder of class folders, got {folder}: no such folder")
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        raise ValueError(f"expected a folder of class folders, got {folder} without any: make one a class")
+    files, labels = [], []
+    for label, of_class in enumerate(classes):
+        found = sorted(entry for entry in of_class.iterdir() if not entry.name.startswith("."))
+        if not found:
+            raise ValueError(
+                f"expected pictures in every class folder, got none in {of_class}: add some or remove it"
+            )
+        files += found
+        labels += [label] * len(found)
+    digests, num_bytes = [], 0
+    for file in files:
+        data = _read(file)
+        digests.append(digest(data))
+        num_bytes += 3 * int(np.prod(image_shape(data, name=str(file))))
+    pictures: Pictures = _Files(tuple(files))
+    if num_bytes <= _MEMORY_LIMIT:
+        pictures = _in_memory(pictures)
+    names = [of_class.name for of_class in classes]
+    name = folder.resolve().name
+    return from_pictures(name, pictures, np.asarray(labels), digests=digests, class_names=names).restrict(
+        split
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """Pictures read from their files when they are asked for."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int, /) -> np.ndarray:
+        return decode(_read(self.paths[i]), name=str(self.paths[i]))
+
+
+def _in_memory(files: _Files) -> Pictures:
+    images = [files[i] for i in range(len(files))]
+    if len({image.shape for image in images}) > 1:
+        return images
+    # One array gives a batch of pictures at once.
+    stacked = np.stack(images)
+    stacked.flags.writeable = False
+    return stacked
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"expected a readable image, got {path} ({error}): repair or remove that file"
+        ) from error

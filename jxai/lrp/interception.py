@@ -1,0 +1,48 @@
+"""How Flax modules meet their rules while a model is traced: by interception, with no change to the model."""
+
+import contextlib
+from collections.abc import Iterator
+
+import flax.linen as nn
+
+from jxai.lrp.composites import Composite
+from jxai.lrp.layer import LINEAR_COPY, Layer
+
+# Flax's own modules that hold other modules, or leave values as they are at explanation time.
+_TRANSPARENT = (nn.Sequential, nn.Dropout)
+
+
+@contextlib.contextmanager
+def rules_of(composite: Composite) -> Iterator[None]:
+    """Within this context, modules called by the current thread are computed by their rules.
+
+    Args:
+        composite: the rules. A module of Flax's own without a rule is refused; a user's module without one is
+            looked into.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: (when the model is called) a Flax module has no rule in the composite.
+    """
+
+    def interceptor(next_fun, args, kwargs, context):
+        module = context.module
+        if context.method_name != "__call__" or module.name == LINEAR_COPY or not args:
+            return next_fun(*args, **kwargs)
+        layer = Layer(module, args[0], lambda: next_fun(*args, **kwargs))
+        rule = composite.rule(module)
+        if rule is not None:
+            return rule(layer)
+        if type(module).__module__.startswith("flax.") and not isinstance(module, _TRANSPARENT):
+            known = ", ".join(sorted({type(rule).__name__ for _, rule in composite.rules}))
+            raise ValueError(
+                f"expected a rule for every Flax module, got none for {layer.kind} at '{layer.path}' in "
+                f"{composite.name} (which has {known}): put one in front, for example "
+                f"lrp.Composite(((nn.{layer.kind}, lrp.Pass()),)) | {composite.name}"
+            )
+        return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(interceptor):
+        yield

@@ -1,0 +1,42 @@
+"""An encoder with a dense layer on top, to pretrain the encoder as an ordinary classifier."""
+
+import flax.linen as nn
+import jax
+from flax.linen.initializers import variance_scaling
+
+# PyTorch's default for a dense layer, uniform within ±1/√fan_in, as released.
+_dense_init = variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Classifier(nn.Module):
+    """Features averaged over positions, then one dense layer.
+
+    The encoder's variables stand under "encoder", the dense layer's under "head", so a pretrained encoder is
+    `variables["params"]["encoder"]` and `variables["batch_stats"]["encoder"]`.
+
+    Attributes:
+        encoder: Linen module from images (N, H, W, C) to a map (N, h, w, C'), called with `train`.
+        num_classes: number of scores.
+    """
+
+    encoder: nn.Module
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Scores before the softmax.
+
+        Args:
+            x: normalised images, (N, H, W, C).
+            train: whether batch norm uses the batch's statistics (and updates the running ones).
+
+        Returns:
+            Scores, (N, num_classes).
+
+        Raises:
+            ValueError: if `num_classes` is less than 1.
+        """
+        if self.num_classes < 1:
+            raise ValueError(f"expected num_classes of at least 1, got {self.num_classes}: count the classes")
+        features = self.encoder(x, train=train).mean(axis=(1, 2))  # pyright: ignore[reportCallIssue]
+        return nn.Dense(self.num_classes, kernel_init=_dense_init, name="head")(features)

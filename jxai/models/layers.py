@@ -1,0 +1,68 @@
+"""What the encoders of this package share: initialisation, padding, batch norm, the check of input."""
+
+import flax.linen as nn
+import jax
+from flax.linen.initializers import variance_scaling
+
+# Normal with standard deviation √(2 / (k·k·out)), as the released programs draw every convolution.
+conv_init = variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv(
+    features: int, size: int, *, name: str, stride: int = 1, padding: int = 0, use_bias: bool = False
+) -> nn.Conv:
+    """Square convolution with PyTorch's symmetric padding ("SAME" pads one side only where the stride is 2).
+
+    Args:
+        features: number of output channels.
+        size: side of the kernel.
+        name: the module's name in the parameters.
+        stride: step along both axes.
+        padding: rows and columns of zeros on each side.
+        use_bias: whether a bias is added.
+
+    Returns:
+        The Linen module.
+    """
+    pad = (padding, padding)
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=(stride, stride),
+        padding=(pad, pad),
+        use_bias=use_bias,
+        kernel_init=conv_init,
+        name=name,
+    )
+
+
+def batch_norm(*, train: bool, name: str) -> nn.BatchNorm:
+    """Batch norm with the constants of the released programs (PyTorch's momentum 0.1 is 0.9 here).
+
+    Args:
+        train: batch statistics if true, running ones otherwise.
+        name: the module's name in the parameters.
+
+    Returns:
+        The Linen module.
+    """
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
+
+
+def check_images(x: jax.Array, *, smallest: int) -> None:
+    """Refuse what is no batch of images, or images too small to leave a map.
+
+    Args:
+        x: what the encoder was given; (N, H, W, C) is right.
+        smallest: least height and width.
+
+    Raises:
+        ValueError: if `x` has another rank, or an image is smaller than `smallest`.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"expected images of shape (N, H, W, C), got {x.shape}: merge or add leading axes")
+    if min(x.shape[1:3]) < smallest:
+        raise ValueError(
+            f"expected images of at least {smallest}x{smallest}, got {x.shape[1]}x{x.shape[2]}: "
+            "enlarge the images or take an encoder that pools less"
+        )

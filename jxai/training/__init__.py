@@ -1,0 +1,36 @@
+"""Training: state, the pmapped update, optimisers, checkpoints, metrics and the loop around them."""
+
+from jxai.training.checkpoints import Checkpoints, Restored, load_variables, read_config
+from jxai.training.devices import PmappedStep, pmap_step, replicate, shard, unreplicate
+from jxai.training.interruption import Interrupted
+from jxai.training.loop import DivergedError, FitResult, fit
+from jxai.training.losses import classification_loss, group
+from jxai.training.metrics import MetricsWriter, read_metrics
+from jxai.training.optimisers import OptimizerConfig, make_optimizer, make_schedule
+from jxai.training.state import TrainState
+from jxai.training.step import make_step
+
+__all__ = [
+    "Checkpoints",
+    "DivergedError",
+    "FitResult",
+    "Interrupted",
+    "MetricsWriter",
+    "OptimizerConfig",
+    "PmappedStep",
+    "Restored",
+    "TrainState",
+    "classification_loss",
+    "fit",
+    "group",
+    "load_variables",
+    "make_optimizer",
+    "make_schedule",
+    "make_step",
+    "pmap_step",
+    "read_config",
+    "read_metrics",
+    "replicate",
+    "shard",
+    "unreplicate",
+]

@@ -1,0 +1,128 @@
+"""Spreading a training step over devices: the one place that knows of `jax.pmap`."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jxai.training._types import Device, PyTree
+from jxai.training.state import TrainState
+from jxai.training.step import Step
+
+AXIS = "devices"
+
+
+@dataclasses.dataclass(frozen=True)
+class PmappedStep:
+    """A training step that runs on several devices at once; see `pmap_step`.
+
+    Attributes:
+        devices: this process's devices, in the order of the leading axis of state and batches.
+        call: the pmapped function.
+    """
+
+    devices: tuple[Device, ...]
+    call: Callable[..., Any]
+
+    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One update.
+
+        Args:
+            state: as `replicate` makes it; its buffers are donated, so it cannot be used afterwards.
+            batch: as `shard` makes it, (devices, episodes a device, ...).
+
+        Returns:
+            The new replicated state and the metrics, (devices,) each, equal on all devices.
+        """
+        return self.call(state, batch)
+
+
+def pmap_step(step: Step, *, devices: Sequence[Device] | None = None) -> PmappedStep:
+    """Runs `step` on every device, each with its share of the episodes.
+
+    Args:
+        step: what `make_step` returned.
+        devices: the devices of **all** processes, in the same order on each; all there are by default.
+
+    Returns:
+        The step on replicated states and sharded batches.
+    """
+    everywhere = tuple(jax.devices() if devices is None else devices)
+    local = tuple(device for device in everywhere if device.process_index == jax.process_index())
+
+    def on_each_device(state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, jax.Array]]:
+        return step(state, batch, AXIS)
+
+    # Without `devices` pmap takes them all in its own order; naming them only where asked keeps that.
+    call = jax.pmap(on_each_device, axis_name=AXIS, devices=devices, donate_argnums=0)
+    return PmappedStep(devices=local, call=call)
+
+
+def replicate(tree: PyTree, *, devices: Sequence[Device] | None = None) -> PyTree:
+    """A copy of every array on every device.
+
+    Args:
+        tree: arrays of any shape, typed random keys among them.
+        devices: this process's devices; all of them by default.
+
+    Returns:
+        The tree with leaves (devices, ...). They share no memory with `tree`: donating them is safe.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
+
+    def put(leaf: Any) -> jax.Array:
+        if _is_key(leaf):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        host = np.asarray(leaf)
+        return jax.device_put(np.broadcast_to(host, (len(devices), *host.shape)), sharding, may_alias=False)
+
+    return jax.tree.map(put, tree)
+
+
+def unreplicate(tree: PyTree) -> PyTree:
+    """The first device's copy of a replicated tree.
+
+    Args:
+        tree: arrays (devices, ...), the same on all devices.
+
+    Returns:
+        The tree with leaves (...), on this process's first device; a copy that survives donation of `tree`.
+    """
+    # `leaf[0]` of the sharded array itself would be a computation over all devices.
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0], tree)
+
+
+def shard(batch: PyTree, num_devices: int) -> PyTree:
+    """Deals a batch out to devices: the first gets the first episodes, and so on.
+
+    Args:
+        batch: arrays (episodes, ...).
+        num_devices: number of this process's devices.
+
+    Returns:
+        The tree with leaves (num_devices, episodes / num_devices, ...).
+
+    Raises:
+        ValueError: an array's leading axis is not divisible by the number of devices.
+    """
+
+    def deal(leaf: Any) -> Any:
+        episodes = leaf.shape[0] if leaf.ndim else 0
+        if episodes == 0 or episodes % num_devices:
+            raise ValueError(
+                f"expected a batch of episodes divisible by {num_devices} devices, "
+                f"got an array of shape {leaf.shape}: "
+                f"use a multiple of {num_devices} episodes a step, or fewer devices"
+            )
+        return leaf.reshape(num_devices, episodes // num_devices, *leaf.shape[1:])
+
+    return jax.tree.map(deal, batch)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

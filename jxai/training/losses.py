@@ -1,0 +1,69 @@
+"""Losses for pretraining an encoder as a classifier, in the form that `make_step` takes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jxai.training._types import LossFn, PyTree
+
+
+def classification_loss(classifier: nn.Module, *, label_smoothing: float = 0.0) -> LossFn:
+    """Cross-entropy of a classifier in training mode.
+
+    Args:
+        classifier: a module called as `classifier(images (N, H, W, C), train=True)`, giving scores (N,
+            classes); `models.Classifier` is one.
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+
+    Returns:
+        The loss of one batch {"image": (N, H, W, C), "label": (N,)}, with the metric "accuracy".
+
+    Raises:
+        ValueError: `label_smoothing` is outside [0, 1).
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"expected label_smoothing in [0, 1), got {label_smoothing}")
+
+    def loss_fn(
+        variables: dict[str, PyTree], batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        scores, changed = classifier.apply(
+            variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        scores = jnp.asarray(scores)
+        target = optax.smooth_labels(jax.nn.one_hot(batch["label"], scores.shape[-1]), label_smoothing)
+        loss = jnp.mean(optax.softmax_cross_entropy(scores, target))
+        accuracy = jnp.mean(jnp.argmax(scores, axis=-1) == batch["label"])
+        return loss, (changed.get("batch_stats", {}), {"accuracy": accuracy})
+
+    return loss_fn
+
+
+def group(batch: PyTree, size: int) -> PyTree:
+    """Cuts a batch of images into groups that a step treats as it treats episodes.
+
+    Batch norms then see `size` images, on one device as on eight (16 is the paper's batch of pretraining).
+
+    Args:
+        batch: arrays (N, ...), as a dict with "image" and "label".
+        size: images in a group.
+
+    Returns:
+        The tree with leaves (N / size, size, ...).
+
+    Raises:
+        ValueError: N is not divisible by `size`.
+    """
+
+    def cut(leaf: Any) -> Any:
+        images = leaf.shape[0] if leaf.ndim else 0
+        if size < 1 or images == 0 or images % size:
+            raise ValueError(
+                f"expected a batch divisible into groups of {size}, got an array of shape {leaf.shape}"
+            )
+        return leaf.reshape(images // size, size, *leaf.shape[1:])
+
+    return jax.tree.map(cut, batch)

@@ -1,0 +1,118 @@
+"""Metrics of a training as JSON lines, and for TensorBoard on request."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+
+
+class MetricsWriter:
+    """Appends one JSON object a line: {"step": ..., "phase": "train" or "validation", metrics ...}.
+
+    With several processes the first one writes; the others' calls do nothing.
+    """
+
+    def __init__(self, path: str | Path, *, tensorboard: str | Path | None = None) -> None:
+        """Opens the file, going on where it ends.
+
+        Args:
+            path: the file; its folder is made if it does not exist.
+            tensorboard: a folder for TensorBoard's event files (needs `pip install jxai[tensorboard]`); None
+                for none.
+
+        Raises:
+            ModuleNotFoundError: `tensorboard` is given and tensorboardX is not installed.
+        """
+        self.path = Path(path)
+        self._events: Any = None
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        if tensorboard is not None:
+            try:
+                from tensorboardX import SummaryWriter
+            except ModuleNotFoundError as error:
+                raise ModuleNotFoundError(
+                    "expected tensorboardX for `tensorboard`, got none: pip install 'jxai[tensorboard]'"
+                ) from error
+            self._events = SummaryWriter(str(tensorboard))
+
+    def write(self, metrics: Mapping[str, float], *, step: int, phase: str = "train") -> None:
+        """Writes one line; it is in the file when this returns.
+
+        Args:
+            metrics: {name: number}; NaN and infinities become null, which JSON can hold.
+            step: updates made so far.
+            phase: "train" or "validation".
+        """
+        if not self._writes:
+            return
+        numbers = {name: float(value) for name, value in metrics.items()}
+        line = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "phase": phase, **line}) + "\n")
+        if self._events is not None:
+            for name, value in numbers.items():
+                self._events.add_scalar(f"{phase}/{name}", value, step)
+
+    def resume(self, step: int) -> None:
+        """Drops what was written after a step, as training goes on from there, and a last line cut short.
+
+        TensorBoard's event files stay as they are: it shows the newer value of a step written twice.
+
+        Args:
+            step: the restored step; lines of later steps are dropped.
+        """
+        if not self._writes:
+            return
+        kept = [json.dumps(line) + "\n" for line in read_metrics(self.path) if line["step"] <= step]
+        # Written beside and renamed, so that a kill in between loses nothing.
+        beside = self.path.with_name(self.path.name + ".tmp")
+        beside.write_text("".join(kept), encoding="utf-8")
+        os.replace(beside, self.path)
+
+    def close(self) -> None:
+        """Writes out what TensorBoard's writer holds back."""
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: str | Path, *, phase: str | None = None) -> list[dict[str, Any]]:
+    """The lines of a metrics file.
+
+    Args:
+        path: a file of `MetricsWriter`.
+        phase: "train" or "validation" for these lines alone; None for all.
+
+    Returns:
+        One dict a line, in the file's order; a last line that a kill cut short is left out.
+
+    Raises:
+        ValueError: another line than the last is not JSON; the message names it.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    read = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            read.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(
+                    f"expected JSON lines in {path}, got {line[:60]!r} in line {number}: remove it"
+                ) from error
+    return [line for line in read if phase is None or line["phase"] == phase]

@@ -1,0 +1,126 @@
+"""The update: one optimiser step on the mean loss of a batch of episodes, as a pure function."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jxai.training._types import LossFn, PyTree
+from jxai.training.state import TrainState
+
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, deterministic: bool = False
+) -> Step:
+    """The training step of a loss, for one device or for each of several.
+
+    The step's loss is the mean over all episodes of all devices; new batch statistics and metrics are
+    averaged alike. Every episode is handled alone: batch norms see one episode, and its key is
+    `fold_in(state.key, n)` with n the episode's number in the whole training, so neither depends on how
+    episodes are spread over devices.
+
+    Args:
+        loss_fn: `loss_fn(variables, episode, key) -> (loss, (new_batch_stats, metrics))` of **one** episode
+            (or one classification batch): `variables` as `TrainState.variables`, `loss` a scalar,
+            `new_batch_stats` with the structure of "batch_stats", `metrics` a dict of scalars.
+        optimizer: the Optax optimiser the state was created with.
+        deterministic: whether parameters shall be bit-identical for every number of devices on a CPU. The
+            episodes of a device then run one after another, and every device holds one gradient an episode of
+            the whole batch: slower and larger, for tests and for debugging. Otherwise they run together
+            (vmap), and gradients agree to rounding.
+
+    Returns:
+        `step(state, episodes, axis_name=None) -> (state, metrics)`; `episodes` has a leading axis, this
+        device's share (the same size on every device). `axis_name` is that of the mapped axis over devices,
+        None on a single device. The metrics are those of `loss_fn`, "loss" and "grad_norm" (Euclidean norm of
+        the mean gradient).
+    """
+    mean_gradient = _in_fixed_order if deterministic else _together
+
+    def step(
+        state: TrainState, episodes: PyTree, axis_name: str | None = None
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        keys = _episode_keys(state, episodes, axis_name)
+        grads, (loss, batch_stats, metrics) = mean_gradient(loss_fn, state, episodes, keys, axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        new_state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=jax.tree.map(lambda new, old: new.astype(old.dtype), batch_stats, state.batch_stats),
+            opt_state=opt_state,
+        )
+        return new_state, {**metrics, "loss": loss, "grad_norm": optax.tree.norm(grads)}
+
+    return step
+
+
+def _episode_keys(state: TrainState, episodes: PyTree, axis_name: str | None) -> jax.Array:
+    """Keys (episodes of this device,): the run's key with each episode's number in the training folded in."""
+    leaves = jax.tree.leaves(episodes)
+    counts = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    if len(counts) != 1 or None in counts:
+        shapes = [leaf.shape for leaf in leaves]
+        raise ValueError(
+            f"expected arrays with one leading axis (episodes of this device), got shapes {shapes}: "
+            "batch the episodes along axis 0"
+        )
+    share = leaves[0].shape[0]
+    device, num_devices = (
+        (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
+    )
+    first = (state.step * num_devices + device) * share
+    numbers = (first + jnp.arange(share)).astype(jnp.uint32)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(state.key, numbers)
+
+
+def _loss_of(loss_fn: LossFn, batch_stats: PyTree) -> Callable[..., Any]:
+    """`loss_fn` as a function of the parameters first, which is what is differentiated."""
+
+    def loss(params: PyTree, episode: PyTree, key: jax.Array) -> tuple[jax.Array, Any]:
+        value, (new_stats, metrics) = loss_fn({"params": params, "batch_stats": batch_stats}, episode, key)
+        return value, (value, new_stats, metrics)
+
+    return loss
+
+
+def _mean(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), tree)
+
+
+def _together(
+    loss_fn: LossFn, state: TrainState, episodes: PyTree, keys: jax.Array, axis_name: str | None
+) -> tuple[PyTree, Any]:
+    """Mean gradient and mean (loss, batch statistics, metrics); a device's episodes at once."""
+    one = _loss_of(loss_fn, state.batch_stats)
+
+    # The mean is differentiated, not the episodes one by one: no gradient an episode is ever held.
+    def mean_loss(params: PyTree) -> tuple[jax.Array, Any]:
+        losses, aux = jax.vmap(one, in_axes=(None, 0, 0))(params, episodes, keys)
+        return jnp.mean(losses), _mean(aux)
+
+    result = jax.grad(mean_loss, has_aux=True)(state.params)
+    return result if axis_name is None else jax.lax.pmean(result, axis_name)
+
+
+def _in_fixed_order(
+    loss_fn: LossFn, state: TrainState, episodes: PyTree, keys: jax.Array, axis_name: str | None
+) -> tuple[PyTree, Any]:
+    """As `_together`, with the same sequence of floating-point operations for every number of devices."""
+    gradient = jax.grad(_loss_of(loss_fn, state.batch_stats), has_aux=True)
+
+    # The barriers keep the compiler from fusing an episode's arithmetic with what is around it: that differs
+    # between a loop of one episode, which it unrolls, and a loop of eight, and would round differently.
+    def one(episode_and_key: tuple[PyTree, jax.Array]) -> tuple[PyTree, Any]:
+        episode, key = jax.lax.optimization_barrier(episode_and_key)
+        return jax.lax.optimization_barrier(gradient(state.params, episode, key))
+
+    results = jax.lax.map(one, (episodes, keys))
+    if axis_name is not None:
+        results = jax.lax.all_gather(results, axis_name, tiled=True)
+    return jax.lax.optimization_barrier(_mean(jax.lax.optimization_barrier(results)))

@@ -1,0 +1,17 @@
+"""Pictures of explanations and of training: heat maps, sheets of an episode, learning curves, ink shares."""
+
+from jxai.viz.curves import learning_curves
+from jxai.viz.heatmap import diverging_colours, heatmap, shared_scale, signed_sum
+from jxai.viz.ink import ink_mask, ink_share
+from jxai.viz.sheet import episode_sheet
+
+__all__ = [
+    "diverging_colours",
+    "episode_sheet",
+    "heatmap",
+    "ink_mask",
+    "ink_share",
+    "learning_curves",
+    "shared_scale",
+    "signed_sum",
+]

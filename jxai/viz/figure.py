@@ -1,0 +1,88 @@
+"""What the pictures of this package share.
+
+Matplotlib loads when a picture is drawn, without pyplot and its global state.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure whose layout avoids overlaps.
+
+    Args:
+        width: in inches.
+        height: in inches.
+
+    Returns:
+        The figure; `Figure` itself draws with Agg, whatever backend the user's session has.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int) -> Path:
+    """Write a figure as PNG and make the folders above it; an older picture stays whole until then.
+
+    Args:
+        figure: what is drawn.
+        path: the file; it ends in ".png".
+        dpi: pixels an inch.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if the path has another ending.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"expected a path that ends in .png, got {path}: pictures are written as PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(unfinished, dpi=dpi, format="png")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def printable(text: str) -> str:
+    """The text itself, or the names of its characters where Matplotlib's own font cannot draw them.
+
+    Args:
+        text: a class name.
+
+    Returns:
+        What to print: "ko kai" for the Thai letter of that name, which the font lacks.
+    """
+    if all(ord(character) in _drawable() for character in text):
+        return text
+    names = (unicodedata.name(character, f"U+{ord(character):04X}") for character in text)
+    return " ".join(_short(name) for name in names)
+
+
+def _short(name: str) -> str:
+    """From THAI CHARACTER KO KAI to ko kai: the script is known."""
+    for kind in (" CHARACTER ", " LETTER ", " DIGIT ", " SYLLABLE "):
+        if kind in name:
+            return name.split(kind, 1)[1].lower()
+    return name.lower()
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    from matplotlib import font_manager
+
+    path = font_manager.findfont("DejaVu Sans")  # comes with Matplotlib
+    return frozenset(font_manager.get_font(path).get_charmap())

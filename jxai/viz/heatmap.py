@@ -1,0 +1,102 @@
+"""From relevance to colours: red for, blue against, white for nothing.
+
+NumPy on the host; relevance is channels-last, with any number of leading axes.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# ColorBrewer's RdBu from its blue to its red end, with pure white in the middle so that zero is the paper.
+_STOPS = np.array(
+    [
+        (5, 48, 97),
+        (33, 102, 172),
+        (67, 147, 195),
+        (146, 197, 222),
+        (209, 229, 240),
+        (255, 255, 255),
+        (253, 219, 199),
+        (244, 165, 130),
+        (214, 96, 77),
+        (178, 24, 43),
+        (103, 0, 31),
+    ],
+    dtype=np.float64,
+)
+
+
+def diverging_colours(values: ArrayLike) -> NDArray[np.uint8]:
+    """Colours of signed values.
+
+    Args:
+        values: numbers of any shape (...); what lies outside [-1, 1] takes the colour of the nearer end.
+
+    Returns:
+        RGB of shape (..., 3): blue at -1, white at 0, red at 1.
+    """
+    positions = np.linspace(-1, 1, len(_STOPS))
+    values = np.asarray(values, dtype=np.float64)
+    channels = [np.interp(values, positions, _STOPS[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def signed_sum(relevance: ArrayLike) -> NDArray[np.float32]:
+    """Relevance of each pixel: the signed sum over its channels.
+
+    Args:
+        relevance: (..., H, W, C).
+
+    Returns:
+        (..., H, W), float32.
+
+    Raises:
+        ValueError: if there are fewer than three axes, or values that are not finite.
+    """
+    relevance = np.asarray(relevance, dtype=np.float32)
+    if relevance.ndim < 3:
+        raise ValueError(
+            f"expected relevance of shape (..., H, W, C), got {relevance.shape}: keep the channels"
+        )
+    if not np.isfinite(relevance).all():
+        bad = int((~np.isfinite(relevance)).sum())
+        raise ValueError(
+            f"expected finite relevance, got {bad} values that are not: look for them in the rules"
+        )
+    return relevance.sum(axis=-1)
+
+
+def shared_scale(relevance: ArrayLike, *, quantile: float = 0.995) -> float:
+    """The absolute pixel relevance that gets the full colour when several heat maps share one scale.
+
+    Args:
+        relevance: all that is drawn together, (..., H, W, C).
+        quantile: in (0, 1]; below 1, a few extreme pixels do not make all others pale.
+
+    Returns:
+        The quantile of the absolute signed sums; where it is 0 their maximum, and where that is 0 as well, 1.
+
+    Raises:
+        ValueError: if the quantile is outside (0, 1].
+    """
+    if not 0 < quantile <= 1:
+        raise ValueError(f"expected quantile in (0, 1], got {quantile}: 1 is the maximum")
+    magnitude = np.abs(signed_sum(relevance))
+    return float(np.quantile(magnitude, quantile)) or float(magnitude.max()) or 1.0
+
+
+def heatmap(relevance: ArrayLike, *, scale: float) -> NDArray[np.uint8]:
+    """Draw relevance as colours around zero.
+
+    Args:
+        relevance: (..., H, W, C).
+        scale: the absolute signed sum that gets the full colour, as `shared_scale` finds it; positive.
+
+    Returns:
+        RGB pictures, (..., H, W, 3): red is relevance for, blue against, white none.
+
+    Raises:
+        ValueError: if the scale is not positive.
+    """
+    if not scale > 0:
+        raise ValueError(f"expected a positive scale, got {scale}: take shared_scale(relevance)")
+    return diverging_colours(signed_sum(relevance) / scale)

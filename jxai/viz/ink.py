@@ -1,0 +1,68 @@
+"""Where relevance falls: on what is drawn in a picture, or on its empty background.
+
+For pictures on a plain background: letters, pictograms. They are (N, H, W, 3) in [0, 255], as they were
+before normalisation. The background's colour is the median of the outermost ring of pixels; what differs from
+it is ink.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jxai.viz.heatmap import signed_sum
+
+
+def ink_mask(images: ArrayLike, *, threshold: float = 32.0) -> NDArray[np.bool_]:
+    """Which pixels are ink.
+
+    Args:
+        images: pictures, (N, H, W, C) in [0, 255].
+        threshold: a pixel is ink where a channel differs from the background by more than this.
+
+    Returns:
+        (N, H, W), true on ink. Its mean is what `ink_share` gives relevance spread evenly.
+
+    Raises:
+        ValueError: if `images` has another rank or values outside [0, 255].
+    """
+    images = np.asarray(images, dtype=np.float32)
+    if images.ndim != 4:
+        raise ValueError(
+            f"expected images of shape (N, H, W, C), got {images.shape}: add or merge leading axes"
+        )
+    if images.size and (images.min() < 0 or images.max() > 255):
+        got = f"[{images.min():g}, {images.max():g}]"
+        raise ValueError(f"expected images in [0, 255], got {got}: give them before normalisation")
+    ring = np.ones(images.shape[1:3], dtype=bool)
+    ring[1:-1, 1:-1] = False
+    background = np.median(images[:, ring], axis=1)
+    return np.any(np.abs(images - background[:, None, None]) > threshold, axis=-1)
+
+
+def ink_share(relevance: ArrayLike, images: ArrayLike, *, threshold: float = 32.0) -> NDArray[np.float64]:
+    """Share of absolute relevance that falls on ink; a pixel's relevance is the signed sum over its channels.
+
+    Args:
+        relevance: (N, H, W, C).
+        images: the pictures explained, (N, H, W, C') in [0, 255].
+        threshold: as in `ink_mask`.
+
+    Returns:
+        (N,) in [0, 1]; nan where an image has no relevance at all.
+
+    Raises:
+        ValueError: if the shapes do not fit, or as `ink_mask` and `signed_sum` do.
+
+    Example:
+        >>> picture = np.zeros((1, 4, 4, 3))
+        >>> picture[0, 1, 1] = 255
+        >>> ink_share(np.ones((1, 4, 4, 1)), picture).item()  # 1 pixel of 16
+        0.0625
+    """
+    mask, magnitude = ink_mask(images, threshold=threshold), np.abs(signed_sum(relevance)).astype(np.float64)
+    if mask.shape != magnitude.shape:
+        raise ValueError(
+            f"expected relevance of shape {mask.shape} + (C,), got {np.shape(relevance)}: one an image"
+        )
+    total = magnitude.sum(axis=(1, 2))
+    on_ink = (magnitude * mask).sum(axis=(1, 2))
+    return np.divide(on_ink, total, out=np.full_like(total, np.nan), where=total > 0)

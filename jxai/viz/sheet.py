@@ -1,0 +1,166 @@
+"""One picture of one episode: what the classifier was shown, and what it looks at for each class."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jxai.viz.figure import new_figure, printable, save
+from jxai.viz.heatmap import diverging_colours, heatmap, shared_scale
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_CELL = 1.35  # inches a cell
+_TRUE = "#1b7837"  # green, apart from the red and the blue of the maps for the colour-blind too
+_PALE = "#c8c8c8"
+
+
+def episode_sheet(
+    support: ArrayLike,
+    query: ArrayLike,
+    query_labels: ArrayLike,
+    relevance: ArrayLike,
+    scores: ArrayLike,
+    *,
+    class_names: Sequence[str],
+    path: str | os.PathLike[str],
+    title: str = "",
+    scale: float | None = None,
+    dpi: int = 130,
+) -> Path:
+    """Draw an episode: a column for each class, its support on top; a row for each query, a heat map a class.
+
+    All heat maps have the same scale, which the colour bar shows. The true class has a green frame; the class
+    with the highest score is marked by a triangle.
+
+    Args:
+        support: pictures, (way, shot, H, W, 3), integers in [0, 255].
+        query: pictures, (Q, H, W, 3), integers in [0, 255].
+        query_labels: true class of each query, (Q,), in [0, way).
+        relevance: of each query's pixels for each class, (Q, way, H', W', C).
+        scores: of each query for each class, (Q, way); printed with two decimals.
+        class_names: one a class.
+        path: where the PNG goes; folders are made.
+        title: printed on top.
+        scale: the pixel relevance that gets the full colour; by default `shared_scale` of all that is drawn.
+        dpi: pixels an inch.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if shapes do not fit one another, or as `heatmap` does.
+    """
+    support, query, relevance, scores = (np.asarray(array) for array in (support, query, relevance, scores))
+    labels = np.asarray(query_labels)
+    _check(support, query, labels, relevance, scores, class_names)
+    scale = shared_scale(relevance) if scale is None else scale
+    maps = heatmap(relevance, scale=scale)
+    way, queries = len(class_names), len(query)
+
+    figure = new_figure(_CELL * (way + 1) + 0.9, (_CELL + 0.25) * (queries + 1) + 0.5)
+    if title:
+        figure.suptitle(title, fontsize=12, parse_math=False)
+    axes = figure.subplots(queries + 1, way + 1, squeeze=False)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.95, 0.5, "support", ha="right", va="center", fontsize=10)
+    names = [_short(printable(name)) for name in class_names]
+    for column, name in enumerate(names):
+        _picture(axes[0, column + 1], _montage(support[column]), name)
+    for row in range(queries):
+        truth = int(labels[row])
+        _picture(axes[row + 1, 0], query[row], f"query: {names[truth]}")
+        best = int(scores[row].argmax())
+        for column in range(way):
+            caption = f"{'▸ ' if column == best else ''}{names[column]}  {scores[row, column]:.2f}"
+            axis = axes[row + 1, column + 1]
+            _picture(axis, maps[row, column], caption, framed=column == truth)
+    figure.supxlabel("green frame: the true class      ▸ the highest score", fontsize=9)
+    _colour_bar(figure, axes, scale)
+    return save(figure, path, dpi=dpi)
+
+
+def _check(
+    support: np.ndarray,
+    query: np.ndarray,
+    labels: np.ndarray,
+    relevance: np.ndarray,
+    scores: np.ndarray,
+    class_names: Sequence[str],
+) -> None:
+    way = len(class_names)
+    if support.ndim != 5 or len(support) != way:
+        raise ValueError(
+            f"expected support of shape ({way}, shot, H, W, 3), got {support.shape}: one group a class name"
+        )
+    if query.ndim != 4 or not len(query):
+        raise ValueError(f"expected query of shape (Q, H, W, 3), got {query.shape}: give at least one query")
+    for name, pictures in (("support", support), ("query", query)):
+        if pictures.dtype.kind not in "ui" or pictures.shape[-1] != 3:
+            raise ValueError(
+                f"expected {name} as integers in [0, 255] with 3 channels, got {pictures.dtype} of shape "
+                f"{pictures.shape}: give the pictures as they were before normalisation"
+            )
+    queries = len(query)
+    if relevance.ndim != 5 or relevance.shape[:2] != (queries, way):
+        raise ValueError(
+            f"expected relevance of shape ({queries}, {way}, H, W, C), got {relevance.shape}: "
+            "one a query and class"
+        )
+    if scores.shape != (queries, way):
+        raise ValueError(
+            f"expected scores of shape {(queries, way)}, got {scores.shape}: one a query and class"
+        )
+    if labels.shape != (queries,) or labels.min() < 0 or labels.max() >= way:
+        raise ValueError(
+            f"expected query_labels of shape ({queries},) in [0, {way}), got {labels.tolist()}: one a query"
+        )
+
+
+def _short(name: str) -> str:
+    """What fits above a cell."""
+    name = name.replace("_", " ")
+    return name if len(name) <= 14 else f"{name[:13]}…"
+
+
+def _montage(images: np.ndarray) -> np.ndarray:
+    """(shot, H, W, 3) -> one picture, as square as it gets, with white gaps."""
+    shot, height, width, _ = images.shape
+    columns = math.ceil(math.sqrt(shot))
+    rows = math.ceil(shot / columns)
+    gap = max(1, height // 16)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def _picture(axis: Axes, picture: np.ndarray, caption: str, *, framed: bool = False) -> None:
+    axis.imshow(picture, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set(color=_TRUE if framed else _PALE, linewidth=2.5 if framed else 0.6)
+    weight: dict[str, Any] = {"color": _TRUE, "fontweight": "bold"} if framed else {}
+    axis.set_title(caption, fontsize=8.5, pad=3, parse_math=False, **weight)
+
+
+def _colour_bar(figure: Any, axes: np.ndarray, scale: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    colours = ListedColormap(diverging_colours(np.linspace(-1, 1, 255)) / 255)
+    mappable = ScalarMappable(Normalize(-scale, scale), colours)
+    bar = figure.colorbar(
+        mappable, ax=axes, fraction=0.03, aspect=35, extend="both", ticks=[-scale, 0, scale]
+    )
+    bar.ax.set_yticklabels([f"−{scale:.2g}", "0", f"{scale:.2g}"], fontsize=8)
+    bar.set_label("relevance of a pixel: red for the class, blue against", fontsize=9)

@@ -1,0 +1,48 @@
+"""Shared by every test: eight simulated CPU devices, and where the reference values lie."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+# Before jax starts: the tests are about numbers on a CPU; JAX_PLATFORMS in the environment still wins.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+# `experiments` is not installed. Last in the list, so that an installed jxai goes before the source tree's.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+# Devices are created at the first computation, so this must run before any test module computes something.
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of reference values: `$JXAI_GOLDEN`, or `tests/golden` beside this file."""
+    folder = Path(os.environ.get("JXAI_GOLDEN", Path(__file__).parent / "golden")).resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"expected a folder of reference values, got {folder}: set JXAI_GOLDEN")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_resnet10(golden: Path) -> tuple[Any, dict[str, Any], dict[str, np.ndarray]]:
+    """The ResNet10 of `resnet10_to_pixels.npz`: (module, variables, everything in the archive)."""
+    from jxai import models  # here, so that collecting a test that does not need it stays quick
+
+    with np.load(golden / "resnet10_to_pixels.npz") as archive:
+        reference = dict(archive)
+    variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    for key, value in reference.items():
+        if key in ("image", "features", "relevance", "relevance_out"):
+            continue
+        *block, rest = key.split("_", 1) if key.startswith("block") else (key,)
+        name, leaf = rest.rsplit("_", 1)
+        tree = variables["batch_stats" if leaf in ("mean", "var") else "params"]
+        for part in (*block, name):
+            tree = tree.setdefault(part, {})
+        tree[leaf] = value
+    return models.ResNet10(widths=(64, 16, 24, 32)), variables, reference
