@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-# `experiments` is not installed. Last in the list, so that an installed jxai goes before the source tree's.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+# `experiments` holds scripts that import one another as neighbours, as they do when run. Last in the list.
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+sys.path.extend(map(str, (EXPERIMENTS, EXPERIMENTS / "benchmarks")))
 
 # Devices are created at the first computation, so this must run before any test module computes something.
 jax.config.update("jax_num_cpu_devices", 8)

@@ -13,13 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import tyro
 
-from experiments.benchmarks.measure import matmul_gflops, report, seconds
 from jxai import fewshot, models
 from jxai.fewshot.heads.convolution import multiplications
+from measure import matmul_gflops, report, seconds
 
 RIVAL_SECONDS = {"plain": 3.2, "guided": 20.6}
 RIVAL_MATMUL_GFLOPS = 205.0
@@ -51,9 +50,9 @@ def head_update(options: Options, guidance: fewshot.Guidance):
     features = jax.nn.relu(
         jax.random.normal(keys[0], (support + query, options.side, options.side, options.channels))
     )
-    labels = [np.repeat(np.arange(options.way), n) for n in (options.shot, options.queries)]
+    labels = [jnp.repeat(jnp.arange(options.way), n) for n in (options.shot, options.queries)]
     small = features[: options.way]
-    variables = head.init(keys[1], small, np.arange(options.way), small, options.way)
+    variables = head.init(keys[1], small, jnp.arange(options.way), small, options.way)
     optimiser = optax.adam(1e-3)
     state = optimiser.init(variables["params"])
 
@@ -84,7 +83,10 @@ def head_update(options: Options, guidance: fewshot.Guidance):
 
 def system_update(options: Options, guidance: fewshot.Guidance):
     """The whole update: ResNet10 at 224x224 and the head, and its arguments."""
-    encoder, head = models.encoder("resnet10", image_size=224), fewshot.RelationHead(features=options.channels)
+    encoder, head = (
+        models.encoder("resnet10", image_size=224),
+        fewshot.RelationHead(features=options.channels),
+    )
     support, query = options.way * options.shot, options.way * options.queries
     keys = jax.random.split(jax.random.key(0), 3)
     images = jax.random.normal(keys[0], (support + query, 224, 224, 3))
@@ -146,6 +148,7 @@ def measure(update: Any, arguments: tuple, repeats: int) -> tuple[float, int]:
     """(seconds an update, bytes at its peak beyond its arguments)."""
     compiled = jax.jit(update).lower(*arguments).compile()
     memory = compiled.memory_analysis()
+    assert memory is not None, "this backend does not say how much memory a program needs"
     # Results are new arrays here; a training loop donates its state and needs that much less.
     beyond = memory.temp_size_in_bytes + memory.output_size_in_bytes
     return seconds(compiled, *arguments, repeats=repeats), beyond

@@ -2,11 +2,11 @@
 
 from jxai.data.classification import classification_dataset
 from jxai.data.domains import DOMAINS, Domain, load
-from jxai.data.episodes import episode_dataset, episode_indices
+from jxai.data.episodes import episode_dataset, episode_indices, episode_table
 from jxai.data.folder import load_folder
 from jxai.data.pipeline import iterate
 from jxai.data.preprocess import denormalise, normalise
-from jxai.data.source import SPLITS, Source, from_arrays, split_classes
+from jxai.data.source import SPLITS, Source, from_arrays, merge, split_classes
 
 __all__ = [
     "DOMAINS",
@@ -17,10 +17,12 @@ __all__ = [
     "denormalise",
     "episode_dataset",
     "episode_indices",
+    "episode_table",
     "from_arrays",
     "iterate",
     "load",
     "load_folder",
+    "merge",
     "normalise",
     "split_classes",
 ]

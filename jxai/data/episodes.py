@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Streams of one (seed, index): what is drawn, from which domain, and how it is augmented.
 _DRAW, _DOMAIN, _AUGMENT = 0, 1, 2
 
-# Draws of classes until each has enough pictures that stand in no other: one draw, but for near-copies of classes.
+# Draws of classes until each has enough pictures of its own: the first will do unless classes are near-copies.
 _ATTEMPTS = 100
 
 
@@ -48,6 +48,33 @@ def episode_indices(
     pipeline.check_count("seed", seed, least=0)
     pipeline.check_count("index", index, least=0)
     return _Sampler.create(source, way=way, shot=shot, num_query=num_query).draw(seed, index)
+
+
+def episode_table(
+    source: Source, *, way: int, shot: int, num_query: int, seed: int, num_episodes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws many episodes of one source as indices, to evaluate on pictures that are encoded once.
+
+    Args:
+        source: the pictures.
+        way: number of classes.
+        shot: support pictures a class.
+        num_query: query pictures a class.
+        seed: the dataset's seed, at least 0.
+        num_episodes: how many episodes.
+
+    Returns:
+        Support (num_episodes, way·shot) and queries (num_episodes, way·num_query); row i is what
+        `episode_indices` draws at index i.
+
+    Raises:
+        ValueError: as `episode_indices` does.
+    """
+    pipeline.check_count("seed", seed, least=0)
+    pipeline.check_count("num_episodes", num_episodes)
+    sampler = _Sampler.create(source, way=way, shot=shot, num_query=num_query)
+    support, query = zip(*(sampler.draw(seed, index) for index in range(num_episodes)), strict=True)
+    return np.stack(support), np.stack(query)
 
 
 def episode_dataset(
@@ -179,8 +206,8 @@ class _Sampler:
             if (drawn := self._pictures(rng, classes)) is not None:
                 return drawn[:, : self.shot].reshape(-1), drawn[:, self.shot :].reshape(-1)
         raise ValueError(
-            f"expected classes with pictures of their own, got too many identical pictures in several classes "
-            f"of {self.name} in each of {_ATTEMPTS} draws of episode {index}: remove the copies"
+            f"expected classes with pictures of their own, got classes that share too many of {self.name} "
+            f"in each of {_ATTEMPTS} draws of episode {index}: remove the copies"
         )
 
     def _pictures(self, rng: np.random.Generator, classes: np.ndarray) -> np.ndarray | None:

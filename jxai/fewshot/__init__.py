@@ -1,6 +1,7 @@
 """Few-shot classification: episodes, heads, and training guided by a head's own explanations."""
 
 from jxai.fewshot.episode import Episode
+from jxai.fewshot.evaluation import encode, episode_accuracies, mean_and_interval
 from jxai.fewshot.guidance import (
     PLAIN,
     Explanation,
@@ -13,6 +14,8 @@ from jxai.fewshot.guidance import (
     relevance_weights,
 )
 from jxai.fewshot.heads import Head, RelationHead
+from jxai.fewshot.pixels import pixel_relevance
+from jxai.fewshot.system import init_variables, part
 
 __all__ = [
     "PLAIN",
@@ -21,10 +24,16 @@ __all__ = [
     "Guidance",
     "Head",
     "RelationHead",
+    "encode",
+    "episode_accuracies",
     "explain_head",
     "guided_loss",
     "head_loss",
+    "init_variables",
     "log_odds",
+    "mean_and_interval",
+    "part",
+    "pixel_relevance",
     "released_weight",
     "relevance_weights",
 ]

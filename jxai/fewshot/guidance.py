@@ -1,6 +1,6 @@
 """Explanation-guided training: features re-weighted by their relevance, and the loss on both.
 
-Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, ICPR 2020, sections III-B and C.
+Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, ICPR 2020, III-B, C.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jxai.fewshot.episode import Episode
 from jxai.fewshot.heads.head import Head
+from jxai.fewshot.system import part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Explanation:
 
 
 def released_weight(shot: int) -> float:
-    """λ by the number of shots: 0.5 at 1 and 1 at 5 as released; between them linear, and 1 above (our choice).
+    """λ by the number of shots: 0.5 at 1 and 1 at 5 as released; linear between, and 1 above (our choice).
 
     Args:
         shot: labelled images a class.
@@ -83,7 +84,7 @@ def log_odds(scores: jax.Array) -> jax.Array:
     return jnp.log((scores.shape[-1] - 1) * (p + 0.01) / (1.01 - p))
 
 
-def relevance_weights(relevance: jax.Array, strength: float = 1.0) -> jax.Array:
+def relevance_weights(relevance: jax.Array, *, strength: float = 1.0) -> jax.Array:
     """w = 1 + t·R / max|R| with the maximum over the last axis; 1 where all of R is 0.
 
     Args:
@@ -98,7 +99,7 @@ def relevance_weights(relevance: jax.Array, strength: float = 1.0) -> jax.Array:
 
 
 def explain_head(
-    head: Head, variables: Any, explained: Any, scores: jax.Array, strength: float = 1.0
+    head: Head, variables: Any, explained: Any, scores: jax.Array, *, strength: float = 1.0
 ) -> Explanation:
     """Explain a head's scores down to its features, and form the weights from that.
 
@@ -115,7 +116,9 @@ def explain_head(
     variables, explained, scores = jax.lax.stop_gradient((variables, explained, scores))
     start = log_odds(scores)
     relevance = head.relevance(variables, explained, start)
-    return jax.lax.stop_gradient(Explanation(start, relevance, relevance_weights(relevance, strength)))
+    return jax.lax.stop_gradient(
+        Explanation(start, relevance, relevance_weights(relevance, strength=strength))
+    )
 
 
 def head_loss(
@@ -154,7 +157,7 @@ def head_loss(
     metrics = {"accuracy": jnp.mean(jnp.argmax(scores, axis=-1) == query_labels), "loss_plain": plain}
     loss = guidance.plain_weight * plain
     if weight:
-        explanation = explain_head(head, variables, explained, scores, guidance.strength)
+        explanation = explain_head(head, variables, explained, scores, strength=guidance.strength)
         weighted = explained * explanation.weights
         # Only evaluation's plain head needs running averages: the weighted pass leaves none.
         guided_scores, _ = head.apply(variables, weighted, True, method="scores", mutable=["batch_stats"])
@@ -186,20 +189,18 @@ def guided_loss(
         (loss, (new batch statistics as in `variables`, metrics)); for the metrics see `head_loss`.
 
     References:
-        Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, ICPR 2020, eq. 5-7.
+        Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, 2020, eq. 5-7.
     """
-    parts = {
-        part: {kind: tree[part] for kind, tree in variables.items() if part in tree}
-        for part in ("encoder", "head")
-    }
     images = jnp.concatenate([episode.support, episode.query])
-    features, updates = encoder.apply(parts["encoder"], images, train=train_encoder, mutable=["batch_stats"])
+    features, updates = encoder.apply(
+        part(variables, "encoder"), images, train=train_encoder, mutable=["batch_stats"]
+    )
     if not train_encoder:
         features = jax.lax.stop_gradient(features)
     num_support = episode.support.shape[0]
     loss, (head_statistics, metrics) = head_loss(
         head,
-        parts["head"],
+        part(variables, "head"),
         features[:num_support],
         episode.support_labels,
         features[num_support:],

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from jxai.lrp.composites import Composite
 from jxai.lrp.layer import LINEAR_COPY, Layer
@@ -31,16 +32,17 @@ def rules_of(composite: Composite) -> Iterator[None]:
         module = context.module
         if context.method_name != "__call__" or module.name == LINEAR_COPY or not args:
             return next_fun(*args, **kwargs)
-        layer = Layer(module, args[0], lambda: next_fun(*args, **kwargs))
         rule = composite.rule(module)
         if rule is not None:
-            return rule(layer)
+            # Inputs that only stand for an array are written out: relevance is that of the array's entries.
+            return rule(Layer(module, jnp.asarray(args[0]), lambda: next_fun(*args, **kwargs)))
         if type(module).__module__.startswith("flax.") and not isinstance(module, _TRANSPARENT):
+            kind, path = type(module).__name__, "/".join(module.path)
             known = ", ".join(sorted({type(rule).__name__ for _, rule in composite.rules}))
             raise ValueError(
-                f"expected a rule for every Flax module, got none for {layer.kind} at '{layer.path}' in "
+                f"expected a rule for every Flax module, got none for {kind} at '{path}' in "
                 f"{composite.name} (which has {known}): put one in front, for example "
-                f"lrp.Composite(((nn.{layer.kind}, lrp.Pass()),)) | {composite.name}"
+                f"lrp.Composite(((nn.{kind}, lrp.Pass()),)) | {composite.name}"
             )
         return next_fun(*args, **kwargs)
 

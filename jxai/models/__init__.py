@@ -2,6 +2,7 @@
 
 from jxai.models.classifier import Classifier
 from jxai.models.conv import Conv4, Conv4NP, Conv6, Conv6NP, ConvNet
+from jxai.models.layers import max_pool_2x2
 from jxai.models.registry import encoder, encoder_names
 from jxai.models.resnet import ResNet, ResNet10, ResNet18, ResNet34, SimpleBlock
 
@@ -19,4 +20,5 @@ __all__ = [
     "SimpleBlock",
     "encoder",
     "encoder_names",
+    "max_pool_2x2",
 ]

@@ -13,7 +13,7 @@ RelationNet's head pools its input map twice, so it needs one of the variants (a
 import flax.linen as nn
 import jax
 
-from jxai.models.layers import batch_norm, check_images, conv
+from jxai.models.layers import batch_norm, check_images, conv, max_pool_2x2
 
 
 class ConvNet(nn.Module):
@@ -60,7 +60,7 @@ class ConvNet(nn.Module):
             x = conv(self.width, 3, padding=padding, use_bias=True, name=f"conv{index}")(x)
             x = nn.relu(batch_norm(train=train, name=f"bn{index}")(x))
             if pools:
-                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                x = max_pool_2x2(x)
         return x
 
 

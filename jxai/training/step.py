@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from jxai.training._types import LossFn, PyTree
 from jxai.training.state import TrainState
@@ -112,15 +113,32 @@ def _in_fixed_order(
     loss_fn: LossFn, state: TrainState, episodes: PyTree, keys: jax.Array, axis_name: str | None
 ) -> tuple[PyTree, Any]:
     """As `_together`, with the same sequence of floating-point operations for every number of devices."""
-    gradient = jax.grad(_loss_of(loss_fn, state.batch_stats), has_aux=True)
 
-    # The barriers keep the compiler from fusing an episode's arithmetic with what is around it: that differs
-    # between a loop of one episode, which it unrolls, and a loop of eight, and would round differently.
-    def one(episode_and_key: tuple[PyTree, jax.Array]) -> tuple[PyTree, Any]:
-        episode, key = jax.lax.optimization_barrier(episode_and_key)
-        return jax.lax.optimization_barrier(gradient(state.params, episode, key))
+    def one(number: int) -> tuple[PyTree, Any]:
+        episode, key = jax.tree.map(lambda leaf: leaf[number], (episodes, keys))
+        params, batch_stats, episode, key = _keep_apart((state.params, state.batch_stats, episode, key))
+        gradient = jax.grad(_loss_of(loss_fn, batch_stats), has_aux=True)
+        return _keep_apart(gradient(params, episode, key))
 
-    results = jax.lax.map(one, (episodes, keys))
+    # A Python loop: inside lax.map or lax.scan XLA's CPU backend leaves convolutions' weight gradients to a naive
+    # kernel, some forty times slower. Compiling takes longer in return.
+    results = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[one(number) for number in range(len(keys))])
     if axis_name is not None:
         results = jax.lax.all_gather(results, axis_name, tiled=True)
-    return jax.lax.optimization_barrier(_mean(jax.lax.optimization_barrier(results)))
+    return _keep_apart(_mean(_keep_apart(results)))
+
+
+_barrier = jax.jit(jax.lax.optimization_barrier)
+
+
+def _keep_apart(tree: PyTree) -> PyTree:
+    """The identity, which keeps the compiler from fusing what makes the arrays with what uses them.
+
+    An episode's last operations would otherwise be fused with what collects the episodes, which differs with their
+    number, and a multiplication and an addition in one kernel round differently from those in two.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.lax.optimization_barrier(tree)
+    # XLA's CPU backend removes optimisation barriers before it fuses; a call that is not inlined stays.
+    with set_xla_metadata(inlineable="false"):
+        return _barrier(tree)

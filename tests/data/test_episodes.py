@@ -76,6 +76,17 @@ def test_dataset_elements_are_the_drawn_pictures_normalised(source):
         np.testing.assert_array_equal(batch.query_labels[offset], np.repeat([0, 1, 2], 4))
 
 
+def test_a_table_is_the_drawn_episodes(source):
+    support, query = data.episode_table(source, **TASK, seed=7, num_episodes=5)
+    assert support.shape == (5, 6) and query.shape == (5, 12)
+    for index in range(5):
+        drawn = data.episode_indices(source, **TASK, seed=7, index=index)
+        np.testing.assert_array_equal(support[index], drawn[0])
+        np.testing.assert_array_equal(query[index], drawn[1])
+    with pytest.raises(ValueError, match="expected `num_episodes` as an integer of at least 1, got 0"):
+        data.episode_table(source, **TASK, seed=7, num_episodes=0)
+
+
 @pytest.mark.parametrize("augment", [False, True])
 def test_batches_and_shards_hold_the_same_episodes(source, augment):
     options = {**TASK, "seed": 7, "image_size": 8, "augment": augment}
@@ -177,7 +188,7 @@ def test_classes_of_the_same_pictures_are_refused():
     pictures = [np.full((4, 4, 3), i % 3, np.uint8) for i in range(6)]
     digests = [digest(picture.tobytes()) for picture in pictures]
     source = from_pictures("copies", pictures, np.repeat([0, 1], 3), digests=digests)
-    with pytest.raises(ValueError, match="identical pictures in several classes of 'copies'"):
+    with pytest.raises(ValueError, match="got classes that share too many of 'copies'"):
         data.episode_indices(source, way=2, shot=1, num_query=2, seed=0, index=0)
 
 

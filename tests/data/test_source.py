@@ -136,3 +136,25 @@ def test_pictures_may_have_different_sizes():
     assert source.image(3).shape == (7, 9, 3)
     assert source.images([0, 3], 8).shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(np.unique(source.images([3], 8)), [3])
+
+
+def test_merged_sources_have_the_classes_of_all(source):
+    grey = data.from_arrays("grey", GREY, LABELS)
+    merged = data.merge([source, grey])
+    assert merged.name == "toy+grey" and len(merged) == len(source) + 4
+    assert merged.class_names == (*(f"toy/{name}" for name in source.class_names), "grey/0", "grey/1")
+    np.testing.assert_array_equal(merged.labels, [*source.labels, *(LABELS + 8)])
+    assert merged.labels.dtype == np.int32
+    np.testing.assert_array_equal(merged.array(10), np.concatenate([source.array(10), grey.array(10)]))
+    np.testing.assert_array_equal(merged.image(len(source) + 2), grey.image(2))
+    with pytest.raises(IndexError):
+        merged.pictures[len(merged)]
+    assert data.merge([grey]) is grey
+    with pytest.raises(ValueError, match="expected at least one source, got none"):
+        data.merge([])
+
+
+def test_splits_can_be_merged(source):
+    merged = data.merge([source.restrict("base"), source.restrict("novel")])
+    assert len(merged.class_names) == 6 and merged.labels.max() == 5
+    np.testing.assert_array_equal(merged.image(0), source.restrict("base").image(0))

@@ -45,9 +45,11 @@ def test_too_small_images(name, smallest):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", models.encoder_names())
-@pytest.mark.parametrize("image_size", [32, 84, 224])
-def test_every_encoder_runs_at_every_size(name, image_size):
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [("conv6", 84), ("conv6np", 224), ("resnet10", 32), ("resnet18", 84), ("resnet34", 224)],
+)
+def test_encoders_run_at_full_size(name, image_size):
     module = models.encoder(name, image_size=image_size)
     x = jax.random.normal(jax.random.key(1), (2, image_size, image_size, 3))
     variables = jax.jit(lambda x: module.init(jax.random.key(0), x, train=False))(x)

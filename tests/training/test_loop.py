@@ -1,5 +1,9 @@
+import functools
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +14,18 @@ import pytest
 from jxai import training
 
 
-def pmapped(toy: Any, num_devices: int = 2) -> training.PmappedStep:
+def pmapped(toy: Any) -> training.PmappedStep:
     step = training.make_step(toy.loss, toy.optimizer)
-    return training.pmap_step(step, devices=jax.local_devices()[:num_devices])
+    return training.pmap_step(step, devices=jax.local_devices()[:2])
 
 
-def fit(toy: Any, batches: Any, *, step: Any = None, **options: Any) -> training.FitResult:
+# Compiled once for most tests; keyed by the toy, of which there is one a session.
+compiled = functools.cache(pmapped)
+
+
+def fit(toy: Any, batches: Any, **options: Any) -> training.FitResult:
     options = {"num_steps": 6, "eval_every": 2, "log_every": 1, "progress": False} | options
-    return training.fit(step or pmapped(toy), toy.state(), batches, **options)
+    return training.fit(compiled(toy), toy.state(), batches, **options)
 
 
 def assert_identical(a: training.TrainState, b: training.TrainState) -> None:
@@ -51,7 +59,7 @@ def test_a_finished_training_is_not_trained_further(toy: Any, tmp_path: Path) ->
 
 def test_the_callers_state_stays(toy: Any) -> None:
     state = toy.state()
-    training.fit(pmapped(toy), state, toy.batches(), num_steps=2, progress=False)
+    training.fit(compiled(toy), state, toy.batches(), num_steps=2, progress=False)
     assert_identical(state, toy.state())
 
 
@@ -174,3 +182,41 @@ def test_progress_bar_shows_loss_accuracy_and_rate(toy: Any, capfd: pytest.Captu
     shown = capfd.readouterr().err
     for part in ("toy", "4/4", "loss=", "accuracy=", "episodes/s=", "val. accuracy=0.25"):
         assert part in shown
+
+
+def run_processes(count: int, folder: Path, *stop_at: str) -> list[int]:
+    """Exit codes of `two_processes.py` on `count` processes at once."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    script = Path(__file__).with_name("two_processes.py")
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    folder.mkdir(exist_ok=True)
+    running = [
+        subprocess.Popen(
+            [sys.executable, script, port, str(process), str(count), folder, *stop_at], env=environment
+        )
+        for process in range(count)
+    ]
+    try:
+        return [process.wait(timeout=120) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_and_stop_and_resume_together(tmp_path: Path) -> None:
+    assert run_processes(1, tmp_path / "one") == [0]
+    # SIGTERM to one of them: both stop at the same step, and exit as after the signal.
+    assert run_processes(2, tmp_path / "two", "5") == [143, 143]
+    (stopped,) = [path.name for path in (tmp_path / "two" / "run").iterdir() if path.name.isdigit()]
+    assert 5 < int(stopped) < 40
+    assert run_processes(2, tmp_path / "two") == [0, 0]
+    with np.load(tmp_path / "one" / "params-0.npz") as straight:
+        for process in range(2):
+            with np.load(tmp_path / "two" / f"params-{process}.npz") as resumed:
+                for name in straight.files:
+                    np.testing.assert_array_equal(resumed[name], straight[name])
+    lines = [len(training.read_metrics(tmp_path / name / "metrics.jsonl")) for name in ("one", "two")]
+    assert lines[1] >= lines[0] == 6

@@ -1,19 +1,30 @@
+import dataclasses
+import functools
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jxai import training
+
+# With plain SGD at rate 1 the parameters' change is the gradient; Adam's would not be comparable.
+SGD = optax.sgd(1.0)
+
+
+@functools.cache
+def compiled(toy: Any, num_devices: int, deterministic: bool) -> training.PmappedStep:
+    step = training.make_step(toy.loss, toy.optimizer, deterministic=deterministic)
+    return training.pmap_step(step, devices=jax.local_devices()[:num_devices])
 
 
 def run(toy: Any, *, num_devices: int, deterministic: bool, steps: int = 3) -> tuple[Any, dict[str, Any]]:
     """State and last metrics after some steps of 8 episodes dealt out to `num_devices`."""
     devices = jax.local_devices()[:num_devices]
-    step = training.make_step(toy.loss, toy.optimizer, deterministic=deterministic)
-    pmapped = training.pmap_step(step, devices=devices)
+    pmapped = compiled(toy, num_devices, deterministic)
     state = training.replicate(toy.state(), devices=devices)
     metrics = {}
     for number in range(steps):
@@ -45,12 +56,7 @@ def test_without_an_axis_equals_one_pmapped_device(toy: Any) -> None:
 
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_fast_gradients_agree_with_the_loop(toy: Any, num_devices: int) -> None:
-    # With plain SGD at rate 1 the parameters' change is the gradient; Adam's would not be comparable.
-    import dataclasses
-
-    import optax
-
-    toy = dataclasses.replace(toy, optimizer=optax.sgd(1.0))
+    toy = dataclasses.replace(toy, optimizer=SGD)
     before = toy.state()
     fast, fast_metrics = run(toy, num_devices=num_devices, deterministic=False, steps=1)
     slow, slow_metrics = run(toy, num_devices=1, deterministic=True, steps=1)
@@ -62,8 +68,9 @@ def test_fast_gradients_agree_with_the_loop(toy: Any, num_devices: int) -> None:
 
 def test_step_is_the_mean_over_single_episodes(toy: Any) -> None:
     state, episodes = toy.state(), toy.episodes(0, 4)
-    _, metrics = training.make_step(toy.loss, toy.optimizer)(state, episodes)
+    new_state, metrics = jax.jit(training.make_step(toy.loss, toy.optimizer))(state, episodes)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def by_hand(n: int) -> tuple[Any, Any]:
         episode = jax.tree.map(lambda leaf: jnp.asarray(leaf[n]), episodes)
         loss = lambda params: toy.loss(  # noqa: E731
@@ -75,7 +82,6 @@ def test_step_is_the_mean_over_single_episodes(toy: Any) -> None:
     results = [by_hand(n) for n in range(4)]
     (loss, stats), gradient = jax.tree.map(lambda *leaves: sum(leaves) / 4, *results)
     updates, _ = toy.optimizer.update(gradient, state.opt_state, state.params)
-    new_state, _ = training.make_step(toy.loss, toy.optimizer)(state, episodes)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     squares = sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient))
     np.testing.assert_allclose(metrics["grad_norm"], squares**0.5, rtol=1e-5)
@@ -88,7 +94,7 @@ def test_step_is_the_mean_over_single_episodes(toy: Any) -> None:
 
 def test_episode_keys_count_over_the_whole_training(toy: Any) -> None:
     state = toy.state()
-    step = training.make_step(toy.loss, toy.optimizer)
+    step = jax.jit(training.make_step(toy.loss, toy.optimizer))
     for number in range(2):
         first = number * 4
         draws = [jax.random.uniform(jax.random.fold_in(state.key, first + n)) for n in range(4)]

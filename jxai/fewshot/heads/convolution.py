@@ -1,8 +1,8 @@
 """The 3x3 convolution of small maps on a CPU, by Winograd's minimal filtering.
 
 RelationNet convolves hundreds of 7x7 maps a step. There, direct convolution is bound by arithmetic, and the
-exact rearrangement F(m x m, 3 x 3) of Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks* (2016),
-needs two to four times fewer multiplications, for the forward pass and both gradients alike.
+exact rearrangement F(m x m, 3 x 3) of Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*
+(2016), needs two to four times fewer multiplications, for the forward pass and both gradients alike.
 """
 
 import functools
@@ -95,7 +95,7 @@ def multiplications(side: int) -> int:
 
 
 def _combine(rows: np.ndarray, x: jax.Array, axis: int) -> jax.Array:
-    """Sums of x's slices along `axis`, one for each of the first two axes of `rows`; these lead the result."""
+    """Sums of x's slices along `axis`, one for each of the first two axes of `rows`, which lead."""
     # Written out, so that XLA fuses each sum into one pass; a matrix product with 4 to 7 terms would not be.
     slices = [lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])]
     return jnp.stack([jnp.stack([_weighted_sum(row, slices) for row in block]) for block in rows])
@@ -116,10 +116,10 @@ def _tiles(side: int) -> int:
 
 @functools.cache
 def _transforms(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(G, D, E) along one axis: kernel (α, 3), padded and tiled input (α, tiles, side), output (side, α, tiles).
+    """(G, D, E) along one axis: kernel (α, 3), tiled input (α, tiles, side), output (side, α, tiles).
 
-    Correlation is the transpose of Toom and Cook's polynomial product: with Vandermonde matrices V_k (k columns)
-    at α = m + 2 points, y = V_mᵀ[(V_3 g) ⊙ (V_α⁻ᵀ d)].
+    Correlation is the transpose of Toom and Cook's polynomial product: with Vandermonde matrices V_k (k
+    columns) at α = m + 2 points, y = V_mᵀ[(V_3 g) ⊙ (V_α⁻ᵀ d)].
     """
     m, tiles = _tile_size(side), _tiles(side)
     points = np.array(_POINTS[m], float)

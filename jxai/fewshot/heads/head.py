@@ -11,9 +11,9 @@ from jxai import lrp
 class Head(nn.Module):
     """A classifier of query features by support features, in two steps.
 
-    Subclasses give `explained` and `scores`; a loss other than cross-entropy, other rules, or a cheaper way to
-    the same relevance are theirs to override. In training, scores of features times weights must be a matter of
-    `scores(weights * explained)`: what is explained supports `*` with an array of its relevance's shape.
+    Subclasses give `explained` and `scores`; a loss other than cross-entropy, other rules, or a cheaper way
+    to the same relevance are theirs to override. Guidance asks for `scores(explained * weights)`: what is explained
+    supports `*` with an array of its relevance's shape.
     """
 
     def explained(self, support: jax.Array, support_labels: jax.Array, query: jax.Array, way: int) -> Any:

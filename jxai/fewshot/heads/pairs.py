@@ -36,6 +36,9 @@ class Pairs:
             axis=-1,
         )
 
+    def __jax_array__(self) -> jax.Array:
+        return self.dense()
+
     def __mul__(self, weights: jax.Array) -> jax.Array:
         return self.dense() * weights
 

@@ -15,6 +15,7 @@ from jxai.fewshot.heads.convolution import conv_general_dilated
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.heads.pairs import PairConv, Pairs, relevance_of_pairs
 from jxai.lrp.composites import SUN2020_CONVOLUTION
+from jxai.models import max_pool_2x2
 
 
 class RelationHead(Head):
@@ -83,8 +84,8 @@ class RelationHead(Head):
             Scores (queries, way).
         """
         running = self.running_statistics and not train
-        x = _pool(nn.relu(self.bn1(z.reshape(-1, *z.shape[2:]), use_running_average=running)))
-        x = _pool(nn.relu(self.bn2(self.conv2(x), use_running_average=running)))
+        x = max_pool_2x2(nn.relu(self.bn1(z.reshape(-1, *z.shape[2:]), use_running_average=running)))
+        x = max_pool_2x2(nn.relu(self.bn2(self.conv2(x), use_running_average=running)))
         x = nn.relu(self.fc1(x.reshape(x.shape[0], -1)))
         return self.fc2(x).reshape(z.shape[:2])
 
@@ -123,7 +124,3 @@ class RelationHead(Head):
             Maps (queries, way, h', w', features).
         """
         return self.conv1(explained)
-
-
-def _pool(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (2, 2), strides=(2, 2))

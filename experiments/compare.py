@@ -1,0 +1,139 @@
+"""Plain against guided training: the same encoder, episodes and budget, over seeds and shots, on every domain.
+
+    python experiments/compare.py
+
+Trains what is missing and evaluates it, run by run: a finished run leaves `results/latin/SHOTshot-SYSTEM-SEED.json`
+and is not done again; a run that was stopped goes on. Prints the table, and writes it with the learning curves
+beside the results.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import command_line
+from configs import CONFIGS, Config
+from evaluate import evaluate
+from jxai import fewshot, training, viz
+from tables import Scores, comparison_table
+from train import Run, train
+
+SYSTEMS = {"plain": fewshot.PLAIN, "guided": fewshot.Guidance()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which runs, and where they go."""
+
+    config: str = "latin"
+    """One of the configurations of experiments/configs."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    shots: tuple[int, ...] = (1, 5)
+    episodes: int = 1000
+    """Of the evaluation, a domain."""
+    runs: Path = Path("runs/compare")
+    """Where checkpoints go."""
+    results: Path = Path(__file__).parent / "results" / "latin"
+    """Where each finished run's JSON, the table and the curves go."""
+    progress: bool = True
+
+
+def compare(config: Config, options: Options) -> str:
+    """Train and evaluate every run that is not finished yet.
+
+    Args:
+        config: what all runs share; seed, shots and guidance are set for each.
+        options: which runs, and where they go.
+
+    Returns:
+        The table, as Markdown.
+    """
+    options.results.mkdir(parents=True, exist_ok=True)
+    finished: dict[str, dict[str, list[dict]]] = {
+        f"{shot}-shot": {name: [] for name in SYSTEMS} for shot in options.shots
+    }
+    for seed in options.seeds:
+        for shot in options.shots:
+            for name in SYSTEMS:
+                path = options.results / f"{shot}shot-{name}-{seed}.json"
+                if not path.exists():
+                    result = _run(config, options, seed=seed, shot=shot, name=name)
+                    path.with_suffix(".tmp").write_text(json.dumps(result) + "\n")
+                    path.with_suffix(".tmp").rename(path)
+                finished[f"{shot}-shot"][name].append(json.loads(path.read_text()))
+    table = comparison_table(
+        {
+            shots: {name: [_scores(result) for result in results] for name, results in systems.items()}
+            for shots, systems in finished.items()
+        }
+    )
+    (options.results / "table.md").write_text(table + "\n")
+    curves = {
+        f"{shots} {name}": [result["curve"] for result in results]
+        for shots, systems in finished.items()
+        for name, results in systems.items()
+    }
+    viz.learning_curves(
+        curves,
+        path=options.results / "curves.png",
+        metrics=("loss_plain", "accuracy", "validation_accuracy"),
+        smoothing=config.steps / 40,
+    )
+    return table
+
+
+def run_folder(runs: Path, *, seed: int, shot: int, name: str) -> Path:
+    """Where a run's checkpoints are."""
+    return runs / f"{shot}shot-{name}-{seed}"
+
+
+def _run(config: Config, options: Options, *, seed: int, shot: int, name: str) -> dict:
+    """Train and evaluate one run; what its JSON holds."""
+    config = dataclasses.replace(config, seed=seed, shot=shot, guidance=SYSTEMS[name])
+    folder = run_folder(options.runs, seed=seed, shot=shot, name=name)
+    start = time.perf_counter()
+    run = Run(config, folder, encoder_folder=options.runs / f"encoder-{seed}", progress=options.progress)
+    result = train(run)
+    trained = time.perf_counter()
+    scores = evaluate(folder, episodes=options.episodes, progress=options.progress)
+    return {
+        "config": dataclasses.asdict(config),
+        "seconds": {
+            "training": round(trained - start, 1),
+            "evaluation": round(time.perf_counter() - trained, 1),
+        },
+        "validation": {"best": result.best_accuracy, "step": result.best_step},
+        "domains": {domain: found.to_json() for domain, found in scores.items()},
+        "curve": _curve(training.read_metrics(folder / "metrics.jsonl")),
+    }
+
+
+def _curve(lines: Sequence[dict]) -> list[dict]:
+    """The metrics' lines, validation apart from training, in few digits."""
+    curve = []
+    for line in lines:
+        validation = line["phase"] == "validation"
+        names = (
+            {"accuracy": "validation_accuracy"} if validation else {n: n for n in ("accuracy", "loss_plain")}
+        )
+        curve.append({"step": line["step"]} | {new: round(line[old], 4) for old, new in names.items()})
+    return curve
+
+
+def _scores(result: dict) -> dict[str, Scores]:
+    return {domain: Scores.from_json(found) for domain, found in result["domains"].items()}
+
+
+def main(options: Options) -> None:
+    """Run what is missing and print the table."""
+    if options.config not in CONFIGS:
+        raise ValueError(
+            f"expected a configuration among {', '.join(CONFIGS)}, got {options.config!r}: name one"
+        )
+    print(compare(CONFIGS[options.config](), options))
+
+
+if __name__ == "__main__":
+    command_line.run(main, Options)

@@ -1,0 +1,82 @@
+"""What a few-shot run is: data, model, guidance, and how long each part trains."""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+from jxai.fewshot import Guidance
+from jxai.training import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """The encoder as a classifier of the source's base classes, before episodes begin."""
+
+    steps: int = 4000
+    """0 leaves the encoder as it was drawn."""
+    batch_size: int = 16
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A few-shot run. The defaults are the release's, but for the encoder and the data."""
+
+    sources: tuple[str, ...] = ("latin",)
+    """Domains that training draws from: their base classes; their validation classes choose the checkpoint."""
+    encoder: str = "conv4np"
+    width: int = 64
+    """Channels of a convolutional encoder's blocks, or of a residual one's first stage (doubled at each next)."""
+    image_size: int = 32
+    augment: bool = False
+    """Random crops, colour jitter and flips as released; a flipped letter is another letter."""
+    head: str = "relation"
+    head_width: int = 64
+    """Channels of the head's convolutions; the release has the encoder's last width, 512."""
+    way: int = 5
+    shot: int = 5
+    queries: int = 16
+    """Queries a class in training."""
+    guidance: Guidance = Guidance()
+    train_encoder: bool = True
+    """False keeps the pretrained encoder as it is and trains the head alone."""
+    pretraining: Pretraining = Pretraining()
+    steps: int = 4000
+    episodes_per_step: int = 1
+    """Over all devices; a multiple of their number."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    eval_every: int = 500
+    validation_episodes: int = 200
+    seed: int = 0
+    deterministic: bool = False
+    """Bit-identical on every number of CPU devices, and slower."""
+
+
+def from_json(kind: Any, value: Any) -> Any:
+    """What `json.dumps(dataclasses.asdict(...))` was made from.
+
+    Args:
+        kind: the type: a dataclass, tuple[T, ...], T | None, or what JSON has.
+        value: what JSON read.
+
+    Returns:
+        An instance of `kind`.
+
+    Raises:
+        ValueError: a field is missing or unknown.
+    """
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        if value.keys() != hints.keys():
+            raise ValueError(
+                f"expected the fields {', '.join(hints)} of {kind}, got {', '.join(value)}: "
+                "the file is of another version"
+            )
+        return kind(**{name: from_json(hints[name], item) for name, item in value.items()})  # pyright: ignore
+    if typing.get_origin(kind) is tuple:
+        return tuple(from_json(typing.get_args(kind)[0], item) for item in value)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (inner,) = (option for option in typing.get_args(kind) if option is not type(None))
+        return None if value is None else from_json(inner, value)
+    return value

@@ -1,0 +1,24 @@
+"""The embedded benchmark: training on Latin letters, evaluation on seven domains."""
+
+import dataclasses
+
+from configs.few_shot import Config, Pretraining
+
+
+def latin() -> Config:
+    """RelationNet on the embedded Latin letters, long enough to compare plain and guided training.
+
+    Command: python experiments/compare.py
+    """
+    # Half the released queries a class: a step costs half, and so few pictures are seen often enough.
+    return Config(
+        sources=("latin",), queries=8, pretraining=Pretraining(steps=1500), steps=1200, eval_every=200
+    )
+
+
+def latin_quick() -> Config:
+    """The quickstart's: as `latin`, a few minutes in all.
+
+    Command: make demo
+    """
+    return dataclasses.replace(latin(), pretraining=Pretraining(steps=600), steps=300, eval_every=100)

@@ -1,0 +1,114 @@
+"""Accuracy of trained few-shot systems on every domain, on the same episodes for each.
+
+    python experiments/evaluate.py runs/plain runs/guided
+
+Prints one table; with two runs or more, each difference to the first one with its paired interval. 2000 episodes a
+domain by default: about two minutes a run on two cores with the embedded benchmark.
+"""
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+import command_line
+from configs import Config, from_json
+from jxai import data, fewshot, training
+from system import build, load_domain
+from tables import Scores, comparison_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to evaluate, and on what."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of `experiments/train.py`."""
+    episodes: int = 2000
+    """A domain."""
+    domains: tuple[str, ...] = tuple(data.DOMAINS)
+    which: str = "best"
+    """The best checkpoint on validation episodes, or the latest."""
+
+
+def evaluate(
+    folder: Path,
+    *,
+    episodes: int = 2000,
+    domains: Sequence[str] = tuple(data.DOMAINS),
+    which: Any = "best",
+    progress: bool = True,
+) -> dict[str, Scores]:
+    """Evaluate a run on domains, at the shots that it was trained with.
+
+    A source domain shows its novel classes, any other one all its classes. Episode i of a domain is the same for
+    every run.
+
+    Args:
+        folder: the run's.
+        episodes: how many a domain.
+        domains: names of domains.
+        which: "best" or "latest" checkpoint, or a step.
+        progress: whether to show a progress bar.
+
+    Returns:
+        {domain: scores}.
+    """
+    config = config_of(folder)
+    encoder, head = build(config)
+    variables = training.load_variables(folder / "episodes", which=which)
+    found = {}
+    for name in tqdm(domains, desc=f"{folder.name}: evaluation", unit="domain", disable=not progress):
+        source = load_domain(name, "novel" if name in config.sources else "all")
+        shot, queries = setting(name, config.shot)
+        support, query = data.episode_table(
+            source,
+            way=config.way,
+            shot=shot,
+            num_query=queries,
+            seed=zlib.crc32(b"evaluation"),
+            num_episodes=episodes,
+        )
+        features = fewshot.encode(encoder, variables, source.array(config.image_size))
+        accuracies = fewshot.episode_accuracies(head, variables, features, support, query, way=config.way)
+        correct = np.rint(accuracies * query.shape[1]).astype(int)
+        found[name] = Scores(shot=shot, queries=queries, of=query.shape[1], correct=correct)
+    return found
+
+
+def setting(domain: str, shot: int) -> tuple[int, int]:
+    """(shots, queries a class) of an evaluation: as trained with 15 queries, or what a small domain has instead."""
+    if domain not in data.DOMAINS:
+        return shot, 15
+    one, five = data.DOMAINS[domain].settings
+    return {1: one, 5: five}.get(shot, (shot, 15))
+
+
+def config_of(folder: Path) -> Config:
+    """The configuration in a run's folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected the folder of a run with config.json, got {folder}: train with experiments/train.py first"
+        )
+    return from_json(Config, json.loads(path.read_text()))
+
+
+def main(options: Options) -> None:
+    """Evaluate and print the table."""
+    groups: dict[str, dict[str, list[dict[str, Scores]]]] = {}
+    for folder in options.folders:
+        found = evaluate(folder, episodes=options.episodes, domains=options.domains, which=options.which)
+        group = groups.setdefault(f"{config_of(folder).shot}-shot", {})
+        group[str(folder)] = [found]
+    print(comparison_table(groups))
+
+
+if __name__ == "__main__":
+    command_line.run(main, Options)

@@ -1,0 +1,55 @@
+"""From a configuration to its encoder, head and sources."""
+
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from configs import Config
+from jxai import data, models
+from jxai.fewshot import Head, RelationHead
+
+HEADS = ("relation",)
+
+
+def build(config: Config) -> tuple[nn.Module, Head]:
+    """The configuration's encoder and head.
+
+    Raises:
+        ValueError: unknown encoder or head, images too small for the encoder, or a map too small for the head.
+    """
+    if config.head not in HEADS:
+        raise ValueError(f"expected a head among {', '.join(HEADS)}, got {config.head!r}: choose one of them")
+    options = {"width": config.width}
+    if config.encoder.startswith("resnet"):
+        options = {"widths": tuple(config.width * 2**stage for stage in range(4)), "stem_width": config.width}
+    encoder = models.encoder(config.encoder, image_size=config.image_size, **options)
+    side = _map_side(encoder, config.image_size)
+    if side < 4:
+        raise ValueError(
+            f"expected a feature map of at least 4x4 for the head's two poolings, got {side}x{side} from "
+            f"{config.encoder} at {config.image_size} pixels: take an encoder that pools less, such as conv4np"
+        )
+    # As released: the head pads maps below 10x10.
+    return encoder, RelationHead(features=config.head_width, padding=1 if side < 10 else 0)
+
+
+def load_sources(config: Config, split: str) -> list[data.Source]:
+    """One split of every source domain."""
+    return [load_domain(name, split) for name in config.sources]
+
+
+def load_domain(name: str, split: str) -> data.Source:
+    """A domain by its name, or a folder of class folders by its path."""
+    if name not in data.DOMAINS and Path(name).is_dir():
+        return data.load_folder(name, split=split)
+    return data.load(name, split=split)
+
+
+def _map_side(encoder: nn.Module, image_size: int) -> int:
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    (features, _) = jax.eval_shape(
+        lambda x: encoder.init_with_output(jax.random.key(0), x, train=False), images
+    )
+    return features.shape[1]

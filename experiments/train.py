@@ -1,0 +1,205 @@
+"""Train a few-shot system: the encoder as a classifier first, then episodes, plain or guided.
+
+    python experiments/train.py latin --folder runs/guided
+    python experiments/train.py latin --folder runs/plain --config.guidance.guided-weight 0
+
+Called again with the same folder and configuration, a run goes on where it stopped. In the folder: `config.json`,
+`metrics.jsonl`, `encoder/` (the pretrained encoder) and `episodes/` (checkpoints).
+"""
+
+import dataclasses
+import functools
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+import command_line
+from configs import CONFIGS, Config, describe
+from jxai import data, fewshot, models, training
+from system import build, load_sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A configuration, and what does not decide the result."""
+
+    config: Config
+    folder: Path
+    """Where checkpoints and metrics go."""
+    encoder_folder: Path | None = None
+    """Where the pretrained encoder is kept, to share it between runs; by default in `folder`."""
+    tensorboard: bool = False
+    """Write metrics for TensorBoard as well (pip install 'jxai[tensorboard]')."""
+    progress: bool = True
+
+
+def train(run: Run) -> training.FitResult:
+    """Train a few-shot system, or go on with it.
+
+    Args:
+        run: what to train and where it goes.
+
+    Returns:
+        The last state and the validation accuracies; the best checkpoint is in the folder.
+    """
+    config = run.config
+    encoder, head = build(config)
+    base, validation = load_sources(config, "base"), load_sources(config, "validation")
+    # Both the training episodes and those of validation are checked against the data before any work is done.
+    shards = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
+    episodes = data.episode_dataset(
+        base,
+        way=config.way,
+        shot=config.shot,
+        num_query=config.queries,
+        seed=config.seed,
+        batch_size=config.episodes_per_step,
+        image_size=config.image_size,
+        augment=config.augment,
+        **shards,
+    )
+    evaluate = _validation(config, encoder, head, validation)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    key = jax.random.key(config.seed)
+    variables = fewshot.init_variables(encoder, head, key, image_size=config.image_size)
+    if config.pretraining.steps:
+        _use_encoder(variables, _pretrain(run, encoder, variables, base))
+    optimizer = training.make_optimizer(config.optimizer, num_steps=config.steps)
+
+    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array) -> Any:
+        del key  # RelationNet draws nothing
+        return fewshot.guided_loss(
+            encoder,
+            head,
+            variables,
+            episode,
+            guidance=config.guidance,
+            train_encoder=config.train_encoder,
+        )
+
+    step = training.make_step(loss, optimizer, deterministic=config.deterministic)
+    state = training.TrainState.create(key, variables, optimizer=optimizer)
+    fingerprints = {source.name: source.fingerprint for source in base}
+    tensorboard = run.folder / "tensorboard" if run.tensorboard else None
+    with (
+        training.Checkpoints(
+            run.folder / "episodes", config=config, fingerprints=fingerprints
+        ) as checkpoints,
+        training.MetricsWriter(run.folder / "metrics.jsonl", tensorboard=tensorboard) as writer,
+    ):
+        # Now that the folder has turned out to be this configuration's.
+        (run.folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+        return training.fit(
+            training.pmap_step(step, devices=_devices(config)),
+            state,
+            data.iterate(episodes),
+            num_steps=config.steps,
+            evaluate=evaluate,
+            eval_every=config.eval_every,
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=run.progress,
+            name=run.folder.name,
+        )
+
+
+def _devices(config: Config) -> Sequence[Any] | None:
+    """All devices, unless one episode a step leaves work for a single one."""
+    return jax.devices()[:1] if config.episodes_per_step == 1 else None
+
+
+def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -> dict[str, Any]:
+    """Variables of the encoder after training as a classifier of all base classes."""
+    config, pretraining = run.config, run.config.pretraining
+    images = data.merge(base)
+    classifier = models.Classifier(encoder, num_classes=len(images.class_names))
+    key = jax.random.key(config.seed)
+    blank = np.zeros((1, config.image_size, config.image_size, 3), np.float32)
+    start = dict(classifier.init(key, blank, train=False))
+    start = {kind: {**start[kind], "encoder": variables[kind]["encoder"]} for kind in start}
+    optimizer = training.make_optimizer(pretraining.optimizer, num_steps=pretraining.steps)
+    step = training.make_step(
+        training.classification_loss(classifier), optimizer, deterministic=config.deterministic
+    )
+    batches = data.classification_dataset(
+        images,
+        batch_size=pretraining.batch_size,
+        seed=config.seed,
+        image_size=config.image_size,
+        augment=config.augment,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+    )
+    about = {
+        name: getattr(config, name)
+        for name in ("sources", "encoder", "width", "image_size", "augment", "seed")
+    }
+    folder = run.encoder_folder or run.folder / "encoder"
+    with (
+        training.Checkpoints(folder, config={**about, "pretraining": pretraining}) as checkpoints,
+        training.MetricsWriter(folder / "metrics.jsonl") as writer,
+    ):
+        result = training.fit(
+            # Its batches are small: every device would wait for the others.
+            training.pmap_step(step, devices=jax.devices()[:1]),
+            training.TrainState.create(key, start, optimizer=optimizer),
+            data.iterate(batches),
+            num_steps=pretraining.steps,
+            eval_every=pretraining.steps,
+            prepare=functools.partial(training.group, size=pretraining.batch_size),
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=run.progress,
+            name="encoder",
+        )
+    return {kind: tree["encoder"] for kind, tree in result.state.variables.items()}
+
+
+def _use_encoder(variables: dict[str, Any], pretrained: dict[str, Any]) -> None:
+    for kind, tree in pretrained.items():
+        variables[kind]["encoder"] = tree
+
+
+def _validation(config: Config, encoder: Any, head: Any, sources: list[data.Source]) -> Any:
+    """A function of the state: accuracy of the plain head on the same episodes of the validation classes."""
+    count = max(1, config.validation_episodes // len(sources))
+    tables = [
+        data.episode_table(
+            source,
+            way=config.way,
+            shot=config.shot,
+            num_query=config.queries,
+            seed=zlib.crc32(b"validation"),
+            num_episodes=count,
+        )
+        for source in sources
+    ]
+    images = [source.array(config.image_size) for source in sources]
+
+    def evaluate(state: training.TrainState) -> float:
+        accuracies = []
+        for (support, query), pictures in zip(tables, images, strict=True):
+            features = fewshot.encode(encoder, state.variables, pictures)
+            accuracies.append(
+                fewshot.episode_accuracies(head, state.variables, features, support, query, way=config.way)
+            )
+        return float(np.mean(accuracies))
+
+    return evaluate
+
+
+def main() -> None:
+    """Read the command line and train."""
+    runs = {name: (describe(config), Run(config(), Path("runs") / name)) for name, config in CONFIGS.items()}
+    run = tyro.extras.overridable_config_cli(runs)
+    train(run)
+
+
+if __name__ == "__main__":
+    command_line.guarded(main)
