@@ -20,14 +20,11 @@ class Linear:
         map: function of (x, kernel) to z without bias.
         kernel: the weights.
         bias: broadcast over the last axis of z, or None.
-        nonnegative: x is known to hold no negative value (it follows a ReLU); halves the work of rules
-            that split inputs by sign.
     """
 
     map: Callable[[jax.Array, jax.Array], jax.Array]
     kernel: jax.Array
     bias: jax.Array | None = None
-    nonnegative: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

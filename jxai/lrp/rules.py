@@ -126,6 +126,8 @@ class AlphaBeta(LinearRule):
         epsilon: the stabiliser, at least 0.
         bias: whether the denominators hold the positive and the negative part of the bias.
         only_zeros: stabilise exact zeros of a denominator alone (set them to ε) instead of adding ε·sgn(z).
+        nonnegative: the inputs are known to hold no negative value, as behind a ReLU: half of the rule is zero
+            and is not computed. Wrong relevance where they do.
     """
 
     alpha: float = 1.0
@@ -133,6 +135,7 @@ class AlphaBeta(LinearRule):
     epsilon: float = 1e-6
     bias: bool = True
     only_zeros: bool = False
+    nonnegative: bool = False
 
     def __post_init__(self):
         if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-6:
@@ -159,13 +162,13 @@ class AlphaBeta(LinearRule):
         """The share of the contributions in which x⁺ meets one sign of the kernel and x⁻ the other."""
         kernel, other = with_positive(linear.kernel), with_negative(linear.kernel)
         z = linear.map(_positive(x), kernel)
-        if not linear.nonnegative:
+        if not self.nonnegative:
             z = z + linear.map(_negative(x), other)
         if self.bias and linear.bias is not None:
             z = z + with_positive(linear.bias)
         s = relevance / (replace_zeros if self.only_zeros else stabilise)(z, self.epsilon)
         ratio = transpose(linear, kernel, s, x)
-        if linear.nonnegative:
+        if self.nonnegative:
             return ratio
         return jnp.where(x >= 0, ratio, transpose(linear, other, s, x))
 

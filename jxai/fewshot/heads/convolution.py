@@ -97,7 +97,8 @@ def multiplications(side: int) -> int:
 def _combine(rows: np.ndarray, x: jax.Array, axis: int) -> jax.Array:
     """Sums of x's slices along `axis`, one for each of the first two axes of `rows`, which lead."""
     # Written out, so that XLA fuses each sum into one pass; a matrix product with 4 to 7 terms would not be.
-    slices = [lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])]
+    # A split's transpose is one concatenation, where that of single slices would be a sum of padded arrays.
+    slices = [jnp.squeeze(one, axis) for one in lax.split(x, (1,) * x.shape[axis], axis)]
     return jnp.stack([jnp.stack([_weighted_sum(row, slices) for row in block]) for block in rows])
 
 

@@ -4,6 +4,7 @@ Sung et al., *Learning to Compare: Relation Network for Few-Shot Learning*, 2018
 *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, 2020.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -53,7 +54,9 @@ class RelationHead(Head):
     @property
     def composite(self) -> lrp.Composite:
         """The released rules."""
-        return lrp.Composite(((PairConv, SUN2020_CONVOLUTION),), name="relation") | lrp.sun2020
+        behind_relu = dataclasses.replace(SUN2020_CONVOLUTION, nonnegative=True)
+        own = ((PairConv, SUN2020_CONVOLUTION), (_is_second_convolution, behind_relu))
+        return lrp.Composite(own, name="relation") | lrp.sun2020
 
     def explained(self, support: jax.Array, support_labels: jax.Array, query: jax.Array, way: int) -> Pairs:
         """The pairs of prototype (mean of a class's support maps) and query; for the arguments see `Head`."""
@@ -124,3 +127,7 @@ class RelationHead(Head):
             Maps (queries, way, h', w', features).
         """
         return self.conv1(explained)
+
+
+def _is_second_convolution(module: nn.Module) -> bool:
+    return module.name == "conv2" and isinstance(module.parent, RelationHead)
