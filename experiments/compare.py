@@ -16,7 +16,7 @@ from pathlib import Path
 import command_line
 from configs import CONFIGS, Config
 from evaluate import evaluate
-from jxai import fewshot, training, viz
+from jxai import data, fewshot, training, viz
 from tables import Scores, comparison_table
 from train import Run, train
 
@@ -33,6 +33,7 @@ class Options:
     shots: tuple[int, ...] = (1, 5)
     episodes: int = 1000
     """Of the evaluation, a domain."""
+    domains: tuple[str, ...] = tuple(data.DOMAINS)
     runs: Path = Path("runs/compare")
     """Where checkpoints go."""
     results: Path = Path(__file__).parent / "results" / "latin"
@@ -97,7 +98,7 @@ def _run(config: Config, options: Options, *, seed: int, shot: int, name: str) -
     run = Run(config, folder, encoder_folder=options.runs / f"encoder-{seed}", progress=options.progress)
     result = train(run)
     trained = time.perf_counter()
-    scores = evaluate(folder, episodes=options.episodes, progress=options.progress)
+    scores = evaluate(folder, episodes=options.episodes, domains=options.domains, progress=options.progress)
     return {
         "config": dataclasses.asdict(config),
         "seconds": {

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from tqdm import tqdm
 
 import command_line
 from configs import Config
@@ -35,7 +36,12 @@ class Options:
 
 
 def draw_sheets(
-    folder: Path, out: Path, *, domains: Sequence[str] = tuple(data.DOMAINS), rows: int = 3
+    folder: Path,
+    out: Path,
+    *,
+    domains: Sequence[str] = tuple(data.DOMAINS),
+    rows: int = 3,
+    progress: bool = True,
 ) -> list[Path]:
     """Draw one sheet a domain: an episode's support, and for some queries the pixel relevance of every class.
 
@@ -44,6 +50,7 @@ def draw_sheets(
         out: folder of the sheets, `DOMAIN.png`.
         domains: names of domains.
         rows: query images a sheet, each of another class.
+        progress: whether to show a progress bar.
 
     Returns:
         The sheets' paths.
@@ -51,7 +58,7 @@ def draw_sheets(
     config = config_of(folder)
     variables = training.load_variables(folder / "episodes", which="best")
     paths = []
-    for name in domains:
+    for name in tqdm(domains, desc=f"{folder.name}: sheets", unit="sheet", disable=not progress):
         source, support, query = _episodes(config, name, 1)
         episode = _episode(config, source, support[0], query[0])
         relevance, scores = _explain(config, variables, episode)
@@ -76,7 +83,11 @@ def draw_sheets(
 
 
 def ink_table(
-    folders: Sequence[Path], *, domains: Sequence[str] = tuple(data.DOMAINS), episodes: int = 4
+    folders: Sequence[Path],
+    *,
+    domains: Sequence[str] = tuple(data.DOMAINS),
+    episodes: int = 4,
+    progress: bool = True,
 ) -> str:
     """The share of absolute relevance of the queries' true class that falls on ink rather than background.
 
@@ -84,31 +95,34 @@ def ink_table(
         folders: runs of one configuration but for the guidance.
         domains: names of domains.
         episodes: how many a domain; every query of each is explained.
+        progress: whether to show a progress bar.
 
     Returns:
         Markdown: by domain, the area of the ink (the share of evenly spread relevance), a random network of the
-        same shape, then the runs; percent.
+        same shape, then the runs; percent on ink, and in brackets on ink and the pixels next to it.
     """
     config = config_of(folders[0])
     systems: dict[str, Any] = {"random network": _random_variables(config)}
     for folder in folders:
         systems[folder.name] = training.load_variables(folder / "episodes", which="best")
     lines = [["domain", "ink's area", *systems], ["---", *["---:"] * (1 + len(systems))]]
-    for name in domains:
+    for name in tqdm(domains, desc="relevance on ink", unit="domain", disable=not progress):
         source, support, query = _episodes(config, name, episodes)
-        shares: dict[str, list[np.ndarray]] = {system: [] for system in systems}
+        shares: dict[str, list[Any]] = {system: [] for system in systems}
         areas = []
         for of_support, of_query in zip(support, query, strict=True):
             episode = _episode(config, source, of_support, of_query)
             pictures = source.images(of_query, config.image_size)
-            areas.append(viz.ink_mask(pictures).mean())
+            areas.append([[viz.ink_mask(pictures, margin=margin).mean()] for margin in (0, 1)])
             labels = np.asarray(episode.query_labels)
             for system, variables in systems.items():
                 relevance, _ = _explain(config, variables, episode)
                 true_class = np.asarray(relevance)[np.arange(len(labels)), labels]
-                shares[system].append(viz.ink_share(true_class, pictures))
-        means = [np.mean(areas), *(np.nanmean(np.concatenate(share)) for share in shares.values())]
-        lines.append([name, *(f"{100 * mean:.1f}" for mean in means)])
+                shares[system].append(
+                    [viz.ink_share(true_class, pictures, margin=margin) for margin in (0, 1)]
+                )
+        means = [np.nanmean(np.concatenate(share, axis=1), axis=1) for share in (areas, *shares.values())]
+        lines.append([name, *(f"{100 * on_ink:.1f} ({100 * around:.1f})" for on_ink, around in means)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import command_line
 import compare
 from configs import CONFIGS
+from jxai import data
 from pictures import draw_sheets, ink_table
 
 
@@ -26,6 +27,7 @@ class Options:
     """One of the configurations of experiments/configs."""
     episodes: int = 600
     """Of the evaluation, a domain."""
+    domains: tuple[str, ...] = tuple(data.DOMAINS)
     progress: bool = True
 
 
@@ -40,6 +42,7 @@ def main(options: Options) -> None:
         config=options.config,
         seeds=(0,),
         episodes=options.episodes,
+        domains=options.domains,
         runs=runs,
         results=options.folder,
         progress=options.progress,
@@ -56,8 +59,8 @@ def main(options: Options) -> None:
     )
     (options.folder / "table.md").write_text(text)
     print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {options.folder / 'curves.png'}")
-    for folder in sorted({sheet.parent for sheet in sheets}):
-        print(f"sheets: {folder}/")
+    for out in sheets:
+        print(f"sheets: {out}/")
     print(f"{time.perf_counter() - start:.0f} s")
 
 

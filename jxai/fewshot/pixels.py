@@ -39,13 +39,15 @@ def pixel_relevance(
     of_encoder, of_head = part(variables, "encoder"), part(variables, "head")
     support = encoder.apply(of_encoder, episode.support, train=False)
 
-    def scores(query):
-        features = encoder.apply(of_encoder, query, train=False)
+    def scores(features):
         return head.apply(
             of_head, support, episode.support_labels, features, episode.way, mutable=["batch_stats"]
         )[0]
 
-    found, pullback = lrp.vjp(scores, episode.query, composite=head.composite | composite)
+    features, to_pixels = lrp.vjp(
+        lambda query: encoder.apply(of_encoder, query, train=False), episode.query, composite=composite
+    )
+    found, to_features = lrp.vjp(scores, features, composite=head.composite)
     starts = jnp.eye(episode.way)[:, None] * log_odds(found)
-    (relevance,) = jax.vmap(pullback)(starts)
+    (relevance,) = jax.vmap(lambda start: to_pixels(*to_features(start)))(starts)
     return jnp.swapaxes(relevance, 0, 1), found

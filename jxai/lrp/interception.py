@@ -1,6 +1,7 @@
 """How Flax modules meet their rules while a model is traced: by interception, with no change to the model."""
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 
 import flax.linen as nn
@@ -30,12 +31,13 @@ def rules_of(composite: Composite) -> Iterator[None]:
 
     def interceptor(next_fun, args, kwargs, context):
         module = context.module
-        if context.method_name != "__call__" or module.name == LINEAR_COPY or not args:
+        if context.method_name != "__call__" or module.name == LINEAR_COPY or not (args or kwargs):
             return next_fun(*args, **kwargs)
         rule = composite.rule(module)
         if rule is not None:
             # Inputs that only stand for an array are written out: relevance is that of the array's entries.
-            return rule(Layer(module, jnp.asarray(args[0]), lambda: next_fun(*args, **kwargs)))
+            x = next(iter(inspect.signature(context.orig_method).bind(*args, **kwargs).arguments.values()))
+            return rule(Layer(module, jnp.asarray(x), lambda: next_fun(*args, **kwargs)))
         if type(module).__module__.startswith("flax.") and not isinstance(module, _TRANSPARENT):
             kind, path = type(module).__name__, "/".join(module.path)
             known = ", ".join(sorted({type(rule).__name__ for _, rule in composite.rules}))

@@ -138,7 +138,7 @@ class AlphaBeta(LinearRule):
     nonnegative: bool = False
 
     def __post_init__(self):
-        if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-6:
+        if self.alpha < 0 or self.beta < 0 or not abs(self.alpha - self.beta - 1) <= 1e-6:
             raise ValueError(
                 f"expected alpha and beta of at least 0 with alpha - beta = 1, got alpha={self.alpha}, "
                 f"beta={self.beta}: relevance would not be conserved; take for example alpha=2, beta=1"
@@ -179,7 +179,7 @@ class Pass(Rule):
 
     def __call__(self, layer: Layer) -> jax.Array:
         """The module's output; see `Rule`."""
-        y = jax.lax.stop_gradient(layer.forward())
+        y = layer.forward()
         if jnp.shape(y) != jnp.shape(layer.x):
             raise ValueError(
                 f"expected a module that keeps the shape for Pass, got {layer.kind} at '{layer.path}' from "
@@ -199,7 +199,8 @@ def _pass_fwd(x, y):
 
 def _pass_bwd(residuals, ratio):
     x, y = residuals
-    return to_ratio(to_relevance(ratio, y), x), jnp.zeros_like(y)
+    # None: no ratio goes back through the module. Gradients of relevance still do, for they meet `_pass_fwd`.
+    return to_ratio(to_relevance(ratio, y), x), None
 
 
 _pass.defvjp(_pass_fwd, _pass_bwd)

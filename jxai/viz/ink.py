@@ -10,20 +10,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from jxai.viz.heatmap import signed_sum
 
+_AROUND = [(row, column) for row in range(3) for column in range(3)]
 
-def ink_mask(images: ArrayLike, *, threshold: float = 32.0) -> NDArray[np.bool_]:
+
+def ink_mask(images: ArrayLike, *, threshold: float = 32.0, margin: int = 0) -> NDArray[np.bool_]:
     """Which pixels are ink.
 
     Args:
         images: pictures, (N, H, W, C) in [0, 255].
         threshold: a pixel is ink where a channel differs from the background by more than this.
+        margin: pixels around ink that count too, at least 0: an edge has two sides.
 
     Returns:
         (N, H, W), true on ink. Its mean is what `ink_share` gives relevance spread evenly.
 
     Raises:
-        ValueError: if `images` has another rank or values outside [0, 255].
+        ValueError: if `images` has another rank or values outside [0, 255], or `margin` is negative.
     """
+    if margin < 0:
+        raise ValueError(f"expected margin of at least 0, got {margin}: 0 counts the ink alone")
     images = np.asarray(images, dtype=np.float32)
     if images.ndim != 4:
         raise ValueError(
@@ -35,16 +40,26 @@ def ink_mask(images: ArrayLike, *, threshold: float = 32.0) -> NDArray[np.bool_]
     ring = np.ones(images.shape[1:3], dtype=bool)
     ring[1:-1, 1:-1] = False
     background = np.median(images[:, ring], axis=1)
-    return np.any(np.abs(images - background[:, None, None]) > threshold, axis=-1)
+    ink = np.any(np.abs(images - background[:, None, None]) > threshold, axis=-1)
+    for _ in range(margin):
+        padded = np.pad(ink, ((0, 0), (1, 1), (1, 1)))
+        shifts = [
+            padded[:, row : row + ink.shape[1], column : column + ink.shape[2]] for row, column in _AROUND
+        ]
+        ink = np.logical_or.reduce(shifts)
+    return ink
 
 
-def ink_share(relevance: ArrayLike, images: ArrayLike, *, threshold: float = 32.0) -> NDArray[np.float64]:
+def ink_share(
+    relevance: ArrayLike, images: ArrayLike, *, threshold: float = 32.0, margin: int = 0
+) -> NDArray[np.float64]:
     """Share of absolute relevance that falls on ink; a pixel's relevance is the signed sum over its channels.
 
     Args:
         relevance: (N, H, W, C).
         images: the pictures explained, (N, H, W, C') in [0, 255].
         threshold: as in `ink_mask`.
+        margin: as in `ink_mask`.
 
     Returns:
         (N,) in [0, 1]; nan where an image has no relevance at all.
@@ -58,11 +73,11 @@ def ink_share(relevance: ArrayLike, images: ArrayLike, *, threshold: float = 32.
         >>> ink_share(np.ones((1, 4, 4, 1)), picture).item()  # 1 pixel of 16
         0.0625
     """
-    mask, magnitude = ink_mask(images, threshold=threshold), np.abs(signed_sum(relevance)).astype(np.float64)
+    mask, magnitude = ink_mask(images, threshold=threshold, margin=margin), np.abs(signed_sum(relevance))
     if mask.shape != magnitude.shape:
         raise ValueError(
             f"expected relevance of shape {mask.shape} + (C,), got {np.shape(relevance)}: one an image"
         )
-    total = magnitude.sum(axis=(1, 2))
-    on_ink = (magnitude * mask).sum(axis=(1, 2))
+    total = magnitude.sum(axis=(1, 2), dtype=np.float64)
+    on_ink = (magnitude * mask).sum(axis=(1, 2), dtype=np.float64)
     return np.divide(on_ink, total, out=np.full_like(total, np.nan), where=total > 0)

@@ -69,3 +69,15 @@ def test_errors_say_what_to_do():
         viz.ink_mask(image[0])
     with pytest.raises(ValueError, match=r"relevance of shape \(1, 6, 6\) \+ \(C,\), got \(1, 3, 3, 1\)"):
         viz.ink_share(np.zeros((1, 3, 3, 1)), image)
+
+
+def test_margin_counts_what_is_around():
+    picture = np.zeros((1, 7, 7, 3))
+    picture[0, 3, 3] = 255
+    expected = np.zeros((7, 7), bool)
+    expected[2:5, 2:5] = True
+    assert np.array_equal(viz.ink_mask(picture, margin=1)[0], expected)
+    assert viz.ink_mask(picture, margin=2).sum() == 25
+    assert viz.ink_share(np.ones((1, 7, 7, 1)), picture, margin=1).item() == pytest.approx(9 / 49)
+    with pytest.raises(ValueError, match="expected margin of at least 0, got -1"):
+        viz.ink_mask(picture, margin=-1)

@@ -1,0 +1,121 @@
+import dataclasses
+import json
+
+import chex
+import jax
+import pytest
+
+from configs import Config, from_json
+from jxai import fewshot, training
+from train import Run, train
+
+
+def run_of(config, folder):
+    return Run(config, folder, encoder_folder=folder.parent / "encoder", progress=False)
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
+    straight = train(run_of(tiny, tmp_path / "straight")).state
+    batches = iter(range(tiny.steps // 2))
+
+    def stopping(step, state, data_batches, **options):
+        """`fit` whose data end half-way, as a killed process's do."""
+
+        class Ending:
+            get_state, set_state = data_batches.get_state, data_batches.set_state
+
+            def __next__(self):
+                if next(batches, None) is None:
+                    raise KeyboardInterrupt
+                return next(data_batches)
+
+        return fit(step, state, Ending(), **options)
+
+    fit = training.fit
+    train_pretrained = run_of(tiny, tmp_path / "stopped")
+    monkeypatch.setattr(training, "fit", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(train_pretrained)
+    monkeypatch.setattr(training, "fit", fit)
+    resumed = train(train_pretrained).state
+    assert int(resumed.step) == tiny.steps
+    chex.assert_trees_all_equal(
+        jax.tree.map(jax.random.key_data, straight.key), jax.tree.map(jax.random.key_data, resumed.key)
+    )
+    chex.assert_trees_all_equal(straight.variables, resumed.variables)
+    chex.assert_trees_all_equal(straight.opt_state, resumed.opt_state)
+
+
+def test_what_a_run_leaves(tiny, tmp_path):
+    result = train(run_of(tiny, tmp_path / "run"))
+    assert result.accuracy is not None
+    assert 0 <= result.accuracy <= 1
+    lines = training.read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert {"loss", "loss_plain", "loss_guided", "accuracy", "step", "phase"} <= lines[0].keys()
+    assert [line["step"] for line in lines if line["phase"] == "validation"] == [2, 4]
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert from_json(Config, saved) == tiny
+
+
+def test_the_encoder_is_pretrained_once_for_all_runs(tiny, tmp_path):
+    for name, guidance in (("plain", fewshot.PLAIN), ("guided", fewshot.Guidance())):
+        train(run_of(dataclasses.replace(tiny, guidance=guidance, steps=1), tmp_path / name))
+    lines = training.read_metrics(tmp_path / "encoder" / "metrics.jsonl", phase="train")
+    assert [line["step"] for line in lines] == [tiny.pretraining.steps]
+
+
+def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
+    config = dataclasses.replace(
+        tiny,
+        sources=("latin", "thai"),
+        train_encoder=False,
+        episodes_per_step=8,
+        steps=1,
+        shot=1,
+        queries=1,
+        deterministic=True,
+    )
+    state = train(run_of(config, tmp_path / "run")).state
+    pretrained = training.load_variables(tmp_path / "encoder", which="latest")
+    chex.assert_trees_all_equal(state.params["encoder"], pretrained["params"]["encoder"])
+    assert pretrained["params"]["head"]["bias"].shape == (24 + 28,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": "nothing"}, "expected a head among relation, got 'nothing'"),
+        ({"encoder": "nothing"}, "expected an encoder among .*conv4np.*, got 'nothing'"),
+        ({"encoder": "conv4"}, "expected a feature map of at least 4x4"),
+        ({"sources": ("nothing",)}, "expected a domain, one of latin, .*, got 'nothing'"),
+        ({"way": 25}, "expected at least 25 classes .* got 24 in 'latin'"),
+        ({"shot": 200}, "expected at least 203 different pictures a class"),
+        ({"way": 0}, "expected `way` as an integer of at least 1, got 0"),
+        ({"shot": 0}, "expected `shot` as an integer of at least 1, got 0"),
+        ({"queries": 0}, "expected `num_query` as an integer of at least 1, got 0"),
+        ({"episodes_per_step": 3}, "divisible"),
+    ],
+)
+def test_bad_configuration_is_named(tiny, tmp_path, changes, message):
+    config = dataclasses.replace(
+        tiny, **{"pretraining": dataclasses.replace(tiny.pretraining, steps=0), **changes}
+    )
+    with pytest.raises(ValueError, match=message):
+        train(run_of(config, tmp_path / "run"))
+
+
+def test_a_folder_of_another_configuration_is_refused(tiny, tmp_path):
+    config = dataclasses.replace(tiny, pretraining=dataclasses.replace(tiny.pretraining, steps=0), steps=1)
+    train(run_of(config, tmp_path / "run"))
+    with pytest.raises(ValueError, match="shot is 5 there and 1 here"):
+        train(run_of(dataclasses.replace(config, shot=1), tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["shot"] == 5
+
+
+def test_nan_stops_training(tiny, tmp_path):
+    rate = dataclasses.replace(tiny.optimizer, learning_rate=float("inf"))
+    config = dataclasses.replace(
+        tiny, pretraining=dataclasses.replace(tiny.pretraining, steps=0), optimizer=rate
+    )
+    with pytest.raises((training.DivergedError, ValueError), match=r"finite|learning_rate"):
+        train(run_of(config, tmp_path / "run"))

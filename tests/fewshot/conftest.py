@@ -1,0 +1,64 @@
+"""A few-shot system small enough to compile in a second or two, and episodes for it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jxai import fewshot, models
+
+WAY, SHOT, QUERIES, SIDE = 3, 2, 2, 8
+
+
+def draw_episode(seed=0, shot=SHOT, side=SIDE, dtype=np.float32):
+    random = np.random.default_rng(seed)
+    classes = random.normal(size=(WAY, 1, side, side, 3))
+
+    def images(each):
+        noise = random.normal(size=(WAY, each, side, side, 3))
+        return (classes + 0.3 * noise).reshape(-1, side, side, 3).astype(dtype)
+
+    def labels(each):
+        return np.repeat(np.arange(WAY, dtype=np.int32), each)
+
+    return fewshot.Episode(images(shot), labels(shot), images(QUERIES), labels(QUERIES), way=WAY)
+
+
+def draw_features(seed=0, shot=SHOT, dtype=np.float32):
+    """(support, labels, query, labels): maps of 4x4x4, some entries zero as behind a ReLU."""
+    random = np.random.default_rng(seed)
+
+    def part(each):
+        maps = np.maximum(random.normal(size=(WAY * each, 4, 4, 4)), 0).astype(dtype)
+        return maps, np.repeat(np.arange(WAY, dtype=np.int32), each)
+
+    return (*part(shot), *part(QUERIES))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """An encoder from 8x8 images to 4x4x4 maps, RelationNet's head, their variables, and what they are fed."""
+
+    encoder: Any
+    head: Any
+    variables: Any
+    episode: Any = staticmethod(draw_episode)
+    features: Any = staticmethod(draw_features)
+    way: int = WAY
+    shot: int = SHOT
+    side: int = SIDE
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    encoder = models.ConvNet(depth=1, width=4, num_pools=1)
+    head = fewshot.RelationHead(features=4, hidden=3)
+    variables = fewshot.init_variables(encoder, head, jax.random.key(0), image_size=SIDE)
+    # Another draw than the initial zeros and ones, so that biases and running statistics matter.
+    random = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: np.asarray(leaf + 0.1 * np.abs(random.normal(size=leaf.shape)), np.float32), variables
+    )
+    return Tiny(encoder, head, variables)
