@@ -1,5 +1,6 @@
 """The update: one optimiser step on the mean loss of a batch of episodes, as a pure function."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.experimental.xla_metadata import set_xla_metadata
+from jax.extend.core import jaxpr_as_fun
 
 from jxai.training._types import LossFn, PyTree
 from jxai.training.state import TrainState
@@ -114,11 +116,22 @@ def _in_fixed_order(
 ) -> tuple[PyTree, Any]:
     """As `_together`, with the same sequence of floating-point operations for every number of devices."""
 
-    def one(number: int) -> tuple[PyTree, Any]:
+    def gradient(params: PyTree, batch_stats: PyTree, episode: PyTree, key: jax.Array) -> tuple[PyTree, Any]:
+        return jax.grad(_loss_of(loss_fn, batch_stats), has_aux=True)(params, episode, key)
+
+    def inputs(number: int) -> tuple[PyTree, ...]:
         episode, key = jax.tree.map(lambda leaf: leaf[number], (episodes, keys))
-        params, batch_stats, episode, key = _keep_apart((state.params, state.batch_stats, episode, key))
-        gradient = jax.grad(_loss_of(loss_fn, batch_stats), has_aux=True)
-        return _keep_apart(gradient(params, episode, key))
+        return _keep_apart((state.params, state.batch_stats, episode, key))
+
+    # Traced here, so that of the whole gradient only the call itself, not what lies within, is kept from inlining.
+    program, result = jax.make_jaxpr(gradient, return_shape=True)(*inputs(0))
+    alone = jax.jit(jaxpr_as_fun(program))
+
+    def one(number: int) -> tuple[PyTree, Any]:
+        leaves = jax.tree.leaves(inputs(number))
+        with _not_inlined():
+            leaves = alone(*leaves)
+        return _keep_apart(jax.tree.unflatten(jax.tree.structure(result), leaves))
 
     # A Python loop: inside lax.map or lax.scan XLA's CPU backend leaves convolutions' weight gradients to a naive
     # kernel, some forty times slower. Compiling takes longer in return.
@@ -140,5 +153,12 @@ def _keep_apart(tree: PyTree) -> PyTree:
     if jax.default_backend() != "cpu":
         return jax.lax.optimization_barrier(tree)
     # XLA's CPU backend removes optimisation barriers before it fuses; a call that is not inlined stays.
-    with set_xla_metadata(inlineable="false"):
+    with _not_inlined():
         return _barrier(tree)
+
+
+def _not_inlined() -> contextlib.AbstractContextManager[None]:
+    """Calls of jitted functions within stay calls on a CPU: each is compiled alone, whatever surrounds it."""
+    return (
+        set_xla_metadata(inlineable="false") if jax.default_backend() == "cpu" else contextlib.nullcontext()
+    )
