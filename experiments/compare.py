@@ -1,6 +1,7 @@
 """Plain against guided training: the same encoder, episodes and budget, over seeds and shots, on every domain.
 
     python experiments/compare.py
+    python experiments/compare.py --systems frozen-plain frozen-guided --shots 5 --seeds 0 --name frozen
 
 Trains what is missing and evaluates it, run by run: a finished run leaves `results/latin/SHOTshot-SYSTEM-SEED.json`
 and is not done again; a run that was stopped goes on. Prints the table, and writes it with the learning curves
@@ -12,6 +13,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import command_line
 from configs import CONFIGS, Config
@@ -20,7 +22,15 @@ from jxai import data, fewshot, training, viz
 from tables import Scores, comparison_table
 from train import Run, train
 
-SYSTEMS = {"plain": fewshot.PLAIN, "guided": fewshot.Guidance()}
+# What each system changes in the configuration.
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "plain": {"guidance": fewshot.PLAIN},
+    "guided": {"guidance": fewshot.Guidance()},
+    "lambda-0.25": {"guidance": fewshot.Guidance(guided_weight=0.25)},
+    "strength-0.5": {"guidance": fewshot.Guidance(strength=0.5)},
+    "frozen-plain": {"guidance": fewshot.PLAIN, "train_encoder": False},
+    "frozen-guided": {"guidance": fewshot.Guidance(), "train_encoder": False},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +39,8 @@ class Options:
 
     config: str = "latin"
     """One of the configurations of experiments/configs."""
+    systems: tuple[str, ...] = ("plain", "guided")
+    """Keys of SYSTEMS; differences are to the first one."""
     seeds: tuple[int, ...] = (0, 1, 2)
     shots: tuple[int, ...] = (1, 5)
     episodes: int = 1000
@@ -38,6 +50,8 @@ class Options:
     """Where checkpoints go."""
     results: Path = Path(__file__).parent / "results" / "latin"
     """Where each finished run's JSON, the table and the curves go."""
+    name: str = "table"
+    """What the table's and the curves' files are called."""
     progress: bool = True
 
 
@@ -45,19 +59,26 @@ def compare(config: Config, options: Options) -> str:
     """Train and evaluate every run that is not finished yet.
 
     Args:
-        config: what all runs share; seed, shots and guidance are set for each.
+        config: what all runs share; seed, shots and what the system changes are set for each.
         options: which runs, and where they go.
 
     Returns:
         The table, as Markdown.
+
+    Raises:
+        ValueError: an unknown system.
     """
+    if unknown := set(options.systems) - set(SYSTEMS):
+        raise ValueError(
+            f"expected systems among {', '.join(SYSTEMS)}, got {', '.join(unknown)}: choose of these"
+        )
     options.results.mkdir(parents=True, exist_ok=True)
     finished: dict[str, dict[str, list[dict]]] = {
-        f"{shot}-shot": {name: [] for name in SYSTEMS} for shot in options.shots
+        f"{shot}-shot": {name: [] for name in options.systems} for shot in options.shots
     }
     for seed in options.seeds:
         for shot in options.shots:
-            for name in SYSTEMS:
+            for name in options.systems:
                 path = options.results / f"{shot}shot-{name}-{seed}.json"
                 if not path.exists():
                     result = _run(config, options, seed=seed, shot=shot, name=name)
@@ -70,7 +91,7 @@ def compare(config: Config, options: Options) -> str:
             for shots, systems in finished.items()
         }
     )
-    (options.results / "table.md").write_text(table + "\n")
+    (options.results / f"{options.name}.md").write_text(table + "\n")
     curves = {
         f"{shots} {name}": [result["curve"] for result in results]
         for shots, systems in finished.items()
@@ -78,7 +99,7 @@ def compare(config: Config, options: Options) -> str:
     }
     viz.learning_curves(
         curves,
-        path=options.results / "curves.png",
+        path=options.results / f"{options.name}-curves.png",
         metrics=("loss_plain", "accuracy", "validation_accuracy"),
         smoothing=config.steps / 40,
     )
@@ -92,7 +113,7 @@ def run_folder(runs: Path, *, seed: int, shot: int, name: str) -> Path:
 
 def _run(config: Config, options: Options, *, seed: int, shot: int, name: str) -> dict:
     """Train and evaluate one run; what its JSON holds."""
-    config = dataclasses.replace(config, seed=seed, shot=shot, guidance=SYSTEMS[name])
+    config = dataclasses.replace(config, seed=seed, shot=shot, **SYSTEMS[name])
     folder = run_folder(options.runs, seed=seed, shot=shot, name=name)
     start = time.perf_counter()
     run = Run(config, folder, encoder_folder=options.runs / f"encoder-{seed}", progress=options.progress)

@@ -48,7 +48,7 @@ def main(options: Options) -> None:
         progress=options.progress,
     )
     table = compare.compare(CONFIGS[options.config](), comparison)
-    folders = [compare.run_folder(runs, seed=0, shot=5, name=name) for name in compare.SYSTEMS]
+    folders = [compare.run_folder(runs, seed=0, shot=5, name=name) for name in comparison.systems]
     sheets = [
         path for folder in folders for path in draw_sheets(folder, options.folder / "sheets" / folder.name)
     ]
@@ -58,7 +58,7 @@ def main(options: Options) -> None:
         f"\n\n{table}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"
     )
     (options.folder / "table.md").write_text(text)
-    print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {options.folder / 'curves.png'}")
+    print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {options.folder / 'table-curves.png'}")
     for out in sheets:
         print(f"sheets: {out}/")
     print(f"{time.perf_counter() - start:.0f} s")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -26,7 +27,7 @@ def test_compare_trains_evaluates_draws_and_never_twice(tiny, options, monkeypat
     table = compare(tiny, options)
     names = {"1shot-plain-1", "1shot-guided-1"}
     assert {path.stem for path in options.results.glob("*.json")} == names
-    assert (options.results / "curves.png").stat().st_size > 10_000
+    assert (options.results / "table-curves.png").stat().st_size > 10_000
     assert (options.results / "table.md").read_text() == table + "\n"
     assert len(table.splitlines()) == 2 + 2 + 2
     result = json.loads((options.results / "1shot-guided-1.json").read_text())
@@ -40,6 +41,11 @@ def test_compare_trains_evaluates_draws_and_never_twice(tiny, options, monkeypat
     assert again["hebrew"].correct.tolist() == result["domains"]["hebrew"]["correct"]
     assert config_of(folder).guidance.guided_weight is None
     assert training.read_config(folder / "episodes")["seed"] == 1
+
+
+def test_unknown_system_is_named(tiny, options):
+    with pytest.raises(ValueError, match=r"expected systems among plain, guided, .* got nothing"):
+        compare(tiny, dataclasses.replace(options, systems=("plain", "nothing")))
 
 
 def test_settings_of_small_domains():

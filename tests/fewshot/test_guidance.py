@@ -8,6 +8,8 @@ from flax import linen as nn
 
 from jxai import fewshot
 
+explain = jax.jit(fewshot.explain_head, static_argnums=0)
+
 
 def of_head(tiny):
     return fewshot.part(tiny.variables, "head")
@@ -143,9 +145,7 @@ def test_no_gradient_passes_through_the_weights(tiny):
         def scores(variables, explained):
             return tiny.head.apply(variables, explained, True, method="scores", mutable=["batch_stats"])[0]
 
-        explanation = fewshot.explain_head(
-            tiny.head, variables, *explained_and_scores(variables, support, query)
-        )
+        explanation = explain(tiny.head, variables, *explained_and_scores(variables, support, query))
 
         def frozen(variables, support, query):
             explained, plain = explained_and_scores(variables, support, query)
@@ -173,14 +173,14 @@ def test_explanation_of_the_head(tiny):
     variables = of_head(tiny)
     explained = tiny.head.apply(variables, support, support_labels, query, tiny.way, method="explained")
     scores = tiny.head.apply(variables, explained, True, method="scores", mutable=["batch_stats"])[0]
-    explanation = fewshot.explain_head(tiny.head, variables, explained, scores)
+    explanation = explain(tiny.head, variables, explained, scores)
     assert explanation.relevance.shape == explanation.weights.shape == explained.shape
     np.testing.assert_allclose(explanation.start, fewshot.log_odds(scores))
     np.testing.assert_allclose(explanation.weights, fewshot.relevance_weights(explanation.relevance))
     # Where a feature is zero, z-plus gives it nothing, so its weight is one.
     zeros = np.asarray(explained.dense()) == 0
     assert zeros.any() and np.allclose(np.asarray(explanation.weights)[zeros], 1)
-    tripled = fewshot.explain_head(tiny.head, variables, explained, scores, strength=3.0)
+    tripled = explain(tiny.head, variables, explained, scores, strength=3.0)
     np.testing.assert_allclose(tripled.weights - 1, 3 * (explanation.weights - 1), rtol=1e-5, atol=1e-6)
 
 
@@ -206,7 +206,7 @@ def test_a_head_of_ones_own_is_explained(tiny):
     variables = head.init(jax.random.key(1), support, support_labels, query, tiny.way)
     x = np.asarray(head.apply(variables, support, support_labels, query, tiny.way, method="explained"))
     scores = head.apply(variables, x, method="scores")
-    explanation = fewshot.explain_head(head, variables, jnp.asarray(x), scores)
+    explanation = explain(head, variables, jnp.asarray(x), scores)
     # By hand: dense layers with ε = 0.01 without bias, as released; biases are zero here.
     first, last = (np.asarray(variables["params"][name]["kernel"]) for name in ("hidden", "out"))
 

@@ -8,12 +8,14 @@ import pytest
 
 from jxai import fewshot, lrp
 
+explain = jax.jit(fewshot.pixel_relevance, static_argnums=(0, 1), static_argnames="composite")
+
 
 @pytest.fixture(scope="module")
 def explained(tiny):
     episode = tiny.episode()
     episode.query[:, :3] = 0  # a dark band
-    return episode, fewshot.pixel_relevance(tiny.encoder, tiny.head, tiny.variables, episode)
+    return episode, explain(tiny.encoder, tiny.head, tiny.variables, episode)
 
 
 def test_shapes_and_scores(tiny, explained):
@@ -44,10 +46,13 @@ def test_classes_at_once_equal_one_vjp_through_both_parts(tiny, explained):
             of_head, support, episode.support_labels, features, tiny.way, mutable=["batch_stats"]
         )[0]
 
-    _, pullback = lrp.vjp(whole, episode.query, composite=tiny.head.composite)
+    @jax.jit
+    def one_class(target):
+        _, pullback = lrp.vjp(whole, episode.query, composite=tiny.head.composite)
+        return pullback(fewshot.log_odds(scores) * jax.nn.one_hot(target, tiny.way))[0]
+
     for target in range(tiny.way):
-        start = fewshot.log_odds(scores) * jax.nn.one_hot(target, tiny.way)
-        expected = np.asarray(pullback(start)[0])
+        expected = np.asarray(one_class(target))
         np.testing.assert_allclose(
             relevance[:, target], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
         )
@@ -76,7 +81,7 @@ class PositiveHead(fewshot.Head):
 def test_relevance_is_conserved_down_to_the_pixels(tiny):
     # z-plus without bias, batch norm passed, means: each hands on all it gets, so a class's pixels sum to its start.
     variables = fewshot.init_variables(tiny.encoder, PositiveHead(), jax.random.key(0), image_size=tiny.side)
-    relevance, scores = fewshot.pixel_relevance(tiny.encoder, PositiveHead(), variables, tiny.episode())
+    relevance, scores = explain(tiny.encoder, PositiveHead(), variables, tiny.episode())
     start = fewshot.log_odds(scores)
     np.testing.assert_allclose(relevance.sum((2, 3, 4)), start, rtol=1e-3, atol=1e-5)
 
@@ -84,12 +89,8 @@ def test_relevance_is_conserved_down_to_the_pixels(tiny):
 def test_the_encoders_rules_are_the_ones_asked_for(tiny, explained):
     episode, (released, scores) = explained
     epsilon = lrp.Composite(((nn.Conv, lrp.Epsilon(0.1)), (nn.BatchNorm, lrp.Pass())))
-    relevance, same_scores = fewshot.pixel_relevance(
-        tiny.encoder, tiny.head, tiny.variables, episode, composite=epsilon
-    )
+    relevance, same_scores = explain(tiny.encoder, tiny.head, tiny.variables, episode, composite=epsilon)
     np.testing.assert_allclose(same_scores, scores, rtol=1e-5)
     assert not np.allclose(relevance, released, rtol=0.1, atol=0.1 * np.abs(released).max())
     with pytest.raises(ValueError, match="Conv at 'conv0' in nothing"):
-        fewshot.pixel_relevance(
-            tiny.encoder, tiny.head, tiny.variables, episode, composite=lrp.Composite((), name="nothing")
-        )
+        explain(tiny.encoder, tiny.head, tiny.variables, episode, composite=lrp.Composite((), name="nothing"))
