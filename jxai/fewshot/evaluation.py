@@ -23,7 +23,12 @@ def encode(encoder: nn.Module, variables: Any, images: np.ndarray, *, batch_size
 
     Returns:
         Features (n, ...).
+
+    Raises:
+        ValueError: there are no images.
     """
+    if not len(images):
+        raise ValueError("expected at least one image to encode, got none: load a domain with pictures")
     of_encoder = part(variables, "encoder")
     # One shape for all batches, so that one program serves them.
     batch_size = min(batch_size, len(images))

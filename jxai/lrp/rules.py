@@ -185,7 +185,7 @@ class Pass(Rule):
                 f"expected a module that keeps the shape for Pass, got {layer.kind} at '{layer.path}' from "
                 f"{jnp.shape(layer.x)} to {jnp.shape(y)}: give it another rule in the composite"
             )
-        return _pass(layer.x, y)
+        return _pass(layer.x, y.astype(jnp.promote_types(y.dtype, jnp.float32)))
 
 
 @jax.custom_vjp

@@ -50,7 +50,9 @@ def vjp(f: Callable, *primals: Any, composite: Composite, has_aux: bool = False)
     jax.tree.map(_check_dtype, primals)
 
     def explained(*primals):
-        with rules_of(composite):
+        # A jitted function within `f` may have been traced without the rules, or would keep what it is traced to
+        # with them: run inline, it meets the rules every time and leaves no trace behind.
+        with rules_of(composite), jax.disable_jit():
             return f(*primals)
 
     wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)), primals)

@@ -67,3 +67,8 @@ def test_mean_and_interval():
     np.testing.assert_allclose(half, 1.96 * np.sqrt(((values - values.mean()) ** 2).sum() / 49) / np.sqrt(50))
     assert fewshot.mean_and_interval(np.array([0.5])) == (0.5, 0.0)
     assert isinstance(mean, float) and isinstance(half, float)
+
+
+def test_no_images_is_an_error(tiny):
+    with pytest.raises(ValueError, match="expected at least one image"):
+        fewshot.encode(tiny.encoder, tiny.variables, np.zeros((0, tiny.side, tiny.side, 3), np.float32))

@@ -1,7 +1,9 @@
 """How modules meet their rules: by name, by any way of calling them, and never silently without one."""
 
+import chex
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -103,3 +105,25 @@ def test_outside_of_vjp_nothing_is_intercepted():
     gradient = jax.grad(lambda x: Doubled().apply({"params": variables["params"]["body"]}, x).sum())(X)
     kernel = np.asarray(variables["params"]["body"]["inner"]["kernel"])
     np.testing.assert_allclose(gradient, np.broadcast_to(2 * kernel.sum(1), X.shape), rtol=1e-5)
+
+
+def test_jitted_functions_meet_the_rules_and_keep_no_trace_of_them():
+    model = nn.Dense(3)
+    x = jnp.array([[1.0, -2.0], [0.5, 3.0]])
+    variables = model.init(jax.random.key(0), x)
+
+    def relevance(f):
+        y, pullback = lrp.vjp(f, x, composite=lrp.sun2020)
+        return pullback(y)[0]
+
+    def plain(x):
+        return model.apply(variables, x)
+
+    expected, gradient = relevance(plain), jax.grad(lambda x: plain(x).sum())(x)
+    before = jax.jit(plain)
+    before(x)
+    chex.assert_trees_all_close(relevance(before), expected, rtol=1e-6)
+    after = jax.jit(plain)
+    chex.assert_trees_all_close(relevance(after), expected, rtol=1e-6)
+    chex.assert_trees_all_close(jax.grad(lambda x: after(x).sum())(x), gradient, rtol=1e-6)
+    chex.assert_trees_all_close(jax.jit(relevance, static_argnums=0)(after), expected, rtol=1e-6)

@@ -23,6 +23,8 @@ _FEWEST_CHANNELS = 1024
 # Smaller maps gain nothing; larger ones would have to be held whole in their transformed shape.
 _SIDES = range(4, 17)
 
+_CHANNELS_LAST = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ("NHWC", "HWIO", "NHWC"))
+
 
 def conv_general_dilated(
     lhs: jax.Array, rhs: jax.Array, window_strides: Any, padding: Any, **options: Any
@@ -50,6 +52,9 @@ def conv_general_dilated(
         and options.get("feature_group_count", 1) == 1
         and set(options.get("lhs_dilation") or (1,)) == {1}
         and set(options.get("rhs_dilation") or (1,)) == {1}
+        and options.get("batch_group_count", 1) == 1
+        and lax.conv_dimension_numbers(lhs.shape, rhs.shape, options.get("dimension_numbers"))
+        == _CHANNELS_LAST
     )
     small = set(lhs.shape[1:3]) <= set(_SIDES) and sum(rhs.shape[2:]) >= _FEWEST_CHANNELS
     # Accelerators' own libraries choose such algorithms themselves.
