@@ -27,7 +27,7 @@ demo: $(DEMO)
 # The script `pytest`, unlike `python -m pytest`, leaves the current folder off sys.path: the tests see the installed
 # package, and JXAI_TEST_INSTALLED makes one of them check that.
 test: lint
-	JXAI_TEST_INSTALLED=1 $(BIN)/pytest
+	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -n 2
 
 test-slow: $(TEST)
 	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -m slow
@@ -39,7 +39,7 @@ lint: $(TEST)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or newer, found none: make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "expected python with venv; on Debian: apt install python3-venv" >&2; exit 1; }
 
 # build/ would carry deleted modules into the wheel; stamps of other contents no longer say what is installed.
 $(DEMO) $(TEST): $(VENV)/.installed-%-$(SUM): | $(BIN)/python

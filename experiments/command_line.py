@@ -8,7 +8,8 @@ import tyro
 
 from jxai import training
 
-# What the library raises for wrong input; anything else is a defect and keeps its traceback.
+# What the library raises for wrong input, with a message that begins so; anything else keeps its traceback.
+_BEGINNING = "expected "
 _WRONG_INPUT = (ValueError, TypeError, FileNotFoundError, training.DivergedError)
 
 
@@ -27,5 +28,7 @@ def guarded(main: Callable[[], None]) -> None:
     try:
         main()
     except _WRONG_INPUT as error:
+        if not str(error).startswith(_BEGINNING):
+            raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import command_line
-from configs import CONFIGS, Config
+from configs import CONFIGS, Config, from_json
 from evaluate import evaluate
 from jxai import data, fewshot, training, viz
 from tables import Scores, comparison_table
@@ -66,7 +66,7 @@ def compare(config: Config, options: Options) -> str:
         The table, as Markdown.
 
     Raises:
-        ValueError: an unknown system.
+        ValueError: an unknown system, or a finished run of another configuration in the folder.
     """
     if unknown := set(options.systems) - set(SYSTEMS):
         raise ValueError(
@@ -80,11 +80,12 @@ def compare(config: Config, options: Options) -> str:
         for shot in options.shots:
             for name in options.systems:
                 path = options.results / f"{shot}shot-{name}-{seed}.json"
+                of_run = dataclasses.replace(config, seed=seed, shot=shot, **SYSTEMS[name])
                 if not path.exists():
-                    result = _run(config, options, seed=seed, shot=shot, name=name)
+                    result = _run(of_run, options, name=name)
                     path.with_suffix(".tmp").write_text(json.dumps(result) + "\n")
                     path.with_suffix(".tmp").rename(path)
-                finished[f"{shot}-shot"][name].append(json.loads(path.read_text()))
+                finished[f"{shot}-shot"][name].append(_finished(path, of_run, options))
     table = comparison_table(
         {
             shots: {name: [_scores(result) for result in results] for name, results in systems.items()}
@@ -111,12 +112,30 @@ def run_folder(runs: Path, *, seed: int, shot: int, name: str) -> Path:
     return runs / f"{shot}shot-{name}-{seed}"
 
 
-def _run(config: Config, options: Options, *, seed: int, shot: int, name: str) -> dict:
+def _finished(path: Path, config: Config, options: Options) -> dict:
+    """A finished run's JSON, if it is of this configuration and evaluation."""
+    result = json.loads(path.read_text())
+    episodes = {len(found["correct"]) for found in result["domains"].values()}
+    if (
+        from_json(Config, result["config"]) != config
+        or episodes != {options.episodes}
+        or not set(options.domains) <= set(result["domains"])
+    ):
+        raise ValueError(
+            f"expected the result of this configuration, with {options.episodes} episodes of each of "
+            f"{', '.join(options.domains)}, got another in {path}: remove it and its run in {options.runs}, or "
+            "give other folders"
+        )
+    return result | {"domains": {name: result["domains"][name] for name in options.domains}}
+
+
+def _run(config: Config, options: Options, *, name: str) -> dict:
     """Train and evaluate one run; what its JSON holds."""
-    config = dataclasses.replace(config, seed=seed, shot=shot, **SYSTEMS[name])
-    folder = run_folder(options.runs, seed=seed, shot=shot, name=name)
+    folder = run_folder(options.runs, seed=config.seed, shot=config.shot, name=name)
     start = time.perf_counter()
-    run = Run(config, folder, encoder_folder=options.runs / f"encoder-{seed}", progress=options.progress)
+    run = Run(
+        config, folder, encoder_folder=options.runs / f"encoder-{config.seed}", progress=options.progress
+    )
     result = train(run)
     trained = time.perf_counter()
     scores = evaluate(folder, episodes=options.episodes, domains=options.domains, progress=options.progress)

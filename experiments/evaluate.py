@@ -20,7 +20,7 @@ from tqdm import tqdm
 import command_line
 from configs import Config, from_json
 from jxai import data, fewshot, training
-from system import build, load_domain
+from system import build, load_for_evaluation
 from tables import Scores, comparison_table
 
 
@@ -65,7 +65,7 @@ def evaluate(
     variables = training.load_variables(folder / "episodes", which=which)
     found = {}
     for name in tqdm(domains, desc=f"{folder.name}: evaluation", unit="domain", disable=not progress):
-        source = load_domain(name, "novel" if name in config.sources else "all")
+        source = load_for_evaluation(config, name)
         shot, queries = setting(name, config.shot)
         support, query = data.episode_table(
             source,

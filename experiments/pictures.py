@@ -19,7 +19,7 @@ import command_line
 from configs import Config
 from evaluate import config_of, setting
 from jxai import data, fewshot, training, viz
-from system import build, load_domain
+from system import build, load_for_evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _random_variables(config: Config) -> dict[str, Any]:
 
 def _episodes(config: Config, name: str, count: int) -> tuple[data.Source, np.ndarray, np.ndarray]:
     """A domain as evaluation sees it, and its first episodes as indices."""
-    source = load_domain(name, "novel" if name in config.sources else "all")
+    source = load_for_evaluation(config, name)
     shot, queries = setting(name, config.shot)
     support, query = data.episode_table(
         source,

@@ -31,13 +31,19 @@ def build(config: Config) -> tuple[nn.Module, Head]:
             f"expected a feature map of at least 4x4 for the head's two poolings, got {side}x{side} from "
             f"{config.encoder} at {config.image_size} pixels: take an encoder that pools less, such as conv4np"
         )
-    # As released: the head pads maps below 10x10.
-    return encoder, RelationHead(features=config.head_width, padding=1 if side < 10 else 0)
+    # As released: the head pads maps below 10x10. All encoders end in a ReLU.
+    return encoder, RelationHead(features=config.head_width, padding=1 if side < 10 else 0, nonnegative=True)
 
 
 def load_sources(config: Config, split: str) -> list[data.Source]:
     """One split of every source domain."""
     return [load_domain(name, split) for name in config.sources]
+
+
+def load_for_evaluation(config: Config, name: str) -> data.Source:
+    """A domain's novel classes if training drew from it, else all of its classes."""
+    sources = {Path(source).resolve() for source in config.sources}
+    return load_domain(name, "novel" if Path(name).resolve() in sources else "all")
 
 
 def load_domain(name: str, split: str) -> data.Source:

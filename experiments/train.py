@@ -50,6 +50,16 @@ def train(run: Run) -> training.FitResult:
     """
     config = run.config
     encoder, head = build(config)
+    devices = _devices(config)
+    if config.episodes_per_step % len(devices):
+        raise ValueError(
+            f"expected episodes_per_step divisible by {len(devices)} devices, got {config.episodes_per_step}: "
+            "give every device as many"
+        )
+    if config.optimizer.weight_decay and not config.train_encoder:
+        raise ValueError(
+            "expected no weight_decay with train_encoder=False, got one: it would shrink the encoder"
+        )
     base, validation = load_sources(config, "base"), load_sources(config, "validation")
     # Both the training episodes and those of validation are checked against the data before any work is done.
     shards = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
@@ -84,19 +94,18 @@ def train(run: Run) -> training.FitResult:
         )
 
     step = training.make_step(loss, optimizer, deterministic=config.deterministic)
-    state = training.TrainState.create(key, variables, optimizer=optimizer)
-    fingerprints = {source.name: source.fingerprint for source in base}
+    state = training.TrainState.create(jax.random.fold_in(key, 1), variables, optimizer=optimizer)
     tensorboard = run.folder / "tensorboard" if run.tensorboard else None
     with (
         training.Checkpoints(
-            run.folder / "episodes", config=config, fingerprints=fingerprints
+            run.folder / "episodes", config=config, fingerprints=_fingerprints(base)
         ) as checkpoints,
         training.MetricsWriter(run.folder / "metrics.jsonl", tensorboard=tensorboard) as writer,
     ):
         # Now that the folder has turned out to be this configuration's.
         (run.folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
         return training.fit(
-            training.pmap_step(step, devices=_devices(config)),
+            training.pmap_step(step, devices=devices),
             state,
             data.iterate(episodes),
             num_steps=config.steps,
@@ -109,9 +118,14 @@ def train(run: Run) -> training.FitResult:
         )
 
 
-def _devices(config: Config) -> Sequence[Any] | None:
+def _devices(config: Config) -> Sequence[Any]:
     """All devices, unless one episode a step leaves work for a single one."""
-    return jax.devices()[:1] if config.episodes_per_step == 1 else None
+    return jax.local_devices()[:1] if config.episodes_per_step == 1 else jax.devices()
+
+
+def _fingerprints(sources: Sequence[data.Source]) -> dict[str, str]:
+    """What tells other pictures of the same names apart; two folders may have one name."""
+    return {f"{number} {source.name}": source.fingerprint for number, source in enumerate(sources)}
 
 
 def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -> dict[str, Any]:
@@ -133,8 +147,6 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
         seed=config.seed,
         image_size=config.image_size,
         augment=config.augment,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
     )
     about = {
         name: getattr(config, name)
@@ -142,16 +154,18 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
     }
     folder = run.encoder_folder or run.folder / "encoder"
     with (
-        training.Checkpoints(folder, config={**about, "pretraining": pretraining}) as checkpoints,
+        training.Checkpoints(
+            folder, config={**about, "pretraining": pretraining}, fingerprints=_fingerprints(base)
+        ) as checkpoints,
         training.MetricsWriter(folder / "metrics.jsonl") as writer,
     ):
         result = training.fit(
-            # Its batches are small: every device would wait for the others.
-            training.pmap_step(step, devices=jax.devices()[:1]),
-            training.TrainState.create(key, start, optimizer=optimizer),
+            # Its batches are small, every device would wait for the others: each host computes the same on one.
+            training.pmap_step(step, devices=jax.local_devices()[:1]),
+            training.TrainState.create(jax.random.fold_in(key, 2), start, optimizer=optimizer),
             data.iterate(batches),
             num_steps=pretraining.steps,
-            eval_every=pretraining.steps,
+            eval_every=pretraining.save_every,
             prepare=functools.partial(training.group, size=pretraining.batch_size),
             checkpoints=checkpoints,
             writer=writer,

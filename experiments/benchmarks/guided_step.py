@@ -43,7 +43,7 @@ class Options:
 
 def head_update(options: Options, guidance: fewshot.Guidance):
     """The head's update by Adam, with the gradient that goes on to the encoder, and its arguments."""
-    head = fewshot.RelationHead(features=options.channels)
+    head = fewshot.RelationHead(features=options.channels, nonnegative=True)
     support, query = options.way * options.shot, options.way * options.queries
     keys = jax.random.split(jax.random.key(0), 2)
     # What an encoder that ends in a ReLU gives: about half zeros.
@@ -85,10 +85,10 @@ def system_update(options: Options, guidance: fewshot.Guidance):
     """The whole update: ResNet10 at 224x224 and the head, and its arguments."""
     encoder, head = (
         models.encoder("resnet10", image_size=224),
-        fewshot.RelationHead(features=options.channels),
+        fewshot.RelationHead(features=options.channels, nonnegative=True),
     )
     support, query = options.way * options.shot, options.way * options.queries
-    keys = jax.random.split(jax.random.key(0), 3)
+    keys = jax.random.split(jax.random.key(0))
     images = jax.random.normal(keys[0], (support + query, 224, 224, 3))
     episode = fewshot.Episode(
         images[:support],
@@ -97,10 +97,7 @@ def system_update(options: Options, guidance: fewshot.Guidance):
         jnp.repeat(jnp.arange(options.way), options.queries),
         options.way,
     )
-    parts = {"encoder": encoder.init(keys[1], images[:1], train=False)}
-    few = jnp.zeros((options.way, options.side, options.side, options.channels))
-    parts["head"] = head.init(keys[2], few, jnp.arange(options.way), few, options.way)
-    variables = {kind: {part: parts[part][kind] for part in parts} for kind in ("params", "batch_stats")}
+    variables = fewshot.init_variables(encoder, head, keys[1], image_size=224)
     optimiser = optax.adam(1e-3)
 
     def update(variables, state, episode):

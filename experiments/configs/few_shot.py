@@ -16,6 +16,8 @@ class Pretraining:
     steps: int = 4000
     """0 leaves the encoder as it was drawn."""
     batch_size: int = 16
+    save_every: int = 500
+    """Steps between checkpoints."""
     optimizer: OptimizerConfig = OptimizerConfig()
 
 

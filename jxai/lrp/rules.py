@@ -166,7 +166,10 @@ class AlphaBeta(LinearRule):
             z = z + linear.map(_negative(x), other)
         if self.bias and linear.bias is not None:
             z = z + with_positive(linear.bias)
-        s = relevance / (replace_zeros if self.only_zeros else stabilise)(z, self.epsilon)
+        if self.epsilon:
+            s = relevance / (replace_zeros if self.only_zeros else stabilise)(z, self.epsilon)
+        else:
+            s = to_ratio(relevance, z)
         ratio = transpose(linear, kernel, s, x)
         if self.nonnegative:
             return ratio

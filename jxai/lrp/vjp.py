@@ -16,8 +16,9 @@ def vjp(f: Callable, *primals: Any, composite: Composite, has_aux: bool = False)
     """Evaluate `f` and get the function that takes relevance of its outputs to relevance of its inputs.
 
     Between modules, relevance follows LRP-0, which automatic differentiation of ratios gives for sums,
-    concatenations, slices, means, pooling and ReLU. Works under `jit`, `vmap`, `grad` and `pmap`; all classes
-    of one forward pass come from `jax.vmap(pullback)`.
+    concatenations, slices, means, pooling and ReLU. It does not for GELU, SiLU, softmax and products of two
+    activations as functions: those have no rule yet, and models that hold them get wrong relevance. Works
+    under `jit`, `vmap`, `grad` and `pmap`; all classes of one forward pass come from `jax.vmap(pullback)`.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp

@@ -98,8 +98,9 @@ def fit(
         best_step = checkpoints.best_step()
         if best_step is not None:
             best.update(best_step, checkpoints.accuracy(best_step))
-        if writer is not None:
-            writer.resume(int(state.step))
+    if writer is not None:
+        # Lines after the last checkpoint will be written again; without a checkpoint that is all of them.
+        writer.resume(int(state.step))
 
     number = int(state.step)
     meter = _Meter(

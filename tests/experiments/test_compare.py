@@ -35,6 +35,10 @@ def test_compare_trains_evaluates_draws_and_never_twice(tiny, options, monkeypat
     assert {entry["of"] for entry in result["domains"].values()} == {75, 20}
     monkeypatch.setattr("compare.train", lambda run: pytest.fail("trained again"))
     assert compare(tiny, options) == table
+    with pytest.raises(ValueError, match="expected the result of this configuration, with 7 episodes"):
+        compare(tiny, dataclasses.replace(options, episodes=7))
+    with pytest.raises(ValueError, match="expected the result of this configuration"):
+        compare(dataclasses.replace(tiny, steps=9), options)
     # Evaluation of a run's folder is a function of the folder.
     folder = options.runs / "1shot-guided-1"
     again = evaluate(folder, episodes=6, domains=("hebrew",), progress=False)

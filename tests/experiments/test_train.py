@@ -7,6 +7,7 @@ import pytest
 
 from configs import Config, from_json
 from jxai import fewshot, training
+from jxai.training import OptimizerConfig
 from train import Run, train
 
 
@@ -16,16 +17,16 @@ def run_of(config, folder):
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
     straight = train(run_of(tiny, tmp_path / "straight")).state
-    batches = iter(range(tiny.steps // 2))
+    left = iter(range(tiny.steps // 2 + 1))
 
     def stopping(step, state, data_batches, **options):
-        """`fit` whose data end half-way, as a killed process's do."""
+        """`fit` whose data end in the middle of the episodes, one step after a checkpoint."""
 
         class Ending:
             get_state, set_state = data_batches.get_state, data_batches.set_state
 
             def __next__(self):
-                if next(batches, None) is None:
+                if next(left, None) is None:
                     raise KeyboardInterrupt
                 return next(data_batches)
 
@@ -93,7 +94,11 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
         ({"way": 0}, "expected `way` as an integer of at least 1, got 0"),
         ({"shot": 0}, "expected `shot` as an integer of at least 1, got 0"),
         ({"queries": 0}, "expected `num_query` as an integer of at least 1, got 0"),
-        ({"episodes_per_step": 3}, "divisible"),
+        ({"episodes_per_step": 3}, "expected episodes_per_step divisible by 8 devices, got 3"),
+        (
+            {"train_encoder": False, "optimizer": OptimizerConfig(weight_decay=0.1)},
+            "expected no weight_decay",
+        ),
     ],
 )
 def test_bad_configuration_is_named(tiny, tmp_path, changes, message):
@@ -113,9 +118,10 @@ def test_a_folder_of_another_configuration_is_refused(tiny, tmp_path):
 
 
 def test_nan_stops_training(tiny, tmp_path):
-    rate = dataclasses.replace(tiny.optimizer, learning_rate=float("inf"))
-    config = dataclasses.replace(
-        tiny, pretraining=dataclasses.replace(tiny.pretraining, steps=0), optimizer=rate
-    )
-    with pytest.raises((training.DivergedError, ValueError), match=r"finite|learning_rate"):
+    rate = dataclasses.replace(tiny.optimizer, learning_rate=1e30)
+    none = dataclasses.replace(tiny.pretraining, steps=0)
+    config = dataclasses.replace(tiny, pretraining=none, optimizer=rate, steps=9, eval_every=1)
+    with pytest.raises(training.DivergedError, match=r"the last good checkpoint is step [1-8] in"):
         train(run_of(config, tmp_path / "run"))
+    saved = training.load_variables(tmp_path / "run" / "episodes", which="latest")
+    assert all(jax.tree.leaves(jax.tree.map(lambda leaf: bool(jax.numpy.isfinite(leaf).all()), saved)))

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jxai import lrp
 
@@ -63,7 +64,7 @@ class Head(nn.Module):
         Returns:
             A scalar.
         """
-        return -jax.numpy.mean(jax.nn.log_softmax(scores)[jax.numpy.arange(labels.size), labels])
+        return -jnp.mean(jax.nn.log_softmax(scores)[jnp.arange(labels.size), labels])
 
     def relevance(self, variables: Any, explained: Any, start: jax.Array) -> jax.Array:
         """Relevance of the explained features.

@@ -30,15 +30,15 @@ class RelationHead(Head):
         padding: of the two convolutions; as released, 1 behind encoders whose map is below 10x10, else 0.
         running_statistics: evaluate on running averages. By default, as released, every call normalises by the
             statistics of its own pairs, so that a query's score depends on the other queries.
-        nonnegative: the features follow a ReLU, as all encoders' here do, so the share of negative inputs in
-            the first convolution's rule is zero and need not be computed. Set it to False for other features.
+        nonnegative: the features are known to follow a ReLU, as those of the encoders in `jxai.models` do: the
+            share of negative inputs in the first convolution's rule is zero and is not computed.
     """
 
     features: int = 512
     hidden: int = 8
     padding: int = 1
     running_statistics: bool = False
-    nonnegative: bool = True
+    nonnegative: bool = False
 
     def setup(self):
         """Declare the layers; their names are those of the reference values."""
@@ -107,11 +107,11 @@ class RelationHead(Head):
     def relevance(self, variables: Any, explained: Pairs, start: jax.Array) -> jax.Array:
         """Relevance of the pairs, (queries, way, h, w, 2C); for the arguments see `Head`."""
 
-        def apply(x: Any, method: str) -> jax.Array:
-            return self.apply(variables, x, method=method, mutable=["batch_stats"])[0]
+        def compare(z: jax.Array) -> jax.Array:
+            return self.apply(variables, z, True, method="compare", mutable=["batch_stats"])[0]
 
-        z = apply(explained, "convolved")
-        _, pullback = lrp.vjp(lambda z: apply(z, "compare"), z, composite=self.composite)
+        z = jnp.asarray(self.apply(variables, explained, method="convolved"))
+        _, pullback = lrp.vjp(compare, z, composite=self.composite)
         kernel = variables["params"]["conv1"]["kernel"]
         return relevance_of_pairs(
             explained, kernel, self.padding, pullback(start)[0], nonnegative=self.nonnegative
