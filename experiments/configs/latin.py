@@ -9,9 +9,9 @@ def latin() -> Config:
     """RelationNet on the embedded Latin letters, long enough to compare plain and guided training.
 
     Command: python experiments/compare.py
-    Time: 50 minutes on two cores for twelve runs (two systems, three seeds, 1-shot and 5-shot), 1000 episodes a domain.
-    Expected: 5-way 5-shot accuracy of plain training on novel Latin letters EXPECTED_LATIN %, on Hebrew EXPECTED_HEBREW %; the
-    whole table stands in experiments/results/latin/table.md.
+    Time: about 50 minutes on two cores for twelve runs (two systems, three seeds, 1-shot and 5-shot) and their
+    evaluation on 1000 episodes a domain.
+    Expected: 5-way 5-shot accuracy of plain training EXPECTED; all in experiments/results/latin/table.md.
     """
     # Half the released queries a class: a step costs half, and so few pictures are seen often enough.
     return Config(

@@ -65,23 +65,27 @@ def signed_sum(relevance: ArrayLike) -> NDArray[np.float32]:
     return relevance.sum(axis=-1)
 
 
-def shared_scale(relevance: ArrayLike, *, quantile: float = 0.995) -> float:
+def shared_scale(relevance: ArrayLike, *, quantile: float = 0.995, maps: float = 0.8) -> float:
     """The absolute pixel relevance that gets the full colour when several heat maps share one scale.
 
     Args:
         relevance: all that is drawn together, (..., H, W, C).
-        quantile: in (0, 1]; below 1, a few extreme pixels do not make all others pale.
+        quantile: over the pixels of a map, in (0, 1]; below 1, a few extreme pixels do not make all others pale.
+        maps: over the maps, in (0, 1]; below 1, neither do a few extreme maps.
 
     Returns:
-        The quantile of the absolute signed sums; where it is 0 their maximum, and where that is 0 as well, 1.
+        The quantile over the maps of each map's quantile of absolute signed sums; where that is 0 their maximum, and
+        where that is 0 as well, 1.
 
     Raises:
-        ValueError: if the quantile is outside (0, 1].
+        ValueError: if a quantile is outside (0, 1].
     """
-    if not 0 < quantile <= 1:
-        raise ValueError(f"expected quantile in (0, 1], got {quantile}: 1 is the maximum")
+    for name, value in (("quantile", quantile), ("maps", maps)):
+        if not 0 < value <= 1:
+            raise ValueError(f"expected {name} in (0, 1], got {value}: 1 is the maximum")
     magnitude = np.abs(signed_sum(relevance))
-    return float(np.quantile(magnitude, quantile)) or float(magnitude.max()) or 1.0
+    of_maps = np.quantile(magnitude, quantile, axis=(-2, -1))
+    return float(np.quantile(of_maps, maps)) or float(magnitude.max()) or 1.0
 
 
 def heatmap(relevance: ArrayLike, *, scale: float) -> NDArray[np.uint8]:

@@ -38,6 +38,15 @@ def test_scale_is_a_quantile_of_the_magnitude():
     np.testing.assert_allclose(viz.shared_scale(relevance, quantile=0.5), 0.5, atol=1e-6)
 
 
+def test_scale_of_many_maps_forgets_a_few_extreme_ones():
+    relevance = np.ones((10, 4, 4, 1))
+    relevance[3] = -1000
+    assert viz.shared_scale(relevance) == 1
+    assert viz.shared_scale(relevance, maps=1) == 1000
+    with pytest.raises(ValueError, match=r"expected maps in \(0, 1\], got 0"):
+        viz.shared_scale(relevance, maps=0)
+
+
 def test_scale_of_sparse_and_of_no_relevance():
     sparse = np.zeros((100, 100, 1))
     sparse[3, 4] = -2
