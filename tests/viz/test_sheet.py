@@ -44,7 +44,9 @@ def test_all_cells_share_one_scale(tmp_path):
         "support": np.full((WAY, SHOT, SIDE, SIDE, 3), 9, np.uint8),
         "query": np.full((QUERIES, SIDE, SIDE, 3), 7, np.uint8),
     }
-    path = viz.episode_sheet(**arguments(relevance=relevance, **grey), path=tmp_path / "s.png", dpi=60)
+    path = viz.episode_sheet(
+        **arguments(relevance=relevance, **grey), path=tmp_path / "s.png", dpi=60, scale=1.0
+    )
     for value in (1.0, -0.45, 0.0):
         assert shows(path, viz.diverging_colours(value))
     assert shows(path, (9, 9, 9)) and shows(path, (7, 7, 7))  # the pictures themselves, unchanged
