@@ -49,10 +49,10 @@ def main(options: Options) -> None:
     )
     table = compare.compare(CONFIGS[options.config](), comparison)
     folders = [compare.run_folder(runs, seed=0, shot=5, name=name) for name in comparison.systems]
-    sheets = [
-        path for folder in folders for path in draw_sheets(folder, options.folder / "sheets" / folder.name)
-    ]
-    ink = ink_table(folders)
+    sheets = [options.folder / "sheets" / folder.name for folder in folders]
+    for folder, out in zip(folders, sheets, strict=True):
+        draw_sheets(folder, out, domains=options.domains, progress=options.progress)
+    ink = ink_table(folders, domains=options.domains, episodes=2, progress=options.progress)
     text = (
         f"5-way accuracy in percent, mean ± 95 % interval; {options.episodes} episodes a domain, 15 queries a class:"
         f"\n\n{table}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"
