@@ -65,21 +65,40 @@ def evaluate(
     variables = training.load_variables(folder / "episodes", which=which)
     found = {}
     for name in tqdm(domains, desc=f"{folder.name}: evaluation", unit="domain", disable=not progress):
-        source = load_for_evaluation(config, name)
-        shot, queries = setting(name, config.shot)
-        support, query = data.episode_table(
-            source,
-            way=config.way,
-            shot=shot,
-            num_query=queries,
-            seed=zlib.crc32(b"evaluation"),
-            num_episodes=episodes,
-        )
+        source, support, query = episodes_for(config, name, count=episodes, purpose="evaluation")
         features = fewshot.encode(encoder, variables, source.array(config.image_size))
         accuracies = fewshot.episode_accuracies(head, variables, features, support, query, way=config.way)
         correct = np.rint(accuracies * query.shape[1]).astype(int)
+        shot, queries = (rows.shape[1] // config.way for rows in (support, query))
         found[name] = Scores(shot=shot, queries=queries, of=query.shape[1], correct=correct)
     return found
+
+
+def episodes_for(
+    config: Config, name: str, *, count: int, purpose: str
+) -> tuple[data.Source, np.ndarray, np.ndarray]:
+    """Episodes of a domain as a run of this configuration is judged by them.
+
+    Args:
+        config: the run's.
+        name: the domain's.
+        count: how many.
+        purpose: other words draw other episodes.
+
+    Returns:
+        The source, and the episodes as indices into it: support (count, way·shot), queries (count, way·queries).
+    """
+    source = load_for_evaluation(config, name)
+    shot, queries = setting(name, config.shot)
+    support, query = data.episode_table(
+        source,
+        way=config.way,
+        shot=shot,
+        num_query=queries,
+        seed=zlib.crc32(purpose.encode()),
+        num_episodes=count,
+    )
+    return source, support, query
 
 
 def setting(domain: str, shot: int) -> tuple[int, int]:

@@ -4,7 +4,6 @@ python experiments/pictures.py runs/quickstart/runs/5shot-guided-0
 """
 
 import dataclasses
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from tqdm import tqdm
 
 import command_line
 from configs import Config
-from evaluate import config_of, setting
+from evaluate import config_of, episodes_for
 from jxai import data, fewshot, training, viz
-from system import build, load_for_evaluation
+from system import build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +58,10 @@ def draw_sheets(
     variables = training.load_variables(folder / "episodes", which="best")
     paths = []
     for name in tqdm(domains, desc=f"{folder.name}: sheets", unit="sheet", disable=not progress):
-        source, support, query = _episodes(config, name, 1)
+        source, support, query = episodes_for(config, name, count=1, purpose="pictures")
         episode = _episode(config, source, support[0], query[0])
         relevance, scores = _explain(config, variables, episode)
-        shot, queries = setting(name, config.shot)
+        shot, queries = (rows.shape[1] // config.way for rows in (support, query))
         shown = np.arange(0, config.way * queries, queries)[:rows]
         classes = source.labels[support[0].reshape(config.way, -1)[:, 0]]
         paths.append(
@@ -107,7 +106,7 @@ def ink_table(
         systems[folder.name] = training.load_variables(folder / "episodes", which="best")
     lines = [["domain", "ink's area", *systems], ["---", *["---:"] * (1 + len(systems))]]
     for name in tqdm(domains, desc="relevance on ink", unit="domain", disable=not progress):
-        source, support, query = _episodes(config, name, episodes)
+        source, support, query = episodes_for(config, name, count=episodes, purpose="pictures")
         shares: dict[str, list[Any]] = {system: [] for system in systems}
         areas = []
         for of_support, of_query in zip(support, query, strict=True):
@@ -129,21 +128,6 @@ def ink_table(
 def _random_variables(config: Config) -> dict[str, Any]:
     encoder, head = build(config)
     return fewshot.init_variables(encoder, head, jax.random.key(config.seed), image_size=config.image_size)
-
-
-def _episodes(config: Config, name: str, count: int) -> tuple[data.Source, np.ndarray, np.ndarray]:
-    """A domain as evaluation sees it, and its first episodes as indices."""
-    source = load_for_evaluation(config, name)
-    shot, queries = setting(name, config.shot)
-    support, query = data.episode_table(
-        source,
-        way=config.way,
-        shot=shot,
-        num_query=queries,
-        seed=zlib.crc32(b"pictures"),
-        num_episodes=count,
-    )
-    return source, support, query
 
 
 def _episode(config: Config, source: data.Source, support: np.ndarray, query: np.ndarray) -> fewshot.Episode:
