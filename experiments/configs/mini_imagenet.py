@@ -8,7 +8,7 @@ def mini_imagenet() -> Config:
     """RelationNet with ResNet10 at 224 pixels as released; needs a folder of miniImageNet's class folders.
 
     Command: python experiments/train.py mini-imagenet --folder runs/mini --config.sources /data/miniImageNet
-    Time: not measured on a GPU; on two CPU cores an episode takes 16 s (experiments/benchmarks/guided_step.py).
+    Time: not measured on a GPU; on two CPU cores a guided episode takes 14 s (experiments/benchmarks/guided_step.py).
     Expected: not known: the paper's numbers for RelationNet are not at hand, and miniImageNet was not here.
     """
     return Config(
