@@ -1,19 +1,62 @@
-"""Layer-wise relevance propagation of Flax models, as pure functions that can be trained through."""
+"""Layer-wise relevance propagation of any Flax model, as pure functions that can be trained through."""
 
-from jxai.lrp.composites import Composite, sun2020
-from jxai.lrp.layer import Layer, Linear
-from jxai.lrp.rules import AlphaBeta, Epsilon, LinearRule, Pass, Rule
+from jxai.lrp.composites import Composite
+from jxai.lrp.graph import linear_operation
+from jxai.lrp.operation import Application, Kind, Linear, Operation, first
+from jxai.lrp.presets import (
+    CPLRP,
+    AttnLRP,
+    Deconvnet,
+    EpsilonAlpha2Beta1,
+    EpsilonAlpha2Beta1Flat,
+    EpsilonGammaBox,
+    EpsilonPlus,
+    EpsilonPlusFlat,
+    ExcitationBackprop,
+    GuidedBackprop,
+    sun2020,
+)
+from jxai.lrp.rule import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule, Split
+from jxai.lrp.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, LinearRule, Of, Part, Term, WSquare, ZPlus
 from jxai.lrp.vjp import relevance, vjp
 
 __all__ = [
+    "CPLRP",
     "AlphaBeta",
+    "Application",
+    "AttnLRP",
+    "Box",
     "Composite",
+    "Constant",
+    "DeconvRelu",
+    "Deconvnet",
     "Epsilon",
-    "Layer",
+    "EpsilonAlpha2Beta1",
+    "EpsilonAlpha2Beta1Flat",
+    "EpsilonGammaBox",
+    "EpsilonPlus",
+    "EpsilonPlusFlat",
+    "ExcitationBackprop",
+    "Flat",
+    "Gamma",
+    "Gradient",
+    "GuidedBackprop",
+    "GuidedRelu",
+    "Kind",
     "Linear",
     "LinearRule",
+    "Norm",
+    "Of",
+    "Operation",
+    "Part",
     "Pass",
     "Rule",
+    "Split",
+    "Term",
+    "WSquare",
+    "ZPlus",
+    "first",
+    "linear_operation",
     "relevance",
     "sun2020",
     "vjp",

@@ -1,64 +1,98 @@
-"""Composites: which module gets which rule. The first match wins."""
+"""Composites: which operation gets which rule. The first match wins."""
 
 import dataclasses
 import fnmatch
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import flax.linen as nn
+from jax.extend.core import Primitive
 
-from jxai.lrp.rules import AlphaBeta, Epsilon, Pass, Rule
+from jxai.lrp.operation import Kind, Operation
+from jxai.lrp.rule import Rule
 
-Pattern = type | str | Callable[[nn.Module], bool]
+Pattern = Kind | Primitive | type[nn.Module] | str | Callable[[Operation], bool] | tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Composite:
-    """Rules by module.
+    """Rules by operation.
+
+    A pattern is a `Kind`, a primitive of JAX such as `jax.lax.tanh_p`, a Flax module class (of any module around the
+    operation), a path with wildcards such as "block3/*", a predicate of the `Operation`, or a tuple of patterns all of
+    which must match. A rule is passed over where it is not for the operation's kind. `Pass`, `Constant`, `Gradient` and
+    a rule of one's own with `propagate` take a module matched by class, path or predicate as a whole.
 
     Attributes:
-        rules: pairs of a pattern and a rule, tried in order. A pattern is a module class, a path with
-            wildcards such as "block3/*", or a predicate of the bound module.
+        rules: pairs of a pattern and a rule, tried in order.
         name: how the composite is called in messages.
+        merge_batch_norm: whether scales and shifts next to a linear layer become part of it.
+        complete: whether to warn where no rule at all meets an operation.
+        relevance: whether ratios of relevance travel, or, as in guided backpropagation, gradients.
     """
 
-    rules: tuple[tuple[Pattern, Rule], ...]
+    rules: tuple[tuple[Pattern, Rule], ...] = ()
     name: str = "composite"
+    merge_batch_norm: bool = dataclasses.field(default=True, kw_only=True)
+    complete: bool = dataclasses.field(default=True, kw_only=True)
 
-    def rule(self, module: nn.Module) -> Rule | None:
-        """The rule of the first pattern that matches.
+    relevance: ClassVar[bool] = True
+
+    def __post_init__(self):
+        for entry in self.rules:
+            if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Rule)):
+                raise TypeError(f"expected pairs of a pattern and a rule, got {entry!r}: see lrp.Composite")
+
+    def find(self, operation: Operation) -> int | None:
+        """The first pair whose pattern matches, and whose rule is for the operation's kind.
 
         Args:
-            module: a bound Flax module.
+            operation: the operation.
 
         Returns:
-            Its rule, or None where nothing matches.
+            Its index in `rules`, or None where nothing matches.
         """
-        for pattern, rule in self.rules:
-            if _matches(pattern, module):
-                return rule
+        for index, (pattern, rule) in enumerate(self.rules):
+            if operation.kind in rule.kinds and matches(pattern, operation):
+                return index
         return None
 
     def __or__(self, other: "Composite") -> "Composite":
-        """Both composites' rules, this one's tried first."""
-        return Composite(self.rules + other.rules, f"{self.name} | {other.name}")
+        """Both composites' rules, this one's tried first; batch norm is merged unless one of them says no."""
+        if self.relevance != other.relevance:
+            raise ValueError(
+                f"expected composites of one sort, got {self.name} and {other.name}, of which one carries gradients "
+                "and one relevance: they do not mix"
+            )
+        kind = type(other) if not other.relevance else Composite
+        joined = object.__new__(kind)
+        merge = self.merge_batch_norm and other.merge_batch_norm
+        values = {"rules": self.rules + other.rules, "name": f"{self.name} | {other.name}"}
+        complete = self.complete and other.complete
+        for name, value in {**values, "merge_batch_norm": merge, "complete": complete}.items():
+            object.__setattr__(joined, name, value)
+        return joined
 
 
-def _matches(pattern: Pattern, module: nn.Module) -> bool:
+def matches(pattern: Pattern, operation: Operation) -> bool:
+    """Whether a pattern matches an operation; see `Composite`.
+
+    Args:
+        pattern: the pattern.
+        operation: the operation.
+
+    Returns:
+        The answer.
+    """
+    whole = operation.kind is Kind.MODULE
+    if isinstance(pattern, tuple):
+        return all(matches(one, operation) for one in pattern)
+    if isinstance(pattern, Kind):
+        return operation.kind is pattern
+    if isinstance(pattern, Primitive):
+        return not whole and pattern.name in operation.primitives
     if isinstance(pattern, type):
-        return isinstance(module, pattern)
+        return any(isinstance(m, pattern) for m in operation.modules[-1 if whole else 0 :])
     if isinstance(pattern, str):
-        return fnmatch.fnmatchcase("/".join(module.path), pattern)
-    return bool(pattern(module))
-
-
-# The rules of the few-shot release (Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot
-# Classification*, 2020): dense ε = 0.01 and convolution α1β0, both with the bias left out; batch norm identity.
-# The release's rule for residual sums (proportional, ε = 0.01) is not here yet: a plain sum is LRP-0, which on
-# ResNet10 down to pixels differs by up to 14 % of the largest relevance (tests/golden/resnet10_to_pixels.npz).
-# The release moves exact-zero inputs of a dense layer to -1e-6; here they get no relevance, a difference below 1e-6.
-SUN2020_DENSE = Epsilon(epsilon=0.01, bias=False)
-SUN2020_CONVOLUTION = AlphaBeta(alpha=1.0, beta=0.0, epsilon=1e-7, bias=False, only_zeros=True)
-sun2020 = Composite(
-    rules=((nn.Dense, SUN2020_DENSE), (nn.Conv, SUN2020_CONVOLUTION), (nn.BatchNorm, Pass())),
-    name="sun2020",
-)
+        return bool(operation.modules) and fnmatch.fnmatchcase(operation.path, pattern)
+    return bool(pattern(operation))

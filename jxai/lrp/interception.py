@@ -1,52 +1,75 @@
-"""How Flax modules meet their rules while a model is traced: by interception, with no change to the model."""
+"""Where a traced operation stands in the model: calls of Flax modules leave their marks in the jaxpr.
+
+A call of a Linen module puts its number into the name stack of every operation inside, and identities named after
+it around its first argument and its results. Nothing else about the model changes.
+"""
 
 import contextlib
+import dataclasses
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
+import jax
+from jax.ad_checkpoint import checkpoint_name
 
-from jxai.lrp.composites import Composite
-from jxai.lrp.layer import LINEAR_COPY, Layer
 
-# Flax's own modules that hold other modules, or leave values as they are at explanation time.
-_TRANSPARENT = (nn.Sequential, nn.Dropout)
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModuleCall:
+    """One call of a Linen module.
+
+    Attributes:
+        module: the bound module.
+        path: where it stands in the model, such as "encoder/block3/conv1".
+    """
+
+    module: nn.Module
+    path: str
 
 
 @contextlib.contextmanager
-def rules_of(composite: Composite) -> Iterator[None]:
-    """Within this context, modules called by the current thread are computed by their rules.
+def recording(records: list[ModuleCall]) -> Iterator[None]:
+    """Within this context, module calls of the current thread are marked, and appended to `records`.
 
     Args:
-        composite: the rules. A module of Flax's own without a rule is refused; a user's module without one is
-            looked into.
+        records: filled as modules are called; a mark's number is an index into it.
 
     Yields:
         Nothing.
-
-    Raises:
-        ValueError: (when the model is called) a Flax module has no rule in the composite.
     """
 
     def interceptor(next_fun, args, kwargs, context):
-        module = context.module
-        if context.method_name != "__call__" or module.name == LINEAR_COPY or not (args or kwargs):
+        module, method = context.module, context.method_name
+        if method == "setup":
             return next_fun(*args, **kwargs)
-        rule = composite.rule(module)
-        if rule is not None:
-            # Inputs that only stand for an array are written out: relevance is that of the array's entries.
-            x = next(iter(inspect.signature(context.orig_method).bind(*args, **kwargs).arguments.values()))
-            return rule(Layer(module, jnp.asarray(x), lambda: next_fun(*args, **kwargs)))
-        if type(module).__module__.startswith("flax.") and not isinstance(module, _TRANSPARENT):
-            kind, path = type(module).__name__, "/".join(module.path)
-            known = ", ".join(sorted({type(rule).__name__ for _, rule in composite.rules}))
-            raise ValueError(
-                f"expected a rule for every Flax module, got none for {kind} at '{path}' in "
-                f"{composite.name} (which has {known}): put one in front, for example "
-                f"lrp.Composite(((nn.{kind}, lrp.Pass()),)) | {composite.name}"
-            )
-        return next_fun(*args, **kwargs)
+        index = len(records)
+        records.append(ModuleCall(module, "/".join(module.path)))
+        with jax.named_scope(f"jxai:{index}"):
+            if method != "__call__":
+                return next_fun(*args, **kwargs)
+            bound = inspect.signature(context.orig_method).bind(*args, **kwargs)
+            first = next(iter(bound.arguments), None)
+            # Arguments of other kinds, such as *args, keep no mark; a rule for the whole module finds its input
+            # by the flow of values then.
+            if first is not None and bound.signature.parameters[first].kind in (
+                inspect.Parameter.POSITIONAL_ONLY,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                inspect.Parameter.KEYWORD_ONLY,
+            ):
+                bound.arguments[first] = _marked(bound.arguments[first], index, "in")
+                args, kwargs = bound.args, bound.kwargs
+            return _marked(next_fun(*args, **kwargs), index, "out")
 
     with nn.intercept_methods(interceptor):
         yield
+
+
+def _marked(tree: Any, index: int, side: str) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten(
+        [
+            checkpoint_name(leaf, f"jxai:{index}:{side}:{k}") if isinstance(leaf, jax.core.Tracer) else leaf
+            for k, leaf in enumerate(leaves)
+        ]
+    )

@@ -1,222 +1,442 @@
-"""The rules of layer-wise relevance propagation, each a `custom_vjp` whose cotangent is the ratio R / z.
+"""The rules of linear layers: each says into which parts it takes z apart; the rest is shared.
 
 Notation as in Montavon et al., *Layer-Wise Relevance Propagation: An Overview* (2019): a layer is z = W x + b;
 x⁺, x⁻, W⁺, W⁻ are clamps at zero; S(z) = z + ε·sgn(z) with sgn(0) = +1.
 
-A rule of one's own subclasses `LinearRule` and gives `propagate`.
+Every rule here is a sum of parts k, with D_k = Σ_t W_t x_t + b_k over the part's terms t:
+
+    R_in = Σ_k weight_k · Σ_t x_t ⊙ W_tᵀ (R_out / S(D_k))
 """
 
 import abc
 import dataclasses
-from collections.abc import Callable
+import enum
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jxai.lrp.layer import Layer, Linear
+from jxai.lrp.operation import Application, Kind, Linear
 from jxai.lrp.ratio import replace_zeros, stabilise, to_ratio, to_relevance
+from jxai.lrp.rule import LINEAR, Rule, check_stabiliser
 
 
-class Rule(abc.ABC):
-    """How one module's relevance is handed to its input."""
+class Of(enum.Enum):
+    """Which of the inputs a term takes."""
 
-    @abc.abstractmethod
-    def __call__(self, layer: Layer) -> jax.Array:
-        """The module's output, computed so that its VJP carries ratios by this rule.
-
-        Args:
-            layer: the call being explained.
-
-        Returns:
-            The output, of the module's own shape.
-        """
+    ALL = "x"
+    POSITIVE = "x⁺"
+    NEGATIVE = "x⁻"
 
 
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """W_t x_t.
+
+    Attributes:
+        kernel: W_t, of the layer's kernel's shape.
+        inputs: x_t: a selection of the layer's inputs, or what stands in their place (broadcast to each input).
+    """
+
+    kernel: jax.Array
+    inputs: Of | Any = Of.ALL
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One denominator and what is shared out by it.
+
+    Attributes:
+        terms: its sum.
+        bias: b_k, or None.
+        weight: of the part's share.
+        where: the sign of z at which the part applies; 0 for every z.
+    """
+
+    terms: Sequence[Term]
+    bias: jax.Array | None = None
+    weight: float = 1.0
+    where: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LinearRule(Rule):
-    """A rule for z = W x + b. Subclasses say what `propagate` returns; the rest is shared."""
+    """A rule for z = W x + b. Subclasses give `parts`.
+
+    Attributes:
+        epsilon: the stabiliser of every denominator, at least 0; 0 keeps exact zeros finite and no more.
+        only_zeros: stabilise exact zeros of a denominator alone (set them to ε) instead of adding ε·sgn(z).
+    """
+
+    epsilon: float = 1e-6
+    only_zeros: bool = False
+    kinds: ClassVar[frozenset[Kind]] = LINEAR
+    # Whether inputs of zero never receive relevance.
+    proportional: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_stabiliser(self.epsilon)
 
     @abc.abstractmethod
-    def propagate(self, linear: Linear, x: jax.Array, z: jax.Array, relevance: jax.Array) -> jax.Array:
-        """The ratios R_in / x.
+    def parts(self, linear: Linear) -> list[Part]:
+        """The parts of this rule.
 
         Args:
             linear: the layer's map, kernel and bias.
-            x: the layer's input.
-            z: its output, bias included.
-            relevance: R_out, of z's shape.
 
         Returns:
-            R_in / x, of x's shape (`to_ratio` forms it from R_in where it has no closed form).
+            The parts, see `Part`. Terms of negative inputs may stay where `linear.nonnegative`: they are left out.
         """
 
-    def __call__(self, layer: Layer) -> jax.Array:
-        """z, with this rule as its VJP; see `Rule`."""
-        return self.explain(layer.linear(), layer.x)
+    def output(self, denominators: list[jax.Array]) -> jax.Array | None:
+        """z from the denominators, where they hold it, which saves a pass of the layer.
 
-    def explain(self, linear: Linear, x: jax.Array) -> jax.Array:
+        Args:
+            denominators: D_k of every part, with all biases.
+
+        Returns:
+            z, or None where it has to be computed.
+        """
+        return None
+
+    def check(self, linear: Linear, inputs: list[jax.Array]) -> None:
+        """Refuse inputs that the rule is not made for (seen outside of jit alone)."""
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """z, with this rule as its VJP; see `Rule`."""
+        assert application.linear is not None
+        self.check(application.linear, application.inputs)
+        return [self.explain(application.linear, application.inputs, application.meters)]
+
+    def explain(self, linear: Linear, inputs: list[jax.Array], meters: Any = None) -> jax.Array:
         """z = map(x, kernel) + bias, with this rule as its VJP in x.
 
         Args:
-            linear: the map, its kernel and bias; the kernel receives no relevance.
-            x: the input.
+            linear: the layer; neither kernel nor bias receives relevance.
+            inputs: x.
+            meters: see `Application`.
 
         Returns:
             z; its VJP takes R_out / z to R_in / x.
         """
 
-        def forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-            z = linear.map(x, kernel)
-            return z if bias is None else z + bias
+        def layer(kernel: jax.Array, bias: jax.Array | None) -> Linear:
+            return dataclasses.replace(linear, kernel=kernel, bias=bias)
+
+        def forward(inputs, kernel, bias):
+            linear = layer(kernel, bias)
+            parts = self.parts(linear)
+            denominators = [_denominator(linear, part, inputs) for part in parts]
+            z = self.output(denominators)
+            if z is None:
+                z = linear.map(inputs, kernel)
+                z = z if bias is None else z + bias
+            return z, parts, denominators
 
         @jax.custom_vjp
-        def explained(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-            return forward(x, kernel, bias)
+        def explained(inputs, kernel, bias, meters):
+            z = linear.map(inputs, kernel)
+            return z if bias is None else z + bias
 
-        def fwd(x, kernel, bias):
-            z = forward(x, kernel, bias)
-            return z, (x, kernel, bias, z)
+        def fwd(inputs, kernel, bias, meters):
+            z, parts, denominators = forward(inputs, kernel, bias)
+            stabilised = [self._stabilise(d) for d in denominators]
+            # What is kept for the way back is z / S(D), so that it takes one array a part, and none of the input
+            # where its signs do not matter.
+            shares = [
+                part.weight * _nonzero_quotient(z, s, part.where)
+                for part, s in zip(parts, stabilised, strict=True)
+            ]
+            kept = _merge_disjoint(parts, shares)
+            absorbing = (
+                None
+                if meters is None
+                else [s - d for s, d in zip(stabilised, denominators, strict=True)]
+            )
+            needs_inputs = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
+            shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+            held = inputs if needs_inputs else [jnp.zeros((), x.dtype) for x in inputs]
+            return z, (held, kernel, bias, kept, absorbing, _Shapes(shapes))
 
         def bwd(residuals, ratio):
-            x, kernel, bias, z = residuals
-            part = dataclasses.replace(linear, kernel=kernel, bias=bias)
-            ratio_in = self.propagate(part, x, z, to_relevance(ratio, z))
-            return ratio_in, jnp.zeros_like(kernel), None if bias is None else jnp.zeros_like(bias)
+            inputs, kernel, bias, kept, absorbing, shapes = residuals
+            linear = layer(kernel, bias)
+            parts = self.parts(linear)
+            s = [ratio * share for share in _split_disjoint(parts, kept)]
+            found = _transposed(linear, parts, s, inputs, shapes.leaves)
+            meters = None
+            if absorbing is not None:
+                by_bias = sum(jnp.sum(p.bias * t) for p, t in zip(parts, s, strict=True) if p.bias is not None)
+                by_stabiliser = sum(jnp.sum(a * t) for a, t in zip(absorbing, s, strict=True))
+                meters = (jnp.asarray(by_bias, ratio.dtype), jnp.asarray(by_stabiliser, ratio.dtype))
+            return found, jnp.zeros_like(kernel), None if bias is None else jnp.zeros_like(bias), meters
 
         explained.defvjp(fwd, bwd)
-        return explained(x, linear.kernel, linear.bias)
+        return explained(inputs, linear.kernel, linear.bias, meters)
+
+    def _stabilise(self, z: jax.Array) -> jax.Array:
+        if not self.epsilon:
+            return z
+        return (replace_zeros if self.only_zeros else stabilise)(z, self.epsilon)
 
 
-def transpose(linear: Linear, kernel: jax.Array, s: jax.Array, x: jax.Array) -> jax.Array:
-    """Wᵀ s for the layer's map with the given kernel; x gives the result's shape."""
-    return jax.linear_transpose(lambda x: linear.map(x, kernel), x)(s)[0]
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Shapes:
+    """Shapes among residuals."""
+
+    leaves: Any
+
+    def __hash__(self):
+        return hash(tuple((leaf.shape, leaf.dtype) for leaf in self.leaves))
+
+
+def _terms(linear: Linear, part: Part) -> list[Term]:
+    """The part's terms that are not known to be zero, without selections that are known to be everything."""
+    if not linear.nonnegative:
+        return list(part.terms)
+    kept = [term for term in part.terms if term.inputs is not Of.NEGATIVE]
+    return [Term(term.kernel, Of.ALL) if term.inputs is Of.POSITIVE else term for term in kept]
+
+
+def _taken(term: Term, x: jax.Array) -> jax.Array:
+    """x_t for one of the inputs."""
+    if term.inputs is Of.ALL:
+        return x
+    if term.inputs is Of.POSITIVE:
+        return jnp.maximum(x, 0)
+    if term.inputs is Of.NEGATIVE:
+        return jnp.minimum(x, 0)
+    return jnp.broadcast_to(jnp.asarray(term.inputs, x.dtype), x.shape)
+
+
+def _denominator(linear: Linear, part: Part, inputs: list[jax.Array]) -> jax.Array:
+    terms = _terms(linear, part)
+    z = sum(linear.map([_taken(term, x) for x in inputs], term.kernel) for term in terms)
+    if not terms:
+        z = jnp.zeros_like(linear.map(inputs, linear.kernel))
+    return z if part.bias is None else z + part.bias
+
+
+def _nonzero_quotient(z: jax.Array, denominator: jax.Array, where: int) -> jax.Array:
+    """z / D at the given sign of z, 0 elsewhere; z = 0 stands for the number that its ratio was formed with."""
+    at = z > 0 if where > 0 else z < 0
+    if where:
+        return jnp.where(at, z / jnp.where(at, denominator, 1), 0)
+    return to_ratio(to_relevance(jnp.ones_like(z), z), denominator)
+
+
+def _merge_disjoint(parts: list[Part], shares: list[jax.Array]) -> list[jax.Array]:
+    """One array for two parts that apply at opposite signs of z; the shares there are not negative."""
+    if [part.where for part in parts] == [1, -1]:
+        return [shares[0] - shares[1]]
+    return shares
+
+
+def _split_disjoint(parts: list[Part], kept: list[jax.Array]) -> list[jax.Array]:
+    if [part.where for part in parts] == [1, -1]:
+        return [jnp.maximum(kept[0], 0), jnp.maximum(-kept[0], 0)]
+    return kept
+
+
+def _transposed(
+    linear: Linear, parts: list[Part], s: list[jax.Array], inputs: list[jax.Array], shapes: list[Any]
+) -> list[jax.Array]:
+    """R_in / x = Σ (x_t / x) ⊙ W_tᵀ s over all terms."""
+    total = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+    started = False
+    for part, share in zip(parts, s, strict=True):
+        for term in _terms(linear, part):
+            (back,) = jax.linear_transpose(lambda x, term=term: linear.map(x, term.kernel), shapes)(share)
+            if term.inputs is Of.POSITIVE:
+                back = [jnp.where(x >= 0, b, 0) for b, x in zip(back, inputs, strict=True)]
+            elif term.inputs is Of.NEGATIVE:
+                back = [jnp.where(x < 0, b, 0) for b, x in zip(back, inputs, strict=True)]
+            elif term.inputs is not Of.ALL:
+                back = [to_ratio(_taken(term, x) * b, x) for b, x in zip(back, inputs, strict=True)]
+            total = [t + b for t, b in zip(total, back, strict=True)] if started else back
+            started = True
+    return total
+
+
+def _positive(x: Any) -> Any:
+    return None if x is None else jnp.maximum(x, 0)
+
+
+def _negative(x: Any) -> Any:
+    return None if x is None else jnp.minimum(x, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Epsilon(LinearRule):
-    """LRP-ε: R_in = x ⊙ Wᵀ(R_out / S(z)) (Bach et al. 2015, eq. 58).
+    """LRP-ε: R_in = x ⊙ Wᵀ(R_out / S(z)) (Bach et al. 2015, eq. 58); ε = 0 is LRP-0.
 
     Attributes:
-        epsilon: the stabiliser, at least 0; 0 is LRP-0.
+        epsilon: the stabiliser, at least 0.
         bias: whether the denominator holds the bias, which then absorbs its share.
     """
 
     epsilon: float = 1e-6
     bias: bool = True
 
-    def __post_init__(self):
-        _check_stabiliser(self.epsilon)
+    def parts(self, linear: Linear) -> list[Part]:
+        """One part: the layer itself; see `LinearRule`."""
+        return [Part([Term(linear.kernel)], linear.bias if self.bias else None)]
 
-    def propagate(self, linear, x, z, relevance):  # noqa: D102
-        if not self.bias and linear.bias is not None:
-            z = z - linear.bias
-        # LRP-0 still divides by z, so exact zeros are kept finite as everywhere else.
-        s = relevance / stabilise(z, self.epsilon) if self.epsilon else to_ratio(relevance, z)
-        return transpose(linear, linear.kernel, s, x)
+    def output(self, denominators: list[jax.Array]) -> jax.Array | None:
+        """The denominator, where it holds the bias; see `LinearRule`."""
+        return denominators[0] if self.bias else None
 
 
 @dataclasses.dataclass(frozen=True)
 class AlphaBeta(LinearRule):
-    """LRP-αβ (Bach et al. 2015, eq. 60); α1β0 is the z⁺ rule of inputs of either sign.
+    """LRP-αβ (Bach et al. 2015, eq. 60) of inputs of either sign.
 
-    R_in = α·(share of the positive contributions W⁺x⁺ + W⁻x⁻) − β·(share of the negative ones W⁺x⁻ + W⁻x⁺).
+    R_in = α·(share of the positive contributions W⁺x⁺ + W⁻x⁻) - β·(share of the negative ones W⁻x⁺ + W⁺x⁻).
 
     Attributes:
         alpha: weight of the positive part.
-        beta: weight of the negative part; α − β = 1.
-        epsilon: the stabiliser, at least 0.
+        beta: weight of the negative part; α - β = 1.
         bias: whether the denominators hold the positive and the negative part of the bias.
-        only_zeros: stabilise exact zeros of a denominator alone (set them to ε) instead of adding ε·sgn(z).
-        nonnegative: the inputs are known to hold no negative value, as behind a ReLU: half of the rule is zero
-            and is not computed. Wrong relevance where they do.
     """
 
-    alpha: float = 1.0
-    beta: float = 0.0
-    epsilon: float = 1e-6
+    alpha: float = 2.0
+    beta: float = 1.0
     bias: bool = True
-    only_zeros: bool = False
-    nonnegative: bool = False
 
     def __post_init__(self):
+        super().__post_init__()
         if self.alpha < 0 or self.beta < 0 or not abs(self.alpha - self.beta - 1) <= 1e-6:
             raise ValueError(
                 f"expected alpha and beta of at least 0 with alpha - beta = 1, got alpha={self.alpha}, "
                 f"beta={self.beta}: relevance would not be conserved; take for example alpha=2, beta=1"
             )
-        _check_stabiliser(self.epsilon)
 
-    def propagate(self, linear, x, z, relevance):  # noqa: D102
-        ratio = self.alpha * self._part(linear, x, relevance, _positive, _negative)
-        if self.beta:
-            ratio = ratio - self.beta * self._part(linear, x, relevance, _negative, _positive)
-        return ratio
+    def parts(self, linear: Linear) -> list[Part]:
+        """The positive and, unless β = 0, the negative contributions; see `LinearRule`."""
+        up, down = _positive(linear.kernel), _negative(linear.kernel)
+        bias = linear.bias if self.bias else None
+        positive = Part([Term(up, Of.POSITIVE), Term(down, Of.NEGATIVE)], _positive(bias), self.alpha)
+        negative = Part([Term(down, Of.POSITIVE), Term(up, Of.NEGATIVE)], _negative(bias), -self.beta)
+        return [positive, negative] if self.beta else [positive]
 
-    def _part(
-        self,
-        linear: Linear,
-        x: jax.Array,
-        relevance: jax.Array,
-        with_positive: Callable,
-        with_negative: Callable,
-    ) -> jax.Array:
-        """The share of the contributions in which x⁺ meets one sign of the kernel and x⁻ the other."""
-        kernel, other = with_positive(linear.kernel), with_negative(linear.kernel)
-        z = linear.map(_positive(x), kernel)
-        if not self.nonnegative:
-            z = z + linear.map(_negative(x), other)
-        if self.bias and linear.bias is not None:
-            z = z + with_positive(linear.bias)
-        if self.epsilon:
-            s = relevance / (replace_zeros if self.only_zeros else stabilise)(z, self.epsilon)
-        else:
-            s = to_ratio(relevance, z)
-        ratio = transpose(linear, kernel, s, x)
-        if self.nonnegative:
-            return ratio
-        return jnp.where(x >= 0, ratio, transpose(linear, other, s, x))
+    def output(self, denominators: list[jax.Array]) -> jax.Array | None:
+        """The sum of both contributions; see `LinearRule`."""
+        return denominators[0] + denominators[1] if self.beta and self.bias else None
+
+
+def ZPlus(*, epsilon: float = 1e-6, bias: bool = True) -> AlphaBeta:  # noqa: N802 - named as a rule
+    """The z⁺ rule, α1β0: relevance goes to the positive contributions alone (Montavon et al. 2017, eq. 14).
+
+    Args:
+        epsilon: the stabiliser, at least 0.
+        bias: whether the denominator holds the positive part of the bias.
+
+    Returns:
+        The rule.
+    """
+    return AlphaBeta(alpha=1.0, beta=0.0, epsilon=epsilon, bias=bias)
 
 
 @dataclasses.dataclass(frozen=True)
-class Pass(Rule):
-    """R_in = R_out, for a module that keeps the shape: activations, batch norm that is not merged ("identity")."""
+class Gamma(LinearRule):
+    """Generalised LRP-γ: positive contributions count 1 + γ times where z > 0, negative ones where z < 0.
 
-    def __call__(self, layer: Layer) -> jax.Array:
-        """The module's output; see `Rule`."""
-        y = layer.forward()
-        if jnp.shape(y) != jnp.shape(layer.x):
-            raise ValueError(
-                f"expected a module that keeps the shape for Pass, got {layer.kind} at '{layer.path}' from "
-                f"{jnp.shape(layer.x)} to {jnp.shape(y)}: give it another rule in the composite"
-            )
-        return _pass(layer.x, y.astype(jnp.promote_types(y.dtype, jnp.float32)))
+    Montavon et al. 2019, section 10.2.1; for inputs and outputs of either sign Andéol et al. 2021.
+    Where z = 0, nothing is handed on.
 
+    Attributes:
+        gamma: at least 0; 0 is LRP-ε.
+    """
 
-@jax.custom_vjp
-def _pass(x: jax.Array, y: jax.Array) -> jax.Array:
-    return y
+    gamma: float = 0.25
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.gamma >= 0:
+            raise ValueError(f"expected gamma of at least 0, got {self.gamma}: take for example 0.25")
 
-def _pass_fwd(x, y):
-    return y, (x, y)
+    def parts(self, linear: Linear) -> list[Part]:
+        """A part for each sign of z; see `LinearRule`."""
 
+        def raised(x: Any, sign: int) -> Any:
+            return None if x is None else x + self.gamma * (_positive(x) if sign > 0 else _negative(x))
 
-def _pass_bwd(residuals, ratio):
-    x, y = residuals
-    # None: no ratio goes back through the module. Gradients of relevance still do, for they meet `_pass_fwd`.
-    return to_ratio(to_relevance(ratio, y), x), None
+        def part(sign: int) -> Part:
+            terms = [
+                Term(raised(linear.kernel, sign), Of.POSITIVE),
+                Term(raised(linear.kernel, -sign), Of.NEGATIVE),
+            ]
+            return Part(terms, raised(linear.bias, sign), where=sign)
 
+        return [part(1), part(-1)]
 
-_pass.defvjp(_pass_fwd, _pass_bwd)
-
-
-def _positive(x: jax.Array) -> jax.Array:
-    return jnp.maximum(x, 0)
-
-
-def _negative(x: jax.Array) -> jax.Array:
-    return jnp.minimum(x, 0)
+    def output(self, denominators: list[jax.Array]) -> jax.Array | None:
+        """Every contribution stands 1 + γ times in one of the two and once in the other; see `LinearRule`."""
+        return (denominators[0] + denominators[1]) / (2 + self.gamma)
 
 
-def _check_stabiliser(epsilon: float) -> None:
-    if not epsilon >= 0:
-        raise ValueError(f"expected a stabiliser epsilon of at least 0, got {epsilon}")
+@dataclasses.dataclass(frozen=True)
+class Box(LinearRule):
+    """z^B, for inputs within bounds, such as pixels (Montavon et al. 2017, eq. 16).
+
+    R_in = x⊙c - low⊙c⁺ - high⊙c⁻ with c, c⁺, c⁻ the way back through W, W⁺, W⁻ of R / S(W x - W⁺ low - W⁻ high).
+
+    Attributes:
+        low: least value of the inputs, a number or an array that broadcasts to them, such as one a channel.
+        high: largest value.
+    """
+
+    low: Any
+    high: Any
+
+    proportional: ClassVar[bool] = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("low", "high"):
+            if jnp.isnan(jnp.asarray(getattr(self, name))).any():
+                raise ValueError(f"expected numbers as bounds, got {name}={getattr(self, name)}")
+        if jnp.any(jnp.asarray(self.low) > jnp.asarray(self.high)):
+            raise ValueError(f"expected low <= high, got low={self.low}, high={self.high}: exchange them")
+
+    def check(self, linear: Linear, inputs: list[jax.Array]) -> None:
+        """Refuse bounds that do not contain the inputs; seen where arrays are concrete."""
+        for x in inputs:
+            if isinstance(x, jax.core.Tracer):
+                continue
+            slack = 1e-5 * jnp.maximum(1, jnp.abs(x).max(initial=0))
+            if jnp.any(x < jnp.asarray(self.low) - slack) or jnp.any(x > jnp.asarray(self.high) + slack):
+                raise ValueError(
+                    f"expected inputs within [low, high] = [{self.low}, {self.high}] for the box rule, got values from "
+                    f"{x.min()} to {x.max()}: give the bounds of what the layer receives, after normalisation"
+                )
+
+    def parts(self, linear: Linear) -> list[Part]:
+        """One part, in which the bounds carry the signs' kernels; see `LinearRule`."""
+        up, down = _positive(linear.kernel), _negative(linear.kernel)
+        return [Part([Term(linear.kernel), Term(-up, self.low), Term(-down, self.high)])]
+
+
+@dataclasses.dataclass(frozen=True)
+class WSquare(LinearRule):
+    """w²: every input counts as 1, by the squared weights (Montavon et al. 2017, eq. 12)."""
+
+    proportional: ClassVar[bool] = False
+
+    def parts(self, linear: Linear) -> list[Part]:
+        """One part; see `LinearRule`."""
+        bias = None if linear.bias is None else linear.bias**2
+        return [Part([Term(linear.kernel**2, 1.0)], bias)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flat(LinearRule):
+    """Flat: relevance spreads evenly over the inputs that a result sees (Bach et al. 2016)."""
+
+    proportional: ClassVar[bool] = False
+
+    def parts(self, linear: Linear) -> list[Part]:
+        """One part; see `LinearRule`."""
+        return [Part([Term(jnp.ones_like(linear.kernel), 1.0)])]

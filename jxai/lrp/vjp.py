@@ -1,24 +1,115 @@
 """`lrp.vjp`: as `jax.vjp`, with relevance in the place of gradients."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from jxai.lrp.composites import Composite
-from jxai.lrp.interception import rules_of
+from jxai.lrp.flow import Status
+from jxai.lrp.graph import Graph, Value, trace, widen
+from jxai.lrp.plan import Context, Plan, make_plan
 from jxai.lrp.ratio import to_ratio, to_relevance
+from jxai.lrp.run import Probes, run
 
 
-def vjp(f: Callable, *primals: Any, composite: Composite, has_aux: bool = False) -> tuple:
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """A traced function with its plan.
+
+    Attributes:
+        plan: its steps.
+        leaves: the primals' leaves, at least float32; integers stay.
+        structure: of the primals.
+        outputs: tree of the outputs' shapes.
+        num_outputs: how many of the plan's outputs are not auxiliary.
+        auxiliary: tree of the auxiliary outputs, `_ARRAY` in the place of arrays.
+        composite: the rules.
+    """
+
+    plan: Plan
+    leaves: list[Any]
+    structure: Any
+    outputs: Any
+    num_outputs: int
+    auxiliary: Any
+    composite: Composite
+
+    def run(self, floats: list[Any], probes: Probes) -> tuple[list[Any], list[Any]]:
+        """(outputs, auxiliary outputs) as lists, for the primals' leaves of floats."""
+        given = iter(floats)
+        arguments = [next(given) if _is_float(x) else x for x in self.leaves]
+        results = run(self.plan, arguments, probes, gradients=not self.composite.relevance)
+        return results[: self.num_outputs], results[self.num_outputs :]
+
+
+def explain(
+    f: Callable,
+    primals: Sequence[Any],
+    composite: Composite,
+    *,
+    has_aux: bool = False,
+    start: str | None = None,
+    taps: Sequence[str] = (),
+) -> Explained:
+    """Trace a function and give every operation its rule; for the arguments see `vjp`."""
+    leaves, structure = jax.tree.flatten(tuple(primals))
+    for leaf in leaves:
+        _check_dtype(leaf)
+    kept: list[Any] = []
+
+    def traced(*primals):
+        if not has_aux:
+            return f(*primals), ()
+        y, aux = f(*primals)
+        arrays, rest = _split(aux)
+        kept.append(rest)
+        return y, arrays
+
+    graph, (outputs, auxiliary), records = trace(traced, primals)
+    num_outputs = len(jax.tree.leaves(outputs))
+    if start is not None:
+        value = _module_output(graph, start)
+        graph = dataclasses.replace(graph, outputs=[value, *graph.outputs[num_outputs:]]).pruned()
+        outputs, num_outputs = jax.ShapeDtypeStruct(value.shape, value.dtype), 1
+    context = Context(composite, records)
+    tokens = {v: i for i, (v, x) in enumerate(zip(graph.inputs, leaves, strict=True)) if not _is_float(x)}
+    plan = make_plan(
+        graph,
+        context,
+        [Status.VARYING if _is_float(x) else Status.HELD for x in leaves],
+        tokens=tokens,
+        taps={_module_output(graph, path): path for path in taps},
+    )
+    context.warn()
+    reached = {step.token for step in plan.operations()}
+    for index in tokens.values():
+        if index not in reached:
+            raise TypeError(
+                f"expected integers to be looked up in a table, as nn.Embed does, got {leaves[index].dtype} of shape "
+                f"{jnp.shape(leaves[index])} in no embedding: convert the input to floats, or close over it"
+            )
+    rest = kept[0] if has_aux else None
+    return Explained(plan, [widen(x) for x in leaves], structure, outputs, num_outputs, rest, composite)
+
+
+def vjp(
+    f: Callable,
+    *primals: Any,
+    composite: Composite,
+    has_aux: bool = False,
+    start: str | None = None,
+    watch: Sequence[str] = (),
+    masks: Mapping[str, Any] | None = None,
+) -> tuple:
     """Evaluate `f` and get the function that takes relevance of its outputs to relevance of its inputs.
 
-    Between modules, relevance follows LRP-0, which automatic differentiation of ratios gives for sums,
-    concatenations, slices, means, pooling and ReLU. It does not for GELU, SiLU, softmax and products of two
-    activations as functions: those have no rule yet, and models that hold them get wrong relevance. Works
-    under `jit`, `vmap`, `grad` and `pmap`; all classes of one forward pass come from `jax.vmap(pullback)`.
+    Works under `jit`, `vmap`, `grad` and `pmap`; all classes of one forward pass come from `jax.vmap(pullback)`.
+    Every operation of `f` has a rule of the composite, or hands on relevance as `lrp.coverage` shows, or is refused.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -26,46 +117,68 @@ def vjp(f: Callable, *primals: Any, composite: Composite, has_aux: bool = False)
         >>> model = nn.Dense(2, use_bias=False)
         >>> x = jnp.array([[1.0, 2.0]])
         >>> variables = model.init(jax.random.key(0), x)
-        >>> y, pullback = lrp.vjp(lambda x: model.apply(variables, x), x, composite=lrp.sun2020)
+        >>> y, pullback = lrp.vjp(lambda x: model.apply(variables, x), x, composite=lrp.EpsilonPlus())
         >>> (relevance,) = pullback(y)
 
     Args:
         f: function of the primals to an array or a tree of arrays. It may close over variables and call any
-            number of Flax modules.
-        *primals: arrays or trees of arrays of floats; bfloat16 is computed in float32.
-        composite: the rules of the Flax modules.
+            number of Flax modules and functions of JAX.
+        *primals: arrays or trees of arrays of floats (bfloat16 is computed in float32), or of integers that are
+            looked up in an embedding.
+        composite: the rules.
         has_aux: whether `f` returns a pair whose second part is handed through.
+        start: path of a module, such as "encoder/block3": its output is explained in the place of f's.
+        watch: paths of modules at whose outputs relevance is wanted too.
+        masks: by path of a module, what relevance is multiplied by at its output: an array that broadcasts to it,
+            such as a one for a channel and zeros for the others (concept relevance; Achtibat et al. 2023).
 
     Returns:
         (y, pullback), or (y, pullback, aux). `pullback(relevance)` takes a tree of y's shape and gives the
-        tuple of the primals' relevances, of the primals' shapes and dtypes.
+        tuple of the primals' relevances, of the primals' shapes and, where they are floats, dtypes; with `watch`
+        it gives a pair of that and a dictionary of relevances by path, before masks.
 
     Raises:
-        TypeError: a primal is not of floats, or is float16, in which ratios overflow.
-        ValueError: a Flax module has no rule, or the relevance handed to `pullback` is not of y's shape.
+        TypeError: a primal is float16, in which ratios overflow, or of integers that meet no embedding.
+        ValueError: an operation has no rule, no module has such a path, or the relevance handed to `pullback` is not
+            of y's shape.
 
     References:
         Bach et al., *On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
         Propagation*, 2015.
     """
-    jax.tree.map(_check_dtype, primals)
+    masks = dict(masks or {})
+    explained = explain(f, primals, composite, has_aux=has_aux, start=start, taps=[*dict.fromkeys([*watch, *masks])])
+    graph = explained.plan.graph
+    taps = {path: jnp.zeros(_module_output(graph, path).shape) for path in watch}
+    tokens = {i: jnp.ones(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not _is_float(x)}
+    floats = [x for x in explained.leaves if _is_float(x)]
 
-    def explained(*primals):
-        # A jitted function within `f` may have been traced without the rules, or would keep what it is traced to
-        # with them: run inline, it meets the rules every time and leaves no trace behind.
-        with rules_of(composite), jax.disable_jit():
-            return f(*primals)
+    def outputs(floats, taps, tokens):
+        return explained.run(floats, Probes(taps=taps, masks=masks, tokens=tokens))
 
-    wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)), primals)
-    y, ratio_pullback, *aux = jax.vjp(explained, *wide, has_aux=has_aux)
+    found, ratio_pullback, aux = jax.vjp(outputs, floats, taps, tokens, has_aux=True)
+    y = jax.tree.unflatten(jax.tree.structure(explained.outputs), found)
+    ratios = composite.relevance
 
     def pullback(relevance):
         _check_same_shapes(relevance, y)
-        ratios = ratio_pullback(jax.tree.map(lambda r, y: to_ratio(jnp.asarray(r, y.dtype), y), relevance, y))
-        relevances = jax.tree.map(to_relevance, ratios, wide)
-        return jax.tree.map(lambda r, x: r.astype(jnp.result_type(x)), relevances, primals)
+        given = [jnp.asarray(r, z.dtype) for r, z in zip(jax.tree.leaves(relevance), found, strict=True)]
+        given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if ratios else given
+        of_floats, watched, of_tokens = ratio_pullback(given)
+        if ratios:
+            of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
+        rest = iter(of_floats)
+        leaves = [
+            next(rest).astype(jnp.result_type(p)) if _is_float(p) else of_tokens[i]
+            for i, p in enumerate(jax.tree.leaves(tuple(primals)))
+        ]
+        relevances = jax.tree.unflatten(explained.structure, leaves)
+        return (relevances, watched) if watch else relevances
 
-    return (y, pullback, *aux)
+    if has_aux:
+        arrays = iter(aux)
+        return y, pullback, jax.tree.map(lambda x: next(arrays) if x is _ARRAY else x, explained.auxiliary)
+    return y, pullback
 
 
 def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Composite) -> jax.Array:
@@ -75,7 +188,7 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
         f: function of a batch (N, ...) to scores (N, K).
         x: the batch.
         target: one class index an image, (N,), integers in [0, K).
-        composite: the rules of the Flax modules.
+        composite: the rules.
 
     Returns:
         Relevance, of x's shape.
@@ -104,12 +217,40 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
     return pullback(jax.nn.one_hot(target, scores.shape[1], dtype=scores.dtype) * scores)[0]
 
 
+def _module_output(graph: Graph, path: str) -> Value:
+    """The value that the module of this path gives."""
+    calls = [call for call in graph.calls.values() if call.record.path == path and call.outputs]
+    if len(calls) != 1 or len(calls[0].outputs) != 1:
+        known = sorted({call.record.path for call in graph.calls.values() if call.outputs})
+        what = f"{len(calls)} calls" if calls else "no call"
+        raise ValueError(
+            f"expected the path of a module that is called once (outside of loops) and gives one array, got '{path}' "
+            f"with {what}: take one of {', '.join(known) or 'no path; the function calls no Flax module'}"
+        )
+    return next(iter(calls[0].outputs.values()))
+
+
+_ARRAY = object()
+
+
+def _split(tree: Any) -> tuple[list[Any], Any]:
+    """(arrays among the leaves, the tree with `_ARRAY` in their place)."""
+    leaves, structure = jax.tree.flatten(tree)
+    arrays = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+    rest = structure.unflatten([_ARRAY if is_array else leaf for leaf, is_array in zip(leaves, arrays, strict=True)])
+    return [leaf for leaf, is_array in zip(leaves, arrays, strict=True) if is_array], rest
+
+
+def _is_float(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.floating)
+
+
 def _check_dtype(x: Any) -> None:
     dtype = jnp.result_type(x)
-    if dtype == jnp.float16 or not jnp.issubdtype(dtype, jnp.floating):
+    if dtype == np.float16 or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(
-            f"expected primals of float32, float64 or bfloat16, got {dtype}: convert them (integers have no "
-            "relevance; ratios overflow float16)"
+            f"expected primals of float32, float64 or bfloat16, or integers for an embedding, got {dtype}: convert them "
+            "(ratios overflow float16)"
         )
 
 

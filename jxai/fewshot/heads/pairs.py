@@ -1,12 +1,16 @@
 """Pairs of class prototype and query, as RelationNet compares them, kept as their two halves."""
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from jxai import lrp
 from jxai.fewshot.heads.convolution import conv_general_dilated
-from jxai.lrp.composites import SUN2020_CONVOLUTION
+from jxai.lrp.presets import SUN2020_CONVOLUTION
 from jxai.lrp.ratio import replace_zeros
 
 
@@ -91,8 +95,18 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
 def convolve_halves(pairs: Pairs, kernel: jax.Array, padding: int) -> jax.Array:
     """`convolve(pairs.dense(), kernel, padding)` from way + queries maps of C channels."""
-    first, second = jnp.split(kernel, 2, axis=2)
-    return convolve(pairs.prototype, first, padding)[None] + convolve(pairs.query, second, padding)[:, None]
+    return _halves(padding)(pairs, kernel)
+
+
+@functools.cache
+def _halves(padding: int) -> Callable[[Pairs, jax.Array], jax.Array]:
+    # Rules see one layer of both halves: the sum inside is no sum of two activations.
+    @lrp.linear_operation
+    def convolved(pairs: Pairs, kernel: jax.Array) -> jax.Array:
+        first, second = jnp.split(kernel, 2, axis=2)
+        return convolve(pairs.prototype, first, padding)[None] + convolve(pairs.query, second, padding)[:, None]
+
+    return convolved
 
 
 def relevance_of_pairs(

@@ -4,7 +4,6 @@ Sung et al., *Learning to Compare: Relation Network for Few-Shot Learning*, 2018
 *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, 2020.
 """
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +14,6 @@ from jxai import lrp
 from jxai.fewshot.heads.convolution import conv_general_dilated
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.heads.pairs import PairConv, Pairs, relevance_of_pairs
-from jxai.lrp.composites import SUN2020_CONVOLUTION
 from jxai.models import max_pool_2x2
 
 
@@ -50,13 +48,6 @@ class RelationHead(Head):
         self.bn2 = nn.BatchNorm(momentum=0.9, epsilon=1e-5)
         self.fc1 = nn.Dense(self.hidden)
         self.fc2 = nn.Dense(1)
-
-    @property
-    def composite(self) -> lrp.Composite:
-        """The released rules."""
-        behind_relu = dataclasses.replace(SUN2020_CONVOLUTION, nonnegative=True)
-        own = ((PairConv, SUN2020_CONVOLUTION), (_is_second_convolution, behind_relu))
-        return lrp.Composite(own, name="relation") | lrp.sun2020
 
     def explained(self, support: jax.Array, support_labels: jax.Array, query: jax.Array, way: int) -> Pairs:
         """The pairs of prototype (mean of a class's support maps) and query; for the arguments see `Head`."""
@@ -127,7 +118,3 @@ class RelationHead(Head):
             Maps (queries, way, h', w', features).
         """
         return self.conv1(explained)
-
-
-def _is_second_convolution(module: nn.Module) -> bool:
-    return module.name == "conv2" and isinstance(module.parent, RelationHead)

@@ -1,0 +1,279 @@
+"""How values flow through a graph: which carry relevance, which are held constant, which are functions of one value.
+
+A value is independent of the inputs, or held (it depends on them but carries no relevance, as what a comparison or
+a statistic gives), or it varies.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterable, Iterator
+
+import jax.numpy as jnp
+
+from jxai.lrp.graph import LINEAR_NAME, Equation, Graph, Value
+from jxai.lrp.operation import Kind
+from jxai.lrp.rule import Constant, Rule
+
+
+class Status(enum.IntEnum):
+    """What a value is to relevance."""
+
+    INDEPENDENT = 0
+    HELD = 1
+    VARYING = 2
+
+
+# A result's entry is a function of the operands' entries at the same place (or at the same place after broadcasting).
+SHIFTS = {"add", "sub", "add_any"}
+SCALES = {"mul", "div", "neg"}
+COPIES = {"convert_element_type", "copy", "copy_p", "name", "reduce_precision"}
+RECTIFIERS = {"max", "min"}
+ELEMENTWISE = (
+    {"abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cbrt", "ceil", "clamp", "cos", "cosh"}
+    | {"digamma", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "integer_pow", "lgamma", "log"}
+    | {"log1p", "logistic", "nextafter", "pow", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt"}
+    | {"square", "tan", "tanh"}
+    | SHIFTS
+    | SCALES
+    | COPIES
+    | RECTIFIERS
+)
+# Linear in what varies, or choosing among it: ratios flow back by automatic differentiation.
+MOVES = (
+    {"argsort", "broadcast_in_dim", "concatenate", "cummax", "cummin", "device_put", "dynamic_slice"}
+    | {"dynamic_update_slice", "expand_dims", "gather", "optimization_barrier", "pad", "pvary", "reduce_max"}
+    | {"reduce_min", "reduce_window_max", "reduce_window_min", "reshape", "rev", "scatter", "scatter-add"}
+    | {"scatter_add", "select_n", "sharding_constraint", "slice", "sort", "split", "squeeze", "top_k", "transpose"}
+    | COPIES
+    | RECTIFIERS
+)
+MEANS = {"reduce_sum", "reduce_window_sum", "cumsum"}
+NESTED = {"scan", "cond", "checkpoint", "remat", "remat2"}
+_RESHAPES = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"} | COPIES
+
+
+@dataclasses.dataclass(eq=False)
+class Flow:
+    """What is known of the values of a graph.
+
+    Attributes:
+        status: of every value.
+        root: of a varying value, the value whose entries alone it is a function of, entry by entry.
+        held_uses: operands (equation, index) that carry no relevance although they vary: statistics.
+        softmax: the divisions that end a softmax, and the exponentials that begin it.
+        tokens: integer values that stand for the integers of the input of that index.
+        live: varying values whose relevance reaches an output.
+        producer: the equation that gives a value.
+        uses: the equations that take a value.
+    """
+
+    status: dict[Value, Status] = dataclasses.field(default_factory=dict)
+    root: dict[Value, Value] = dataclasses.field(default_factory=dict)
+    held_uses: set[tuple[Equation, int]] = dataclasses.field(default_factory=set)
+    softmax: set[Equation] = dataclasses.field(default_factory=set)
+    tokens: dict[Value, int] = dataclasses.field(default_factory=dict)
+    live: set[Value] = dataclasses.field(default_factory=set)
+    producer: dict[Value, Equation] = dataclasses.field(default_factory=dict)
+    uses: dict[Value, list[Equation]] = dataclasses.field(default_factory=dict)
+
+    def varies(self, value: Value) -> bool:
+        """Whether a value varies."""
+        return self.status.get(value, Status.INDEPENDENT) is Status.VARYING
+
+    def independent(self, value: Value) -> bool:
+        """Whether a value does not depend on the inputs."""
+        return self.status.get(value, Status.INDEPENDENT) is Status.INDEPENDENT
+
+    def carriers(self, equation: Equation) -> list[Value]:
+        """The operands that carry relevance."""
+        return [
+            v
+            for i, v in enumerate(equation.inputs)
+            if self.varies(v) and (equation, i) not in self.held_uses
+        ]
+
+    def elementwise(self, equation: Equation) -> bool:
+        """Whether the result is a function of one root's entries."""
+        if equation.name not in ELEMENTWISE or equation in self.softmax:
+            return False
+        carriers = self.carriers(equation)
+        roots = {self.root[v] for v in carriers}
+        return len(roots) == 1 and all(
+            v.shape == next(iter(roots)).shape for v in (*carriers, *equation.outputs)
+        )
+
+    def chain(self, value: Value) -> list[Equation]:
+        """The operations from a value's root to it, in order of need."""
+        found: dict[Equation, None] = {}
+        pending = [value]
+        while pending:
+            one = pending.pop()
+            if self.root[one] is one:
+                continue
+            equation = self.producer[one]
+            found[equation] = None
+            pending.extend(self.carriers(equation))
+        return list(found)
+
+
+def analyse(
+    graph: Graph,
+    statuses: Iterable[Status],
+    tokens: dict[Value, int],
+    rule_of: Callable[[Equation, Kind], Rule | None],
+) -> Flow:
+    """Follow values from the inputs on.
+
+    Args:
+        graph: the graph.
+        statuses: of its inputs.
+        tokens: the inputs that hold integers, with their indices.
+        rule_of: the composite's rule for an operation, asked where one may hold its result constant.
+
+    Returns:
+        What was found.
+    """
+    flow = Flow(tokens=dict(tokens))
+    flow.status.update(zip(graph.inputs, statuses, strict=True))
+    flow.root.update({v: v for v in graph.inputs})
+    for equation in graph.equations:
+        flow.producer.update(dict.fromkeys(equation.outputs, equation))
+        for value in equation.inputs:
+            flow.uses.setdefault(value, []).append(equation)
+    for equation in graph.equations:
+        if equation.name == "div" and (beginning := _softmax(flow, equation)) is not None:
+            flow.softmax |= {equation, beginning}
+    for equation in graph.equations:
+        _follow(flow, equation, rule_of)
+    _find_live(flow, graph)
+    return flow
+
+
+def kind_of(flow: Flow, equation: Equation) -> Kind:
+    """What an operation is to a rule, on its own.
+
+    Args:
+        flow: what is known of the values.
+        equation: the operation.
+
+    Returns:
+        Its kind.
+    """
+    name, carriers = equation.name, flow.carriers(equation)
+    if equation.primitive is None:
+        return Kind.MODULE
+    if name in ("conv_general_dilated", "dot_general") or equation.params.get("name") == LINEAR_NAME:
+        kernel = kernel_index(flow, equation)
+        if kernel is None:
+            return Kind.CONTRACTION
+        return Kind.DENSE if name == "dot_general" else Kind.CONVOLUTION
+    if equation in flow.softmax:
+        return Kind.SOFTMAX
+    if name == "gather" and not carriers:
+        return Kind.EMBEDDING
+    if flow.elementwise(equation):
+        return Kind.ACTIVATION
+    if name in SHIFTS:
+        return Kind.SUM if len(carriers) > 1 else Kind.SHIFT
+    if name == "mul" or (name == "div" and not flow.varies(equation.inputs[1])):
+        return Kind.PRODUCT if len(carriers) > 1 else Kind.MOVE
+    if name == "div" and (equation, 1) in flow.held_uses:
+        return Kind.MOVE
+    if name in MEANS:
+        return Kind.MEAN
+    if name in NESTED:
+        return Kind.NESTED
+    return Kind.MOVE if name in MOVES else Kind.OTHER
+
+
+def kernel_index(flow: Flow, equation: Equation) -> int | None:
+    """Which operand of a contraction is its kernel, or None where no operand is independent of the inputs."""
+    if equation.name == "dot_general":
+        found = [i for i, v in enumerate(equation.inputs) if flow.independent(v)]
+        return found[0] if found else None
+    last = len(equation.inputs) - 1
+    return last if flow.independent(equation.inputs[last]) else None
+
+
+def _follow(flow: Flow, equation: Equation, rule_of: Callable[[Equation, Kind], Rule | None]) -> None:
+    """The status, root and tokens of an equation's results."""
+    statuses = [flow.status.get(v, Status.INDEPENDENT) for v in equation.inputs]
+    status = Status(max(statuses, default=Status.INDEPENDENT))
+    root = None
+    if status is Status.VARYING:
+        _hold_statistics(flow, equation)
+        root = flow.root[flow.carriers(equation)[0]] if flow.elementwise(equation) else None
+        if equation.name == "stop_gradient" or isinstance(rule_of(equation, kind_of(flow, equation)), Constant):
+            status = Status.HELD
+    elif status is Status.HELD and (found := [flow.tokens[v] for v in equation.inputs if v in flow.tokens]):
+        if equation.name == "gather" and flow.independent(equation.inputs[0]):
+            status = Status.VARYING
+        flow.tokens.update(dict.fromkeys(equation.outputs, found[0]))
+    for value in equation.outputs:
+        floats = jnp.issubdtype(value.dtype, jnp.floating)
+        flow.status[value] = status if floats else Status(min(status, Status.HELD))
+        flow.root[value] = value if root is None else root
+
+
+def _hold_statistics(flow: Flow, equation: Equation) -> None:
+    """Normalisation layers take their statistics as constants (Achtibat et al. 2024, section 3.3.2)."""
+    if len(equation.inputs) != 2 or len({flow.root[v] for v in flow.carriers(equation)}) < 2:
+        return
+    first, second = equation.inputs
+    if equation.name == "sub" and _is_mean_of(flow, second, first):
+        flow.held_uses.add((equation, 1))
+    elif equation.name in ("mul", "div") and equation not in flow.softmax:
+        if _is_norm(flow, second):
+            flow.held_uses.add((equation, 1))
+        elif equation.name == "mul" and _is_norm(flow, first):
+            flow.held_uses.add((equation, 0))
+
+
+def _sources(flow: Flow, value: Value, through: set[str]) -> Iterator[Value]:
+    """A value and those that it comes from by some operations alone."""
+    while True:
+        yield value
+        equation = flow.producer.get(value)
+        if equation is None or equation.name not in through:
+            return
+        following = [v for v in equation.inputs if not flow.independent(v)]
+        if len(following) != 1:
+            return
+        value = following[0]
+
+
+def _is_mean_of(flow: Flow, mean: Value, value: Value) -> bool:
+    """Whether `mean` is a sum over `value`, scaled, reshaped or broadcast."""
+    origins = set(_sources(flow, value, _RESHAPES))
+    for one in _sources(flow, mean, _RESHAPES | SCALES):
+        equation = flow.producer.get(one)
+        if equation is not None and equation.name == "reduce_sum":
+            return not origins.isdisjoint(_sources(flow, equation.inputs[0], _RESHAPES))
+    return False
+
+
+def _is_norm(flow: Flow, value: Value) -> bool:
+    """Whether a value is a square root, or its inverse, scaled, reshaped or broadcast."""
+    return any(
+        (equation := flow.producer.get(one)) is not None and equation.name in ("sqrt", "rsqrt")
+        for one in _sources(flow, value, ELEMENTWISE | _RESHAPES)
+    )
+
+
+def _softmax(flow: Flow, division: Equation) -> Equation | None:
+    """The exponential of a softmax that ends in this division, or None."""
+    numerator, denominator = division.inputs
+    for one in _sources(flow, denominator, _RESHAPES):
+        equation = flow.producer.get(one)
+        if equation is not None and equation.name == "reduce_sum":
+            beginning = flow.producer.get(equation.inputs[0])
+            if equation.inputs[0] is numerator and beginning is not None and beginning.name == "exp":
+                return beginning
+    return None
+
+
+def _find_live(flow: Flow, graph: Graph) -> None:
+    flow.live.update(v for v in graph.outputs if flow.varies(v))
+    for equation in reversed(graph.equations):
+        if not flow.live.isdisjoint(equation.outputs):
+            flow.live.update(flow.carriers(equation))

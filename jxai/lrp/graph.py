@@ -1,0 +1,290 @@
+"""A function as the list of its operations: traced once, nested calls inlined, each operation with its modules.
+
+All that differs between JAX's versions stays here: names and parameters of the primitives that hold other jaxprs.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
+
+from jxai.lrp.interception import ModuleCall, recording
+
+# Calls that are looked into: primitive -> the parameter that holds what is called. A custom derivative rule gives way
+# to the rules of the operations inside.
+_INLINED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
+_SCOPE = re.compile(r"jxai:(\d+)")
+_MARK = re.compile(r"jxai:(\d+):(in|out):(\d+)")
+
+# Jitted functions of this name are single linear operations of (inputs..., kernel); see `linear_operation`.
+LINEAR_NAME = "jxai_linear_operation"
+
+# One call of a module in the traced function: the index of its record, and where the jaxpr was inlined.
+CallKey = tuple[int, int]
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """An array of the traced function.
+
+    Attributes:
+        shape: its shape.
+        dtype: its dtype.
+        literal: the number it is, where it is written into the program.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    literal: Any = None
+
+
+@dataclasses.dataclass(eq=False)
+class Equation:
+    """One operation of the traced function.
+
+    Attributes:
+        primitive: of JAX; None for a module that its rule takes as a whole.
+        inputs: operands.
+        outputs: results.
+        params: the primitive's parameters.
+        scopes: the calls of modules around it, outermost first.
+        body: the operations of a module taken as a whole.
+    """
+
+    primitive: Primitive | None
+    inputs: list[Value]
+    outputs: list[Value]
+    params: dict[str, Any]
+    scopes: tuple[CallKey, ...] = ()
+    body: "tuple[Equation, ...]" = ()
+
+    @property
+    def name(self) -> str:
+        """The primitive's name."""
+        return "module" if self.primitive is None else self.primitive.name
+
+
+@dataclasses.dataclass(eq=False)
+class Call:
+    """A module's call with the values that it got and gave."""
+
+    record: ModuleCall
+    inputs: dict[int, Value] = dataclasses.field(default_factory=dict)
+    outputs: dict[int, Value] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(eq=False)
+class Graph:
+    """The operations of a function in order.
+
+    Attributes:
+        inputs: the function's arguments.
+        outputs: its results.
+        equations: its operations.
+        constants: arrays that the function closes over.
+        calls: the modules it calls, outermost first.
+    """
+
+    inputs: list[Value]
+    outputs: list[Value]
+    equations: list[Equation]
+    constants: dict[Value, Any]
+    calls: dict[CallKey, Call]
+
+    def pruned(self) -> "Graph":
+        """The graph without the operations that no output needs."""
+        needed, kept = set(self.outputs), []
+        for equation in reversed(self.equations):
+            if needed.intersection(equation.outputs):
+                kept.append(equation)
+                needed.update(equation.inputs)
+        return dataclasses.replace(self, equations=kept[::-1])
+
+
+_trace_number = jax.make_user_context(0)
+_trace_numbers = itertools.count(1)
+
+
+def trace(f: Callable, primals: Sequence[Any]) -> tuple[Graph, Any, list[ModuleCall]]:
+    """Trace a function to its graph.
+
+    Args:
+        f: function of the primals.
+        primals: arrays or trees of arrays.
+
+    Returns:
+        (graph with the primals' leaves as inputs, tree of the outputs' shapes and dtypes, calls of modules).
+    """
+    records: list[ModuleCall] = []
+
+    def recorded(*primals):
+        with recording(records):
+            return f(*primals)
+
+    # Jitted functions within `f` keep what they were traced to: the context makes JAX trace them anew.
+    with _trace_number(next(_trace_numbers)):
+        closed, shapes = jax.make_jaxpr(recorded, return_shape=True)(*primals)
+    return graph_of(closed, records), shapes, records
+
+
+def graph_of(closed: ClosedJaxpr | Jaxpr, records: list[ModuleCall]) -> Graph:
+    """The graph of a jaxpr.
+
+    Args:
+        closed: the jaxpr; an open one has no constants.
+        records: the calls of modules met when it was traced.
+
+    Returns:
+        The graph.
+    """
+    jaxpr, values = (closed.jaxpr, closed.consts) if isinstance(closed, ClosedJaxpr) else (closed, [])
+    inputs = [_value(var) for var in jaxpr.invars]
+    graph = Graph(inputs, [], [], {}, {})
+    names = dict(zip(jaxpr.invars, inputs, strict=True))
+    _constants(graph, names, jaxpr, values)
+    counter = itertools.count(1)
+    graph.outputs = _inline(graph, jaxpr, names, (), 0, counter, records)
+    graph.calls = dict(sorted(graph.calls.items()))
+    return graph.pruned()
+
+
+def evaluate(equation: Equation, arguments: Sequence[Any]) -> list[Any]:
+    """Run one operation as it stands; operands wider than traced (float32 for bfloat16) give wider results.
+
+    Args:
+        equation: the operation.
+        arguments: arrays in place of its inputs.
+
+    Returns:
+        Its results.
+    """
+    if equation.primitive is None:
+        return evaluate_all(equation.body, equation.inputs, arguments, equation.outputs)
+    params = equation.params
+    if any(jnp.result_type(a) != v.dtype for a, v in zip(arguments, equation.inputs, strict=True)):
+        if any(isinstance(p, ClosedJaxpr | Jaxpr) for p in _flat(params.values())):
+            arguments = [jnp.asarray(a, v.dtype) for a, v in zip(arguments, equation.inputs, strict=True)]
+        else:
+            arguments = [widen(a) for a in arguments]
+            params = {k: _wide_dtype(p) if k in _DTYPE_PARAMS else p for k, p in params.items()}
+    elif equation.name == "convert_element_type" and jnp.issubdtype(equation.inputs[0].dtype, jnp.floating):
+        params = {**params, "new_dtype": _wide_dtype(params["new_dtype"])}
+    results = equation.primitive.bind(*arguments, **equation.primitive.get_bind_params(params))
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def evaluate_all(
+    equations: Iterable[Equation],
+    inputs: Sequence[Value],
+    arguments: Sequence[Any],
+    outputs: Sequence[Value],
+) -> list[Any]:
+    """Run several operations in order; for the arguments see `evaluate`."""
+    known = dict(zip(inputs, arguments, strict=True))
+    for equation in equations:
+        given = [known[v] if v.literal is None else v.literal for v in equation.inputs]
+        known.update(zip(equation.outputs, evaluate(equation, given), strict=True))
+    return [known[value] for value in outputs]
+
+
+def widen(x: Any) -> Any:
+    """x in float32 where it is of fewer bits; other dtypes stay."""
+    return jnp.asarray(x, _wide_dtype(jnp.result_type(x)))
+
+
+_DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype")
+
+
+def _wide_dtype(dtype: Any) -> Any:
+    return jnp.float32 if dtype is not None and dtype in (jnp.bfloat16, jnp.float16) else dtype
+
+
+def _flat(values: Iterable[Any]) -> Iterable[Any]:
+    for value in values:
+        yield from value if isinstance(value, tuple | list) else (value,)
+
+
+def _value(var: Any) -> Value:
+    return Value(var.aval.shape, var.aval.dtype)
+
+
+def _constants(graph: Graph, names: dict[Any, Value], jaxpr: Jaxpr, values: Sequence[Any]) -> None:
+    for var, value in zip(jaxpr.constvars, values, strict=True):
+        names[var] = _value(var)
+        graph.constants[names[var]] = value
+
+
+def _inline(
+    graph: Graph,
+    jaxpr: Jaxpr,
+    names: dict[Any, Value],
+    scopes: tuple[CallKey, ...],
+    instance: int,
+    counter: Any,
+    records: list[ModuleCall],
+) -> list[Value]:
+    """Append the jaxpr's operations to the graph; gives the values of its outputs."""
+
+    def read(atom: Any) -> Value:
+        if isinstance(atom, Literal):
+            return Value(jnp.shape(atom.val), atom.aval.dtype, atom.val)
+        return names[atom]
+
+    for eqn in jaxpr.eqns:
+        inside = scopes + tuple(
+            (int(index), instance) for index in _SCOPE.findall(str(eqn.source_info.name_stack))
+        )
+        inside = tuple(dict.fromkeys(inside))
+        for key in inside:
+            graph.calls.setdefault(key, Call(records[key[0]]))
+        inputs, primitive = [read(atom) for atom in eqn.invars], eqn.primitive.name
+        if primitive == "name" and (mark := _MARK.fullmatch(eqn.params["name"])):
+            names[eqn.outvars[0]] = inputs[0]
+            key = (int(mark[1]), instance)
+            call = graph.calls.setdefault(key, Call(records[key[0]]))
+            (call.inputs if mark[2] == "in" else call.outputs)[int(mark[3])] = inputs[0]
+            continue
+        if primitive in _INLINED and eqn.params.get("name") != LINEAR_NAME:
+            inner = eqn.params[_INLINED[primitive]]
+            inner, values = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, [])
+            within = dict(zip(inner.invars, inputs, strict=True))
+            _constants(graph, within, inner, values)
+            outputs = _inline(graph, inner, within, inside, next(counter), counter, records)
+            names.update(zip(eqn.outvars, outputs, strict=True))
+            continue
+        outputs = [_value(var) for var in eqn.outvars]
+        names.update(zip(eqn.outvars, outputs, strict=True))
+        graph.equations.append(Equation(eqn.primitive, inputs, outputs, dict(eqn.params), inside))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def linear_operation(function: Callable[[Any, jax.Array], jax.Array]) -> Callable[[Any, jax.Array], jax.Array]:
+    """Have the walk take a function as one linear layer, however it computes.
+
+    For example a convolution by Fourier or Winograd transforms, whose inner products mean nothing to a rule.
+
+    Args:
+        function: of (inputs, kernel) to one array, linear in the inputs (an array or a tree of arrays) for a given
+            kernel, and in the kernel (one array) for given inputs.
+
+    Returns:
+        The function, jitted, which rules meet as `Kind.CONVOLUTION`.
+    """
+
+    def jxai_linear_operation(inputs, kernel):
+        return function(inputs, kernel)
+
+    return jax.jit(jxai_linear_operation)

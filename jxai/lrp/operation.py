@@ -1,0 +1,131 @@
+"""What a composite and a rule see of the model: one operation, its place, its values."""
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+
+class Kind(enum.Enum):
+    """What an operation is to a rule, whichever library called it."""
+
+    CONVOLUTION = "convolution"
+    """A convolution by a kernel that does not depend on the input, with its bias."""
+    DENSE = "dense"
+    """A contraction with a kernel that does not depend on the input, with its bias."""
+    SUM = "sum"
+    """The sum or difference of two or more activations, as at the end of a residual block."""
+    MEAN = "mean"
+    """A sum, a mean or average pooling over axes."""
+    PRODUCT = "product"
+    """The product of two activations, such as a gate."""
+    CONTRACTION = "contraction"
+    """A contraction of two activations, such as attention's."""
+    SOFTMAX = "softmax"
+    """A softmax."""
+    ACTIVATION = "activation"
+    """A function of each entry alone, such as GELU, written as any number of operations."""
+    AFFINE = "affine"
+    """Scale and shift of each entry that could not be merged into a linear layer, such as batch norm."""
+    SHIFT = "shift"
+    """The sum of an activation and a constant."""
+    NORMALISATION = "normalisation"
+    """Division by, or subtraction of, the input's own statistics."""
+    EMBEDDING = "embedding"
+    """Looking up rows of a table by integers."""
+    MOVE = "move"
+    """Moving, copying or choosing entries: reshaping, slicing, padding, concatenation, maxima, ..."""
+    MODULE = "module"
+    """A whole Flax module."""
+    NESTED = "nested"
+    """A loop or a branch, whose inside has its own operations."""
+    OTHER = "other"
+    """Anything else: refused unless the composite has a rule for it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Operation:
+    """One operation of the model, as patterns and reports see it.
+
+    Attributes:
+        kind: what it is to a rule.
+        primitives: the names of JAX's primitives that it is made of, in order.
+        modules: the bound Flax modules around it, outermost first; for a module, itself last.
+        path: path of the innermost module, such as "encoder/block3"; "" outside.
+        first: no linear layer lies between it and the input.
+        inputs: shapes of the inputs that carry relevance.
+        outputs: shapes of the results.
+        parameters: number of entries of kernel and bias.
+    """
+
+    kind: Kind
+    primitives: tuple[str, ...] = ()
+    modules: tuple[nn.Module, ...] = ()
+    path: str = ""
+    first: bool = False
+    inputs: tuple[tuple[int, ...], ...] = ()
+    outputs: tuple[tuple[int, ...], ...] = ()
+    parameters: int = 0
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The innermost module, or None outside of any."""
+        return self.modules[-1] if self.modules else None
+
+    def __str__(self) -> str:
+        where = f"{type(self.module).__name__} at '{self.path}'" if self.module is not None else "no module"
+        return f"{self.kind.value} ({', '.join(self.primitives)}) in {where}"
+
+
+def first(operation: Operation) -> bool:
+    """A pattern: linear layers with no other linear layer between them and the input.
+
+    Args:
+        operation: the operation.
+
+    Returns:
+        Whether it is one.
+    """
+    return operation.first and operation.kind in (Kind.CONVOLUTION, Kind.DENSE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """z = map(x, kernel) + bias, with `map` linear in each argument. Batch norm around it is merged in.
+
+    Attributes:
+        map: function of (x, kernel) to z without bias; x is a list of arrays.
+        kernel: the weights.
+        bias: of a shape that broadcasts to z's, or None.
+        nonnegative: x is known to hold no negative value, as behind a ReLU.
+    """
+
+    map: Callable[[list[jax.Array], jax.Array], jax.Array]
+    kernel: jax.Array
+    bias: jax.Array | None = None
+    nonnegative: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Application:
+    """An operation at work: what a rule computes with.
+
+    Attributes:
+        operation: which one it is.
+        inputs: the arrays that carry relevance.
+        constants: all other arrays that the operation needs.
+        function: of (inputs, constants) to the list of results.
+        linear: the linear map, for `Kind.CONVOLUTION` and `Kind.DENSE`.
+        meters: None, or two scalars whose cotangents the rule sets to the relevance that bias and stabiliser
+            absorb.
+    """
+
+    operation: Operation
+    inputs: list[jax.Array]
+    constants: list[Any]
+    function: Callable[[list[jax.Array], list[Any]], list[jax.Array]]
+    linear: Linear | None = None
+    meters: tuple[jax.Array, jax.Array] | None = None

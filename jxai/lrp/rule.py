@@ -1,0 +1,262 @@
+"""What a rule is, and the rules for everything but linear layers.
+
+Relevance R of a value x travels as the ratio c = R / x. Automatic differentiation of ratios is LRP-0 wherever an
+operation is linear in what carries relevance, so that most operations need no rule; see `jxai.lrp.ratio`.
+"""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jxai.lrp.operation import Application, Kind
+from jxai.lrp.ratio import stabilise, to_ratio, to_relevance
+
+LINEAR = frozenset({Kind.CONVOLUTION, Kind.DENSE})
+ANY = frozenset(Kind)
+
+
+class Rule(abc.ABC):
+    """How an operation's relevance is handed to its inputs.
+
+    A rule of one's own for any function gives `propagate`; one for linear layers subclasses `LinearRule`.
+
+    Attributes:
+        kinds: the kinds of operations that it is for; a composite's pattern passes over others.
+    """
+
+    kinds: ClassVar[frozenset[Kind]] = ANY
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """Compute the operation so that its VJP carries ratios by this rule.
+
+        Args:
+            application: the operation with its arrays.
+
+        Returns:
+            Its results.
+        """
+        inputs, constants = application.inputs, application.constants
+
+        @jax.custom_vjp
+        def explained(inputs, constants):
+            return application.function(inputs, constants)
+
+        def fwd(inputs, constants):
+            outputs = application.function(inputs, constants)
+            return outputs, (inputs, constants, outputs)
+
+        def bwd(residuals, ratios):
+            inputs, constants, outputs = residuals
+            found = self.propagate(
+                lambda *inputs: application.function(list(inputs), constants),
+                inputs,
+                outputs,
+                [to_relevance(c, y) for c, y in zip(ratios, outputs, strict=True)],
+            )
+            return [to_ratio(r, x) for r, x in zip(found, inputs, strict=True)], no_ratio(constants)
+
+        explained.defvjp(fwd, bwd)
+        return explained(inputs, constants)
+
+    def propagate(
+        self, function: Any, inputs: list[jax.Array], outputs: list[jax.Array], relevance: list[jax.Array]
+    ) -> list[jax.Array]:
+        """Relevance of the inputs.
+
+        Args:
+            function: the operation, of the inputs alone.
+            inputs: what carries relevance.
+            outputs: the operation's results.
+            relevance: of the outputs.
+
+        Returns:
+            An array for each input, of its shape.
+        """
+        raise NotImplementedError(f"expected {type(self).__name__} to give `propagate` or `apply`: write one")
+
+
+def no_ratio(tree: Any) -> Any:
+    """Cotangents for values that receive no relevance."""
+    return jax.tree.map(
+        lambda x: (
+            jnp.zeros_like(x)
+            if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+            else jnp.zeros(jnp.shape(x), jax.dtypes.float0)
+        ),
+        tree,
+    )
+
+
+@jax.custom_vjp
+def hold(x: jax.Array) -> jax.Array:
+    """x, through which no relevance passes; gradients of relevance do."""
+    return x
+
+
+hold.defvjp(lambda x: (x, None), lambda _, ratio: (jnp.zeros_like(ratio),))
+
+
+@jax.custom_vjp
+def scale_ratio(x: jax.Array, factor: jax.Array) -> jax.Array:
+    """x, whose ratio is multiplied by a factor on its way back."""
+    return x
+
+
+scale_ratio.defvjp(
+    lambda x, factor: (x, factor), lambda factor, ratio: (ratio * factor, jnp.zeros_like(factor))
+)
+
+
+@jax.custom_vjp
+def pass_relevance(x: jax.Array, y: jax.Array) -> jax.Array:
+    """y, whose relevance goes to x of the same shape unchanged, whatever lies between."""
+    return y
+
+
+# No ratio goes back along y. Gradients of relevance do, for they meet the forward function.
+pass_relevance.defvjp(
+    lambda x, y: (y, (x, y)),
+    lambda residuals, ratio: (
+        to_ratio(to_relevance(ratio, residuals[1]), residuals[0]),
+        jnp.zeros_like(ratio),
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass(Rule):
+    """R_in = R_out, for what keeps the shape: activations, batch norm that is not merged ("identity")."""
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
+        x, *rest = application.inputs
+        outputs = application.function(application.inputs, application.constants)
+        for y in outputs:
+            if y.shape != x.shape:
+                raise ValueError(
+                    f"expected an operation that keeps the shape for Pass, got {application.operation} from "
+                    f"{x.shape} to {y.shape}: give it another rule in the composite"
+                )
+        return [pass_relevance(x, y) for y in outputs]
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant(Rule):
+    """No relevance passes: the result is held constant, as CP-LRP holds attention's weights."""
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
+        return [hold(y) for y in application.function(application.inputs, application.constants)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient(Rule):
+    """The ratio's plain derivative: LRP-0 of what is linear, gradient x input of the rest.
+
+    For a softmax it is R_in = x(R - s·ΣR), the rule of AttnLRP (Achtibat et al. 2024, eq. 13).
+    """
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
+        return application.function(application.inputs, application.constants)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split(Rule):
+    """Half of the relevance to each factor of a product (AttnLRP; Achtibat et al. 2024, eq. 15)."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.PRODUCT, Kind.CONTRACTION})
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
+        share = 1 / len(application.inputs)
+        inputs = [scale_ratio(x, jnp.asarray(share, x.dtype)) for x in application.inputs]
+        return application.function(inputs, application.constants)
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm(Rule):
+    """In proportion to the inputs, stabilised: LRP-ε without weights, for sums and average pooling.
+
+    Attributes:
+        epsilon: the stabiliser, at least 0.
+        halves: where a sum is exactly 0, its terms share its relevance evenly, as the release of Sun et al. has it.
+    """
+
+    epsilon: float = 1e-6
+    halves: bool = False
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.SUM, Kind.MEAN})
+
+    def __post_init__(self):
+        check_stabiliser(self.epsilon)
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
+        inputs = application.inputs
+        (z,) = application.function(inputs, application.constants)
+        if self.epsilon:
+            z = scale_ratio(z, z / stabilise(z, self.epsilon))
+        if self.halves and application.operation.kind is Kind.SUM:
+            z = _share_zeros([jnp.broadcast_to(x, z.shape) for x in inputs], z)
+        return [z]
+
+
+@jax.custom_vjp
+def _share_zeros(inputs: list[jax.Array], z: jax.Array) -> jax.Array:
+    return z
+
+
+def _share_zeros_bwd(residuals, ratio):
+    inputs, z = residuals
+    share = jnp.where(z == 0, to_relevance(ratio, z) / len(inputs), 0)
+    return [jnp.where(z == 0, to_ratio(share, x), 0) for x in inputs], jnp.where(z == 0, 0, ratio)
+
+
+_share_zeros.defvjp(lambda inputs, z: (z, (inputs, z)), _share_zeros_bwd)
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedRelu(Rule):
+    """The gradient where both it and the ReLU's input are positive (Springenberg et al. 2015)."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.ACTIVATION})
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
+        return [_guided(*application.inputs)]
+
+
+@dataclasses.dataclass(frozen=True)
+class DeconvRelu(Rule):
+    """The gradient where it is positive, whatever the ReLU's input (Zeiler and Fergus 2014)."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.ACTIVATION})
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
+        return [_deconvolved(*application.inputs)]
+
+
+@jax.custom_vjp
+def _guided(x: jax.Array) -> jax.Array:
+    return jax.nn.relu(x)
+
+
+_guided.defvjp(lambda x: (jax.nn.relu(x), x > 0), lambda mask, g: (jax.nn.relu(g) * mask,))
+
+
+@jax.custom_vjp
+def _deconvolved(x: jax.Array) -> jax.Array:
+    return jax.nn.relu(x)
+
+
+_deconvolved.defvjp(lambda x: (jax.nn.relu(x), None), lambda _, g: (jax.nn.relu(g),))
+
+
+def check_stabiliser(epsilon: float) -> None:
+    """Refuse a stabiliser that is negative or not a number."""
+    if not epsilon >= 0:
+        raise ValueError(f"expected a stabiliser epsilon of at least 0, got {epsilon}: take for example 1e-6")
