@@ -84,6 +84,10 @@ class Flow:
         """Whether a value does not depend on the inputs."""
         return self.status.get(value, Status.INDEPENDENT) is Status.INDEPENDENT
 
+    def known_independent(self, value: Value) -> bool:
+        """Whether a value was found not to depend on the inputs."""
+        return self.status.get(value) is Status.INDEPENDENT
+
     def carriers(self, equation: Equation) -> list[Value]:
         """The operands that carry relevance."""
         return [
@@ -143,6 +147,7 @@ def analyse(
     for equation in graph.equations:
         if equation.name == "div" and (beginning := _softmax(flow, equation)) is not None:
             flow.softmax |= {equation, beginning}
+    flow.status.update(dict.fromkeys(graph.constants, Status.INDEPENDENT))
     for equation in graph.equations:
         _follow(flow, equation, rule_of)
     _find_live(flow, graph)
@@ -236,7 +241,7 @@ def _sources(flow: Flow, value: Value, through: set[str]) -> Iterator[Value]:
         equation = flow.producer.get(value)
         if equation is None or equation.name not in through:
             return
-        following = [v for v in equation.inputs if not flow.independent(v)]
+        following = [v for v in equation.inputs if v.literal is None and not flow.known_independent(v)]
         if len(following) != 1:
             return
         value = following[0]

@@ -4,6 +4,7 @@ All that differs between JAX's versions stays here: names and parameters of the 
 """
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -284,7 +285,9 @@ def linear_operation(function: Callable[[Any, jax.Array], jax.Array]) -> Callabl
         The function, jitted, which rules meet as `Kind.CONVOLUTION`.
     """
 
-    def jxai_linear_operation(inputs, kernel):
+    @functools.wraps(function)
+    def named(inputs, kernel):
         return function(inputs, kernel)
 
-    return jax.jit(jxai_linear_operation)
+    named.__name__ = named.__qualname__ = LINEAR_NAME
+    return jax.jit(named)

@@ -61,10 +61,11 @@ def conv_general_dilated(
     small = set(lhs.shape[1:3]) <= set(_SIDES) and sum(rhs.shape[2:]) >= _FEWEST_CHANNELS
     # Accelerators' own libraries choose such algorithms themselves.
     if plain and small and jax.default_backend() == "cpu" and lhs.dtype in (jnp.float32, jnp.float64):
-        return _winograd(lhs, rhs)
+        return winograd(lhs, rhs)
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
 
+@lrp.linear_operation  # rules see the convolution that it is, not the products inside
 def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Cross-correlation with a 3x3 kernel, stride 1, zero padding 1.
 
@@ -87,10 +88,6 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     y = _combine(e_cols.reshape(1, width, -1), m, axis=1)[0]  # (w, ps, n, d)
     y = _combine(e_rows.reshape(1, height, -1), y, axis=1)[0]  # (h, w, n, d)
     return y.transpose(2, 0, 1, 3)
-
-
-# Rules see the convolution that it is, not the products inside.
-_winograd = lrp.linear_operation(winograd)
 
 
 def multiplications(side: int) -> int:
