@@ -1,6 +1,8 @@
 """Layer-wise relevance propagation of any Flax model, as pure functions that can be trained through."""
 
 from jxai.lrp.composites import Composite
+from jxai.lrp.conservation import Conservation, conservation
+from jxai.lrp.coverage import Coverage, Row, coverage
 from jxai.lrp.graph import linear_operation
 from jxai.lrp.operation import Application, Kind, Linear, Operation, first
 from jxai.lrp.presets import (
@@ -27,7 +29,9 @@ __all__ = [
     "AttnLRP",
     "Box",
     "Composite",
+    "Conservation",
     "Constant",
+    "Coverage",
     "DeconvRelu",
     "Deconvnet",
     "Epsilon",
@@ -50,11 +54,14 @@ __all__ = [
     "Operation",
     "Part",
     "Pass",
+    "Row",
     "Rule",
     "Split",
     "Term",
     "WSquare",
     "ZPlus",
+    "conservation",
+    "coverage",
     "first",
     "linear_operation",
     "relevance",

@@ -43,7 +43,8 @@ MOVES = (
     {"argsort", "broadcast_in_dim", "concatenate", "cummax", "cummin", "device_put", "dynamic_slice"}
     | {"dynamic_update_slice", "expand_dims", "gather", "optimization_barrier", "pad", "pvary", "reduce_max"}
     | {"reduce_min", "reduce_window_max", "reduce_window_min", "reshape", "rev", "scatter", "scatter-add"}
-    | {"scatter_add", "select_n", "sharding_constraint", "slice", "sort", "split", "squeeze", "top_k", "transpose"}
+    | {"scatter_add", "select_n", "sharding_constraint", "slice", "sort", "split", "squeeze", "stack", "tile"}
+    | {"top_k", "transpose", "unstack"}
     | COPIES
     | RECTIFIERS
 )
@@ -100,6 +101,8 @@ class Flow:
         """Whether the result is a function of one root's entries."""
         if equation.name not in ELEMENTWISE or equation in self.softmax:
             return False
+        if equation.name == "select_n" and self.independent(equation.inputs[0]):
+            return False  # a mask, which moves entries
         carriers = self.carriers(equation)
         roots = {self.root[v] for v in carriers}
         return len(roots) == 1 and all(
@@ -215,7 +218,7 @@ def _follow(flow: Flow, equation: Equation, rule_of: Callable[[Equation, Kind], 
             status = Status.VARYING
         flow.tokens.update(dict.fromkeys(equation.outputs, found[0]))
     for value in equation.outputs:
-        floats = jnp.issubdtype(value.dtype, jnp.floating)
+        floats = jnp.issubdtype(value.dtype, jnp.inexact)
         flow.status[value] = status if floats else Status(min(status, Status.HELD))
         flow.root[value] = value if root is None else root
 

@@ -58,13 +58,17 @@ class Layer:
         steps = [*self.before, *self.after]
         return [self.equation.inputs[self.kernel]] + [_constant(flow, one) for one in steps]
 
-    def builder(self, flow: Flow) -> Callable[[list[Any], bool], Linear]:
-        """A function of (the constants' arrays, whether the input is non-negative) to the `Linear`."""
+    def builder(self, flow: Flow) -> Callable[[list[Any], bool, bool], Linear]:
+        """A function of (the constants' arrays, `nonnegative`, `rectified`) to the `Linear`."""
         before = [(one.name, _position(flow, one)) for one in self.before]
         after = [(one.name, _position(flow, one)) for one in self.after]
         equation, moves, at = self.equation, self.moves, self.kernel
         operands = self.operands
         (x_axes, y_axes), rank = kernel_axes(equation, at), len(equation.inputs[at].shape)
+        channels = batch = None
+        if equation.name == "conv_general_dilated" and at == 1 and not moves and x_axes:
+            channels = (*next(iter(x_axes.items())), *next(iter(y_axes.items())))
+            batch = equation.params["dimension_numbers"].lhs_spec[0]
 
         def contract(inputs: list[jax.Array], kernel: jax.Array) -> jax.Array:
             arguments = [*inputs[:at], kernel, *inputs[at:]]
@@ -73,7 +77,7 @@ class Layer:
                 (z,) = evaluate(move, [z])
             return z
 
-        def build(constants: list[Any], nonnegative: bool) -> Linear:
+        def build(constants: list[Any], nonnegative: bool, rectified: bool) -> Linear:
             kernel, *rest = [widen(c) for c in constants]
             scale, shift = _affine(before, rest[: len(before)])
             bias = None
@@ -88,7 +92,7 @@ class Layer:
                 bias = None if bias is None else bias * scale
             if shift is not None:
                 bias = shift if bias is None else bias + shift
-            return Linear(contract, kernel, bias, nonnegative)
+            return Linear(contract, kernel, bias, nonnegative, rectified, channels, batch)
 
         return build
 

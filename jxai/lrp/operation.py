@@ -101,12 +101,19 @@ class Linear:
         kernel: the weights.
         bias: of a shape that broadcasts to z's, or None.
         nonnegative: x is known to hold no negative value, as behind a ReLU.
+        rectified: no relevance arrives where z is negative, as before a ReLU.
+        channels: a convolution's axes of input channels, in x and in the kernel, and of output channels, in z and in
+            the kernel: several maps are one of concatenated channels. None where that does not hold.
+        batch: the axis of x along which the map does the same, or None.
     """
 
     map: Callable[[list[jax.Array], jax.Array], jax.Array]
     kernel: jax.Array
     bias: jax.Array | None = None
     nonnegative: bool = False
+    rectified: bool = False
+    channels: tuple[int, int, int, int] | None = None
+    batch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

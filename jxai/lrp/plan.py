@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from jxai.lrp.composites import Composite
 from jxai.lrp.flow import COPIES, RECTIFIERS, SCALES, SHIFTS, Flow, Status, analyse, kind_of
@@ -46,8 +47,9 @@ class Step:
         function: of both lists of arrays to the list of results.
         operation: what it is; None for what only computes.
         rule: its rule; None for what only computes, and for loops and branches.
-        linear: of the constants' arrays, for linear layers.
-        held: constants that vary and are cut off here.
+        linear: of the constants' arrays and `rectified`, for linear layers.
+        rectified: no relevance arrives where the result is negative.
+        held: constants that depend on the input and are cut off here.
         nested: for loops and branches: what is inside.
         tap: for the output of a module that is watched or masked: its path.
         token: for an embedding: index of the input of integers that it looks up.
@@ -59,7 +61,8 @@ class Step:
     function: Function | None = None
     operation: Operation | None = None
     rule: Rule | None = None
-    linear: Callable[[list[Any]], Linear] | None = None
+    linear: Callable[[list[Any], bool], Linear] | None = None
+    rectified: bool = False
     held: frozenset[Value] = frozenset()
     nested: "Nested | None" = None
     tap: str | None = None
@@ -224,6 +227,7 @@ class _Planner:
                 self._need(value)
         outputs = self.graph.outputs
         _settle(self.steps, [v for v in outputs if self.flow.varies(v)])
+        _find_rectified(self.steps, outputs)
         return Plan(
             self.graph,
             self.steps,
@@ -330,12 +334,12 @@ class _Planner:
         constants = layer.constants(flow)
         build, known = layer.builder(flow), all(v in self.nonnegative for v in carriers)
 
-        def linear(arrays: list[Any]) -> Linear:
+        def linear(arrays: list[Any], rectified: bool) -> Linear:
             given = iter(arrays)
-            return build([next(given) if v.literal is None else v.literal for v in constants], known)
+            return build([next(given) if v.literal is None else v.literal for v in constants], known, rectified)
 
         def function(inputs: list[Any], arrays: list[Any]) -> list[Any]:
-            whole = linear(arrays)
+            whole = linear(arrays, False)
             z = whole.map(inputs, whole.kernel)
             return [z if whole.bias is None else z + whole.bias]
 
@@ -426,7 +430,9 @@ class _Planner:
         operation: Operation,
         rule: Rule | None,
     ) -> None:
-        held = frozenset(v for v in constants if self.flow.varies(v))
+        held = frozenset(
+            v for v in constants if not self.flow.independent(v) and jnp.issubdtype(v.dtype, jnp.floating)
+        )
         self.steps.append(
             Step(list(carriers), list(constants), list(outputs), function, operation, rule, held=held)
         )
@@ -603,6 +609,22 @@ def _settle(steps: list[Step], outputs: list[Value]) -> None:
                 step.rule = Pass()
             elif step.operation.kind in (Kind.SUM, Kind.MEAN):
                 step.rule = Norm()
+
+
+def _find_rectified(steps: list[Step], outputs: list[Value]) -> None:
+    """Layers whose result goes to a ReLU alone, which hands nothing on where it is negative."""
+    uses: dict[Value, list[Step | None]] = {v: [None] for v in outputs}
+    for step in steps:
+        for value in (*step.inputs, *step.constants):
+            uses.setdefault(value, []).append(step)
+    for step in steps:
+        if step.linear is not None and len(using := uses.get(step.outputs[0], [])) == 1:
+            (after,) = using
+            step.rectified = after is not None and after.rule == Gradient() and _is_relu(after)
+
+
+def _is_relu(step: Step) -> bool:
+    return step.operation is not None and step.operation.primitives == ("max",) and not step.constants
 
 
 def _gradient_plan(graph: Graph, context: Context) -> Plan:

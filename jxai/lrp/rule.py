@@ -172,7 +172,8 @@ class Split(Rule):
 
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
-        share = 1 / len(application.inputs)
+        # An activation times itself is one input, which stands for both factors.
+        share = 1 / (len(application.inputs) if application.constants else 2)
         inputs = [scale_ratio(x, jnp.asarray(share, x.dtype)) for x in application.inputs]
         return application.function(inputs, application.constants)
 

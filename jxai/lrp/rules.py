@@ -11,6 +11,7 @@ Every rule here is a sum of parts k, with D_k = Σ_t W_t x_t + b_k over the part
 import abc
 import dataclasses
 import enum
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -100,6 +101,33 @@ class LinearRule(Rule):
         """
         return None
 
+    def keep(self, parts: list[Part], z: jax.Array, stabilised: list[jax.Array]) -> list[jax.Array]:
+        """What is kept for the way back: by default weight_k · z / S(D_k), one array a part.
+
+        Args:
+            parts: of the rule.
+            z: the layer's result.
+            stabilised: S(D_k) of every part.
+
+        Returns:
+            As few arrays as determine the `shares`.
+        """
+        return [
+            part.weight * _nonzero_quotient(z, s, part.where) for part, s in zip(parts, stabilised, strict=True)
+        ]
+
+    def shares(self, parts: list[Part], kept: list[jax.Array]) -> list[jax.Array]:
+        """weight_k · z / S(D_k) of every part.
+
+        Args:
+            parts: of the rule.
+            kept: what `keep` gave.
+
+        Returns:
+            An array a part.
+        """
+        return kept
+
     def check(self, linear: Linear, inputs: list[jax.Array]) -> None:
         """Refuse inputs that the rule is not made for (seen outside of jit alone)."""
 
@@ -127,7 +155,7 @@ class LinearRule(Rule):
         def forward(inputs, kernel, bias):
             linear = layer(kernel, bias)
             parts = self.parts(linear)
-            denominators = [_denominator(linear, part, inputs) for part in parts]
+            denominators = _denominators(linear, parts, inputs)
             z = self.output(denominators)
             if z is None:
                 z = linear.map(inputs, kernel)
@@ -142,16 +170,11 @@ class LinearRule(Rule):
         def fwd(inputs, kernel, bias, meters):
             z, parts, denominators = forward(inputs, kernel, bias)
             stabilised = [self._stabilise(d) for d in denominators]
-            # What is kept for the way back is z / S(D), so that it takes one array a part, and none of the input
-            # where its signs do not matter.
-            shares = [
-                part.weight * _nonzero_quotient(z, s, part.where)
-                for part, s in zip(parts, stabilised, strict=True)
-            ]
-            kept = _merge_disjoint(parts, shares)
+            metering = meters is not None
+            kept = (LinearRule.keep if metering else type(self).keep)(self, parts, z, stabilised)
             absorbing = (
                 None
-                if meters is None
+                if not metering
                 else [s - d for s, d in zip(stabilised, denominators, strict=True)]
             )
             needs_inputs = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
@@ -163,7 +186,8 @@ class LinearRule(Rule):
             inputs, kernel, bias, kept, absorbing, shapes = residuals
             linear = layer(kernel, bias)
             parts = self.parts(linear)
-            s = [ratio * share for share in _split_disjoint(parts, kept)]
+            shares = self.shares(parts, kept) if absorbing is None else kept
+            s = [ratio * share for share in shares]
             found = _transposed(linear, parts, s, inputs, shapes.leaves)
             meters = None
             if absorbing is not None:
@@ -200,7 +224,7 @@ def _terms(linear: Linear, part: Part) -> list[Term]:
     return [Term(term.kernel, Of.ALL) if term.inputs is Of.POSITIVE else term for term in kept]
 
 
-def _taken(term: Term, x: jax.Array) -> jax.Array:
+def _taken(linear: Linear, term: Term, x: jax.Array) -> jax.Array:
     """x_t for one of the inputs."""
     if term.inputs is Of.ALL:
         return x
@@ -208,15 +232,12 @@ def _taken(term: Term, x: jax.Array) -> jax.Array:
         return jnp.maximum(x, 0)
     if term.inputs is Of.NEGATIVE:
         return jnp.minimum(x, 0)
-    return jnp.broadcast_to(jnp.asarray(term.inputs, x.dtype), x.shape)
-
-
-def _denominator(linear: Linear, part: Part, inputs: list[jax.Array]) -> jax.Array:
-    terms = _terms(linear, part)
-    z = sum(linear.map([_taken(term, x) for x in inputs], term.kernel) for term in terms)
-    if not terms:
-        z = jnp.zeros_like(linear.map(inputs, linear.kernel))
-    return z if part.bias is None else z + part.bias
+    value = jnp.asarray(term.inputs, x.dtype)
+    shape = list(x.shape)
+    if linear.batch is not None and (value.ndim < x.ndim or value.shape[linear.batch] == 1):
+        # What is the same for every image is computed once.
+        shape[linear.batch] = 1
+    return jnp.broadcast_to(value, shape)
 
 
 def _nonzero_quotient(z: jax.Array, denominator: jax.Array, where: int) -> jax.Array:
@@ -227,37 +248,75 @@ def _nonzero_quotient(z: jax.Array, denominator: jax.Array, where: int) -> jax.A
     return to_ratio(to_relevance(jnp.ones_like(z), z), denominator)
 
 
-def _merge_disjoint(parts: list[Part], shares: list[jax.Array]) -> list[jax.Array]:
-    """One array for two parts that apply at opposite signs of z; the shares there are not negative."""
-    if [part.where for part in parts] == [1, -1]:
-        return [shares[0] - shares[1]]
-    return shares
+def _joint(linear: Linear, parts: list[Part]) -> bool:
+    """Whether all parts are one map of concatenated channels: they take the same selections of the inputs."""
+    selections = [[term.inputs for term in _terms(linear, part)] for part in parts]
+    several = len(parts) > 1 or len(selections[0]) > 1
+    chosen = all(isinstance(one, Of) for one in selections[0])
+    return several and linear.channels is not None and chosen and all(s == selections[0] for s in selections)
 
 
-def _split_disjoint(parts: list[Part], kept: list[jax.Array]) -> list[jax.Array]:
-    if [part.where for part in parts] == [1, -1]:
-        return [jnp.maximum(kept[0], 0), jnp.maximum(-kept[0], 0)]
-    return kept
+def _joint_map(linear: Linear, parts: list[Part], taken: list[jax.Array]) -> list[jax.Array]:
+    """The parts' sums by one convolution of concatenated channels."""
+    assert linear.channels is not None
+    of_input, of_kernel, of_output, of_features = linear.channels
+    blocks = [
+        jnp.concatenate([term.kernel for term in _terms(linear, part)], of_kernel) for part in parts
+    ]
+    z = linear.map([jnp.concatenate(taken, of_input)], jnp.concatenate(blocks, of_features))
+    return jnp.split(z, len(parts), of_output)
+
+
+def _map(linear: Linear, terms: list[Term], taken: list[list[jax.Array]]) -> jax.Array:
+    first, *rest = [linear.map(xs, term.kernel) for term, xs in zip(terms, taken, strict=True)]
+    return sum(rest, start=first)
+
+
+def _denominators(linear: Linear, parts: list[Part], inputs: list[jax.Array]) -> list[jax.Array]:
+    if _joint(linear, parts):
+        taken = [_taken(linear, term, inputs[0]) for term in _terms(linear, parts[0])]
+        sums = _joint_map(linear, parts, taken)
+    else:
+        sums = []
+        for part in parts:
+            terms = _terms(linear, part)
+            taken = [[_taken(linear, term, x) for x in inputs] for term in terms]
+            empty = [Term(jnp.zeros_like(linear.kernel))]
+            sums.append(_map(linear, terms, taken) if terms else _map(linear, empty, [inputs]))
+    return [z if part.bias is None else z + part.bias for z, part in zip(sums, parts, strict=True)]
 
 
 def _transposed(
     linear: Linear, parts: list[Part], s: list[jax.Array], inputs: list[jax.Array], shapes: list[Any]
 ) -> list[jax.Array]:
     """R_in / x = Σ (x_t / x) ⊙ W_tᵀ s over all terms."""
-    total = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
-    started = False
-    for part, share in zip(parts, s, strict=True):
-        for term in _terms(linear, part):
-            (back,) = jax.linear_transpose(lambda x, term=term: linear.map(x, term.kernel), shapes)(share)
-            if term.inputs is Of.POSITIVE:
-                back = [jnp.where(x >= 0, b, 0) for b, x in zip(back, inputs, strict=True)]
-            elif term.inputs is Of.NEGATIVE:
-                back = [jnp.where(x < 0, b, 0) for b, x in zip(back, inputs, strict=True)]
-            elif term.inputs is not Of.ALL:
-                back = [to_ratio(_taken(term, x) * b, x) for b, x in zip(back, inputs, strict=True)]
-            total = [t + b for t, b in zip(total, back, strict=True)] if started else back
-            started = True
-    return total
+    found: list[list[jax.Array]] = [[jnp.zeros(shape.shape, shape.dtype) for shape in shapes]]
+    if _joint(linear, parts):
+        terms = _terms(linear, parts[0])
+        backward = jax.linear_transpose(functools.partial(_joint_map, linear, parts), shapes * len(terms))
+        found = [_gated(linear, term, [back], inputs) for term, back in zip(terms, backward(s)[0], strict=True)]
+    else:
+        pairs = [(term, share) for part, share in zip(parts, s, strict=True) for term in _terms(linear, part)]
+        for term, share in pairs:
+            backward = jax.linear_transpose(functools.partial(_swapped, linear, term.kernel), shapes)
+            found.append(_gated(linear, term, backward(share)[0], inputs))
+        found = found[1:] or found
+    return [functools.reduce(jnp.add, of_one) for of_one in zip(*found, strict=True)]
+
+
+def _swapped(linear: Linear, kernel: jax.Array, inputs: list[jax.Array]) -> jax.Array:
+    return linear.map(inputs, kernel)
+
+
+def _gated(linear: Linear, term: Term, back: list[jax.Array], inputs: list[jax.Array]) -> list[jax.Array]:
+    """(x_t / x) ⊙ back."""
+    if term.inputs is Of.ALL:
+        return back
+    if term.inputs is Of.POSITIVE:
+        return [jnp.where(x >= 0, b, 0) for b, x in zip(back, inputs, strict=True)]
+    if term.inputs is Of.NEGATIVE:
+        return [jnp.where(x < 0, b, 0) for b, x in zip(back, inputs, strict=True)]
+    return [to_ratio(_taken(linear, term, x) * b, x) for b, x in zip(back, inputs, strict=True)]
 
 
 def _positive(x: Any) -> Any:
@@ -325,6 +384,24 @@ class AlphaBeta(LinearRule):
         """The sum of both contributions; see `LinearRule`."""
         return denominators[0] + denominators[1] if self.beta and self.bias else None
 
+    # z = S(D⁺) + S(D⁻), for the stabilisers cancel: S(D⁺) / S(D⁻) alone determines both shares.
+
+    @property
+    def _one_determines_both(self) -> bool:
+        return bool(self.beta and self.bias and self.epsilon and not self.only_zeros)
+
+    def keep(self, parts: list[Part], z: jax.Array, stabilised: list[jax.Array]) -> list[jax.Array]:
+        """One array for both parts where it suffices; see `LinearRule`."""
+        if not self._one_determines_both:
+            return super().keep(parts, z, stabilised)
+        return [stabilised[0] / -jnp.abs(stabilised[1])]
+
+    def shares(self, parts: list[Part], kept: list[jax.Array]) -> list[jax.Array]:
+        """See `LinearRule`."""
+        if not self._one_determines_both:
+            return kept
+        return [self.alpha * (1 + 1 / kept[0]), -self.beta * (1 + kept[0])]
+
 
 def ZPlus(*, epsilon: float = 1e-6, bias: bool = True) -> AlphaBeta:  # noqa: N802 - named as a rule
     """The z⁺ rule, α1β0: relevance goes to the positive contributions alone (Montavon et al. 2017, eq. 14).
@@ -370,11 +447,22 @@ class Gamma(LinearRule):
             ]
             return Part(terms, raised(linear.bias, sign), where=sign)
 
-        return [part(1), part(-1)]
+        return [part(1)] if linear.rectified else [part(1), part(-1)]
 
     def output(self, denominators: list[jax.Array]) -> jax.Array | None:
         """Every contribution stands 1 + γ times in one of the two and once in the other; see `LinearRule`."""
-        return (denominators[0] + denominators[1]) / (2 + self.gamma)
+        return None if len(denominators) == 1 else (denominators[0] + denominators[1]) / (2 + self.gamma)
+
+    # The two parts apply at opposite signs of z, and no share is negative: one array with signs holds both.
+
+    def keep(self, parts: list[Part], z: jax.Array, stabilised: list[jax.Array]) -> list[jax.Array]:
+        """One array for both parts; see `LinearRule`."""
+        up, *down = super().keep(parts, z, stabilised)
+        return [up - down[0]] if down else [up]
+
+    def shares(self, parts: list[Part], kept: list[jax.Array]) -> list[jax.Array]:
+        """See `LinearRule`."""
+        return [jnp.maximum(kept[0], 0), jnp.maximum(-kept[0], 0)] if len(parts) > 1 else kept
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.lrp import nesting
+from jxai.lrp.flow import Status
 from jxai.lrp.graph import Value, widen
 from jxai.lrp.operation import Application, Kind
 from jxai.lrp.plan import Plan, Step
@@ -48,7 +49,15 @@ def run(plan: Plan, arguments: list[Any], probes: Probes, *, gradients: bool = F
     for step in plan.steps:
         results = _run_step(step, known, probes, gradients)
         known.update(zip(step.outputs, results, strict=True))
-    return [known[v] if v.literal is None else v.literal for v in plan.graph.outputs]
+    return [
+        v.literal if v.literal is not None else (hold(known[v]) if _is_held(v, status) else known[v])
+        for v, status in zip(plan.graph.outputs, plan.statuses, strict=True)
+    ]
+
+
+def _is_held(value: Value, status: Status) -> bool:
+    """Whether relevance of a result goes nowhere."""
+    return status is Status.HELD and bool(jnp.issubdtype(value.dtype, jnp.floating))
 
 
 def _run_step(step: Step, known: dict[Value, Any], probes: Probes, gradients: bool) -> list[Any]:
@@ -75,7 +84,7 @@ def _run_step(step: Step, known: dict[Value, Any], probes: Probes, gradients: bo
     meters = probes.meters.get(step)
     if meters is not None:
         inputs = [_metered(x, meters[0]) for x in inputs]
-    linear = step.linear(constants) if step.linear is not None else None
+    linear = step.linear(constants, step.rectified) if step.linear is not None else None
     application = Application(
         step.operation, inputs, constants, step.function, linear, None if meters is None else meters[2:]
     )

@@ -11,6 +11,7 @@ _KEPT = (
     | {"name", "convert_element_type", "reduce_sum", "reduce_max", "reduce_min", "reduce_window_sum", "cumsum"}
     | {"reduce_window_max", "reduce_window_min", "min", "optimization_barrier", "sort", "cummax", "cummin", "pow"}
     | {"sharding_constraint", "reduce_precision", "stop_gradient", "sqrt", "floor", "round", "ceil"}
+    | {"stack", "tile", "unstack"}
 )
 # Operands that say where, not what.
 _POSITIONS = {"dynamic_slice": 1, "gather": 1, "dynamic_update_slice": 2, "pow": 1}

@@ -1,0 +1,155 @@
+"""Where relevance goes: for every module and image, what comes in, what goes out, what is absorbed by what."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jxai.lrp.composites import Composite
+from jxai.lrp.operation import Kind
+from jxai.lrp.plan import Step
+from jxai.lrp.ratio import to_ratio, to_relevance
+from jxai.lrp.rule import Constant, Gradient
+from jxai.lrp.rules import LinearRule
+from jxai.lrp.run import Probes
+from jxai.lrp.vjp import explain
+
+
+@flax.struct.dataclass
+class Conservation:
+    """Relevance at every operation, a row an operation in the function's order, a column an image.
+
+    At each, `incoming = outgoing + bias + stabiliser + zeros + rule`, up to rounding.
+
+    Attributes:
+        incoming: relevance that an operation's results receive from above, (operations, N).
+        outgoing: relevance that it hands on to its inputs.
+        bias: absorbed by biases and other constants that are added.
+        stabiliser: absorbed by the stabilisers of denominators.
+        zeros: lost where a denominator or an input is exactly zero.
+        rule: not conserved by the rule itself: values held constant, and softmax.
+        start: relevance that the function's outputs start with, (N,).
+        end: relevance of the inputs, (N,).
+        paths: the operations' modules.
+        operations: what they are.
+    """
+
+    incoming: jax.Array
+    outgoing: jax.Array
+    bias: jax.Array
+    stabiliser: jax.Array
+    zeros: jax.Array
+    rule: jax.Array
+    start: jax.Array
+    end: jax.Array
+    paths: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    operations: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+    def __str__(self) -> str:
+        """Sums over the images."""
+        names = ("incoming", "outgoing", "bias", "stabiliser", "zeros", "rule")
+        columns = [np.asarray(getattr(self, name)).sum(axis=1) for name in names]
+        labels = [f"{path} {what}".strip() for path, what in zip(self.paths, self.operations, strict=True)]
+        width = max(map(len, labels), default=0)
+        lines = [" " * width + "".join(f"{name:>13}" for name in names)]
+        for label, *values in zip(labels, *columns, strict=True):
+            lines.append(label.ljust(width) + "".join(f"{value:13.5g}" for value in values))
+        total = f"start {float(jnp.sum(self.start)):.6g}, end {float(jnp.sum(self.end)):.6g}"
+        return "\n".join([*lines, total])
+
+
+def conservation(
+    f: Callable, x: jax.Array, start: Callable[[jax.Array], jax.Array] | None = None, *, composite: Composite
+) -> Conservation:
+    """Follow relevance through a function, image by image; works under jit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jxai import lrp
+        >>> f = lambda x: x @ jnp.array([[1.0], [2.0]]) + 3.0
+        >>> found = lrp.conservation(f, jnp.ones((1, 2)), composite=lrp.EpsilonPlus())
+        >>> found.incoming.tolist(), found.bias.round(3).tolist()
+        ([[6.0]], [[3.0]])
+
+    Args:
+        f: function of a batch (N, ...) to an array (N, ...).
+        x: the batch.
+        start: of the outputs to the relevance they start with, of their shape; by default all of them.
+        composite: the rules; not one under which gradients travel.
+
+    Returns:
+        What was found, a pytree of arrays.
+
+    Raises:
+        ValueError: an operation has no rule, or gradients travel under the composite.
+    """
+    if not composite.relevance:
+        raise ValueError(f"expected a composite of relevance, got {composite.name}, under which gradients travel")
+    labels: dict[str, tuple[str, ...]] = {}
+
+    def of_image(image: jax.Array) -> dict[str, jax.Array]:
+        explained = explain(f, (image[None],), composite)
+        steps = [step for step in explained.plan.operations() if step.rule is not None]
+        labels["paths"] = tuple(step.operation.path if step.operation else "" for step in steps)
+        labels["operations"] = tuple(_label(step) for step in steps)
+        floats = explained.leaves
+        # A scalar an operation and quantity, whose cotangent is what is asked for.
+        zeros = jnp.zeros((len(steps), 4), floats[0].dtype)
+
+        def outputs(floats: list[Any], meters: jax.Array) -> list[Any]:
+            given = {step: tuple(meters[i]) for i, step in enumerate(steps)}
+            return explained.run(floats, Probes(meters=given))[0]
+
+        found, pullback = jax.vjp(outputs, floats, zeros)
+        (y,) = found
+        relevance = y if start is None else start(y)
+        ratios, meters = pullback([to_ratio(jnp.asarray(relevance, y.dtype), y)])
+        end = sum(jnp.sum(to_relevance(c, v)) for c, v in zip(ratios, floats, strict=True))
+        return {"start": jnp.sum(relevance), "end": end} | _sort(steps, meters)
+
+    found = jax.vmap(of_image)(jnp.asarray(x))
+    columns = {k: jnp.moveaxis(v, 0, -1) for k, v in found.items()}
+    return Conservation(**columns, **labels)  # type: ignore[arg-type]
+
+
+def _label(step: Step) -> str:
+    operation = step.operation
+    assert operation is not None
+    plain = operation.kind in (Kind.DENSE, Kind.CONVOLUTION)
+    return operation.kind.value if plain else f"{operation.kind.value} {operation.primitives[-1]}"
+
+
+def _sort(steps: list[Step], meters: jax.Array) -> dict[str, jax.Array]:
+    """Give what is not handed on to what absorbed it."""
+    outgoing, incoming, bias, stabiliser = meters.T
+    rest = incoming - outgoing - bias - stabiliser
+    where = [_absorbs(step) for step in steps]
+
+    def of(name: str) -> jax.Array:
+        return jnp.where(np.array([one == name for one in where], bool), rest, 0)
+
+    return {
+        "incoming": incoming,
+        "outgoing": outgoing,
+        "bias": bias + of("bias"),
+        "stabiliser": stabiliser + of("stabiliser"),
+        "zeros": of("zeros"),
+        "rule": of("rule"),
+    }
+
+
+def _absorbs(step: Step) -> str:
+    """What takes the relevance that a step neither hands on nor counts itself."""
+    kind = step.operation.kind if step.operation else None
+    if isinstance(step.rule, LinearRule):
+        return "zeros"
+    if kind in (Kind.SHIFT, Kind.NORMALISATION) and isinstance(step.rule, Gradient):
+        return "bias"
+    if isinstance(step.rule, Constant) or kind is Kind.SOFTMAX:
+        return "rule"
+    if kind in (Kind.SUM, Kind.MEAN):
+        return "stabiliser"
+    return "zeros" if isinstance(step.rule, Gradient) else "rule"
