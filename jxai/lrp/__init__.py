@@ -4,6 +4,7 @@ from jxai.lrp.composites import Composite
 from jxai.lrp.conservation import Conservation, conservation
 from jxai.lrp.coverage import Coverage, Row, coverage
 from jxai.lrp.graph import linear_operation
+from jxai.lrp.linear import LinearRule, Of, Part, Term
 from jxai.lrp.operation import Application, Kind, Linear, Operation, first
 from jxai.lrp.presets import (
     CPLRP,
@@ -19,7 +20,7 @@ from jxai.lrp.presets import (
     sun2020,
 )
 from jxai.lrp.rule import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule, Split
-from jxai.lrp.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, LinearRule, Of, Part, Term, WSquare, ZPlus
+from jxai.lrp.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
 from jxai.lrp.vjp import relevance, vjp
 
 __all__ = [

@@ -18,10 +18,10 @@ Pattern = Kind | Primitive | type[nn.Module] | str | Callable[[Operation], bool]
 class Composite:
     """Rules by operation.
 
-    A pattern is a `Kind`, a primitive of JAX such as `jax.lax.tanh_p`, a Flax module class (of any module around the
-    operation), a path with wildcards such as "block3/*", a predicate of the `Operation`, or a tuple of patterns all of
-    which must match. A rule is passed over where it is not for the operation's kind. `Pass`, `Constant`, `Gradient` and
-    a rule of one's own with `propagate` take a module matched by class, path or predicate as a whole.
+    A pattern is a `Kind`, a primitive of JAX such as `jax.lax.tanh_p`, a Flax module class (of any module around
+    the operation), a path with wildcards such as "block3/*", a predicate of the `Operation`, or a tuple of patterns
+    all of which must match. A rule is passed over where it is not for the operation's kind. `Pass`, `Constant`,
+    `Gradient` and a rule of one's own with `propagate` take a module matched by class, path or predicate as a whole.
 
     Attributes:
         rules: pairs of a pattern and a rule, tried in order.

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.lrp.composites import Composite
+from jxai.lrp.linear import LinearRule
 from jxai.lrp.operation import Kind
 from jxai.lrp.plan import Step
 from jxai.lrp.ratio import to_ratio, to_relevance
 from jxai.lrp.rule import Constant, Gradient
-from jxai.lrp.rules import LinearRule
 from jxai.lrp.run import Probes
 from jxai.lrp.vjp import explain
 
@@ -87,7 +87,9 @@ def conservation(
         ValueError: an operation has no rule, or gradients travel under the composite.
     """
     if not composite.relevance:
-        raise ValueError(f"expected a composite of relevance, got {composite.name}, under which gradients travel")
+        raise ValueError(
+            f"expected a composite of relevance, got {composite.name}, under which gradients travel"
+        )
     labels: dict[str, tuple[str, ...]] = {}
 
     def of_image(image: jax.Array) -> dict[str, jax.Array]:

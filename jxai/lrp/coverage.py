@@ -27,7 +27,9 @@ class Row:
         """Path, module, operation, rule, shapes, parameters, as words."""
         operation = self.operation
         module = "" if operation.module is None else type(operation.module).__name__
-        shapes = " ".join(_shape(s) for s in operation.inputs) + " -> " + " ".join(map(_shape, operation.outputs))
+        shapes = (
+            " ".join(_shape(s) for s in operation.inputs) + " -> " + " ".join(map(_shape, operation.outputs))
+        )
         parameters = f"{operation.parameters:,}" if operation.parameters else ""
         return operation.path, module, _what(operation), _rule(self.rule), shapes, parameters
 
@@ -46,7 +48,9 @@ class Coverage:
         head = ("path", "module", "operation", "rule", "shapes", "parameters")
         table = [head, *(row.cells for row in self.rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table
+        ]
         lines.insert(1, "  ".join("-" * width for width in widths))
         return "\n".join(line.rstrip() for line in lines)
 
@@ -57,7 +61,8 @@ def coverage(f: Callable, *primals: Any, composite: Composite) -> Coverage:
     Example:
         >>> import jax.numpy as jnp
         >>> from jxai import lrp
-        >>> print(lrp.coverage(lambda x: jnp.tanh(x @ jnp.ones((3, 2))), jnp.ones((1, 3)), composite=lrp.EpsilonPlus()))
+        >>> f = lambda x: jnp.tanh(x @ jnp.ones((3, 2)))
+        >>> print(lrp.coverage(f, jnp.ones((1, 3)), composite=lrp.EpsilonPlus()))
         path  module  operation            rule                 shapes            parameters
         ----  ------  -------------------  -------------------  ----------------  ----------
                       dense                Epsilon              (1, 3) -> (1, 2)  6

@@ -31,7 +31,20 @@ RECTIFIERS = {"max", "min"}
 ELEMENTWISE = (
     {"abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cbrt", "ceil", "clamp", "cos", "cosh"}
     | {"digamma", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "integer_pow", "lgamma", "log"}
-    | {"log1p", "logistic", "nextafter", "pow", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt"}
+    | {
+        "log1p",
+        "logistic",
+        "nextafter",
+        "pow",
+        "rem",
+        "round",
+        "rsqrt",
+        "select_n",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+    }
     | {"square", "tan", "tanh"}
     | SHIFTS
     | SCALES
@@ -92,9 +105,7 @@ class Flow:
     def carriers(self, equation: Equation) -> list[Value]:
         """The operands that carry relevance."""
         return [
-            v
-            for i, v in enumerate(equation.inputs)
-            if self.varies(v) and (equation, i) not in self.held_uses
+            v for i, v in enumerate(equation.inputs) if self.varies(v) and (equation, i) not in self.held_uses
         ]
 
     def elementwise(self, equation: Equation) -> bool:
@@ -211,7 +222,9 @@ def _follow(flow: Flow, equation: Equation, rule_of: Callable[[Equation, Kind], 
     if status is Status.VARYING:
         _hold_statistics(flow, equation)
         root = flow.root[flow.carriers(equation)[0]] if flow.elementwise(equation) else None
-        if equation.name == "stop_gradient" or isinstance(rule_of(equation, kind_of(flow, equation)), Constant):
+        if equation.name == "stop_gradient" or isinstance(
+            rule_of(equation, kind_of(flow, equation)), Constant
+        ):
             status = Status.HELD
     elif status is Status.HELD and (found := [flow.tokens[v] for v in equation.inputs if v in flow.tokens]):
         if equation.name == "gather" and flow.independent(equation.inputs[0]):

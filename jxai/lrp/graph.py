@@ -241,7 +241,7 @@ def _inline(
 
     def read(atom: Any) -> Value:
         if isinstance(atom, Literal):
-            return Value(jnp.shape(atom.val), atom.aval.dtype, atom.val)
+            return dataclasses.replace(_value(atom), literal=atom.val)
         return names[atom]
 
     for eqn in jaxpr.eqns:
@@ -272,7 +272,9 @@ def _inline(
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def linear_operation(function: Callable[[Any, jax.Array], jax.Array]) -> Callable[[Any, jax.Array], jax.Array]:
+def linear_operation(
+    function: Callable[[Any, jax.Array], jax.Array],
+) -> Callable[[Any, jax.Array], jax.Array]:
     """Have the walk take a function as one linear layer, however it computes.
 
     For example a convolution by Fourier or Winograd transforms, whose inner products mean nothing to a rule.

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
+from jax.core import Tracer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def _marked(tree: Any, index: int, side: str) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     return structure.unflatten(
         [
-            checkpoint_name(leaf, f"jxai:{index}:{side}:{k}") if isinstance(leaf, jax.core.Tracer) else leaf
+            checkpoint_name(leaf, f"jxai:{index}:{side}:{k}") if isinstance(leaf, Tracer) else leaf
             for k, leaf in enumerate(leaves)
         ]
     )

@@ -65,7 +65,7 @@ def run(equation: Equation, plans: "list[Plan]", arguments: list[Any], inside: A
 
 
 def _plan(jaxpr: Any, context: "Context", flags: list[Flags]) -> "Plan":
-    from jxai.lrp.plan import make_plan
+    from jxai.lrp.planner import make_plan  # which plans what is nested by this module
 
     graph = graph_of(jaxpr, context.records)
     statuses, signs, deep = zip(*flags, strict=True) if flags else ((), (), ())

@@ -35,9 +35,7 @@ class Preset(Composite):
 
     def __post_init__(self):
         object.__setattr__(self, "name", type(self).__name__)
-        sums: Rules = (
-            ((Kind.SUM, Norm(self.epsilon)), (Kind.MEAN, Norm(self.epsilon))) if self.norm else ()
-        )
+        sums: Rules = ((Kind.SUM, Norm(self.epsilon)), (Kind.MEAN, Norm(self.epsilon))) if self.norm else ()
         object.__setattr__(self, "rules", self.layers() + sums)
 
     def layers(self) -> Rules:

@@ -4,9 +4,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from jxai.lrp.graph import CallKey, Equation, Graph, Value
+from jxai.lrp.linear import LinearRule
 from jxai.lrp.operation import Kind, Operation
 from jxai.lrp.rule import Rule
-from jxai.lrp.rules import LinearRule
 
 if TYPE_CHECKING:
     from jxai.lrp.plan import Context

@@ -4,7 +4,6 @@ Relevance R of a value x travels as the ratio c = R / x. Automatic differentiati
 operation is linear in what carries relevance, so that most operations need no rule; see `jxai.lrp.ratio`.
 """
 
-import abc
 import dataclasses
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ LINEAR = frozenset({Kind.CONVOLUTION, Kind.DENSE})
 ANY = frozenset(Kind)
 
 
-class Rule(abc.ABC):
+class Rule:
     """How an operation's relevance is handed to its inputs.
 
     A rule of one's own for any function gives `propagate`; one for linear layers subclasses `LinearRule`.
@@ -132,7 +131,7 @@ class Pass(Rule):
 
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
-        x, *rest = application.inputs
+        x = application.inputs[0]
         outputs = application.function(application.inputs, application.constants)
         for y in outputs:
             if y.shape != x.shape:

@@ -70,7 +70,8 @@ def _run_step(step: Step, known: dict[Value, Any], probes: Probes, gradients: bo
     if step.nested is not None:
         arrays = dict(zip(step.constants, constants, strict=True))
         operands = [
-            v.literal if v.literal is not None else arrays.get(v, known.get(v)) for v in step.nested.equation.inputs
+            v.literal if v.literal is not None else arrays.get(v, known.get(v))
+            for v in step.nested.equation.inputs
         ]
 
         def inside(plan: Plan, arguments: list[Any]) -> list[Any]:

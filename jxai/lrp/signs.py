@@ -6,10 +6,48 @@ from jxai.lrp.graph import Equation, Value
 
 _ALWAYS = {"abs", "exp", "exp2", "logistic", "square", "sqrt", "rsqrt", "erfc"}
 _KEPT = (
-    {"add", "add_any", "mul", "div", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "slice"}
-    | {"dynamic_slice", "dynamic_update_slice", "concatenate", "pad", "rev", "gather", "split", "copy", "copy_p"}
-    | {"name", "convert_element_type", "reduce_sum", "reduce_max", "reduce_min", "reduce_window_sum", "cumsum"}
-    | {"reduce_window_max", "reduce_window_min", "min", "optimization_barrier", "sort", "cummax", "cummin", "pow"}
+    {
+        "add",
+        "add_any",
+        "mul",
+        "div",
+        "reshape",
+        "broadcast_in_dim",
+        "squeeze",
+        "expand_dims",
+        "transpose",
+        "slice",
+    }
+    | {
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "concatenate",
+        "pad",
+        "rev",
+        "gather",
+        "split",
+        "copy",
+        "copy_p",
+    }
+    | {
+        "name",
+        "convert_element_type",
+        "reduce_sum",
+        "reduce_max",
+        "reduce_min",
+        "reduce_window_sum",
+        "cumsum",
+    }
+    | {
+        "reduce_window_max",
+        "reduce_window_min",
+        "min",
+        "optimization_barrier",
+        "sort",
+        "cummax",
+        "cummin",
+        "pow",
+    }
     | {"sharding_constraint", "reduce_precision", "stop_gradient", "sqrt", "floor", "round", "ceil"}
     | {"stack", "tile", "unstack"}
 )

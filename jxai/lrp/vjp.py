@@ -12,7 +12,8 @@ from jax.core import Tracer
 from jxai.lrp.composites import Composite
 from jxai.lrp.flow import Status
 from jxai.lrp.graph import Graph, Value, trace, widen
-from jxai.lrp.plan import Context, Plan, make_plan
+from jxai.lrp.plan import Context, Plan
+from jxai.lrp.planner import make_plan
 from jxai.lrp.ratio import to_ratio, to_relevance
 from jxai.lrp.run import Probes, run
 
@@ -70,7 +71,7 @@ def explain(
         kept.append(rest)
         return y, arrays
 
-    graph, (outputs, auxiliary), records = trace(traced, primals)
+    graph, (outputs, _), records = trace(traced, primals)
     num_outputs = len(jax.tree.leaves(outputs))
     if start is not None:
         value = _module_output(graph, start)
@@ -147,7 +148,9 @@ def vjp(
         Propagation*, 2015.
     """
     masks = dict(masks or {})
-    explained = explain(f, primals, composite, has_aux=has_aux, start=start, taps=[*dict.fromkeys([*watch, *masks])])
+    explained = explain(
+        f, primals, composite, has_aux=has_aux, start=start, taps=[*dict.fromkeys([*watch, *masks])]
+    )
     graph = explained.plan.graph
     taps = {path: jnp.zeros(_module_output(graph, path).shape) for path in watch}
     tokens = {i: jnp.ones(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not _is_float(x)}
@@ -237,7 +240,9 @@ def _split(tree: Any) -> tuple[list[Any], Any]:
     """(arrays among the leaves, the tree with `_ARRAY` in their place)."""
     leaves, structure = jax.tree.flatten(tree)
     arrays = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-    rest = structure.unflatten([_ARRAY if is_array else leaf for leaf, is_array in zip(leaves, arrays, strict=True)])
+    rest = structure.unflatten(
+        [_ARRAY if is_array else leaf for leaf, is_array in zip(leaves, arrays, strict=True)]
+    )
     return [leaf for leaf, is_array in zip(leaves, arrays, strict=True) if is_array], rest
 
 
@@ -249,8 +254,8 @@ def _check_dtype(x: Any) -> None:
     dtype = jnp.result_type(x)
     if dtype == np.float16 or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(
-            f"expected primals of float32, float64 or bfloat16, or integers for an embedding, got {dtype}: convert them "
-            "(ratios overflow float16)"
+            f"expected primals of float32, float64 or bfloat16, or integers for an embedding, got {dtype}: "
+            "convert them (ratios overflow float16)"
         )
 
 

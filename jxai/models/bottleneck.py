@@ -7,8 +7,7 @@ torchvision ("version 1.5"), not in the first 1x1 one as in the paper: the latte
 import flax.linen as nn
 import jax
 
-from jxai.models.checks import check_classes
-from jxai.models.layers import batch_norm, check_images, conv
+from jxai.models.layers import batch_norm, check_classes, check_images, conv
 
 
 class BottleneckBlock(nn.Module):

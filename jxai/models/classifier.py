@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 from flax.linen.initializers import variance_scaling
 
+from jxai.models.layers import check_classes
+
 # PyTorch's default for a dense layer, uniform within ±1/√fan_in, as released.
 _dense_init = variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -36,7 +38,6 @@ class Classifier(nn.Module):
         Raises:
             ValueError: if `num_classes` is less than 1.
         """
-        if self.num_classes < 1:
-            raise ValueError(f"expected num_classes of at least 1, got {self.num_classes}: count the classes")
+        check_classes(self.num_classes)
         features = self.encoder(x, train=train).mean(axis=(1, 2))  # pyright: ignore[reportCallIssue]
         return nn.Dense(self.num_classes, kernel_init=_dense_init, name="head")(features)

@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.checks import check_classes
-from jxai.models.layers import batch_norm, check_images, conv
+from jxai.models.layers import batch_norm, check_classes, check_images, conv
 
 
 class DenseLayer(nn.Module):

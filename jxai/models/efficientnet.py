@@ -14,8 +14,7 @@ import flax.linen as nn
 import jax
 from flax.linen.initializers import variance_scaling
 
-from jxai.models.checks import check_classes
-from jxai.models.layers import check_images, conv, conv_init
+from jxai.models.layers import check_classes, check_images, conv, conv_init
 
 # A depthwise kernel (k, k, 1, C) counts k·k inputs a channel; conv_init would divide by all C channels as well.
 _depthwise_init = variance_scaling(2.0, "fan_in", "normal")

@@ -84,3 +84,16 @@ def check_images(x: jax.Array, *, smallest: int) -> None:
             f"expected images of at least {smallest}x{smallest}, got {x.shape[1]}x{x.shape[2]}: "
             "enlarge the images or take an encoder that pools less"
         )
+
+
+def check_classes(num_classes: int) -> None:
+    """Refuse a number of classes that leaves no scores (Flax would return an array of none).
+
+    Args:
+        num_classes: number of scores a classifier is to return.
+
+    Raises:
+        ValueError: if `num_classes` is less than 1.
+    """
+    if num_classes < 1:
+        raise ValueError(f"expected num_classes of at least 1, got {num_classes}: count the classes")

@@ -8,8 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.checks import check_classes
-from jxai.models.layers import check_images, conv
+from jxai.models.layers import check_classes, check_images, conv
 
 # (squeeze, expand) of each fire module, stage by stage; a pooling stands before each stage.
 _STAGES_1_1 = (

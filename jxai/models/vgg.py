@@ -6,9 +6,10 @@ See *Very Deep Convolutional Networks for Large-Scale Image Recognition* by Simo
 import flax.linen as nn
 import jax
 
-from jxai.models.checks import check_classes
-from jxai.models.layers import batch_norm as norm  # the class below has a field of the other name
-from jxai.models.layers import check_images, conv, max_pool_2x2
+from jxai.models.layers import (
+    batch_norm as norm,  # the class below has a field of the other name
+)
+from jxai.models.layers import check_classes, check_images, conv, max_pool_2x2
 
 
 class VGG(nn.Module):

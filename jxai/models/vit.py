@@ -8,8 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.checks import check_classes
-from jxai.models.layers import check_images
+from jxai.models.layers import check_classes, check_images
 
 
 class TransformerBlock(nn.Module):

@@ -104,7 +104,9 @@ def _halves(padding: int) -> Callable[[Pairs, jax.Array], jax.Array]:
     @lrp.linear_operation
     def convolved(pairs: Pairs, kernel: jax.Array) -> jax.Array:
         first, second = jnp.split(kernel, 2, axis=2)
-        return convolve(pairs.prototype, first, padding)[None] + convolve(pairs.query, second, padding)[:, None]
+        return (
+            convolve(pairs.prototype, first, padding)[None] + convolve(pairs.query, second, padding)[:, None]
+        )
 
     return convolved
 

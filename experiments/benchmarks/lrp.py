@@ -1,0 +1,206 @@
+"""LRP against zennit: the same ResNet18 and VGG16, the same images, in one process, taking turns.
+
+    pip install torch && pip install --no-deps zennit && pip install click
+    python experiments/benchmarks/lrp.py --json results.json
+
+For each composite: seconds of both, each one's ratio to its own framework's gradient with respect to the image, and
+the peak memory of the compiled program (weights, images and what it needs in between) over that of the gradient.
+The relevance is compared at a small image size first, where float32 leaves no ReLU undecided. About six minutes on
+two cores.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jxai import lrp, models
+from measure import report
+
+LOW, HIGH = -2.0, 2.0
+COMPOSITES: dict[str, tuple[lrp.Composite, float]] = {
+    "EpsilonPlus": (lrp.EpsilonPlus(norm=True), 1.8),
+    "EpsilonAlpha2Beta1": (lrp.EpsilonAlpha2Beta1(norm=True), 2.5),
+    "EpsilonGammaBox": (lrp.EpsilonGammaBox(LOW, HIGH, norm=True), 2.5),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Sizes; the defaults are those of the README's table."""
+
+    resnet_batch: int = 8
+    vgg_batch: int = 4
+    side: int = 224
+    repeats: int = 5
+    memory_batches: tuple[int, ...] = (8, 32)
+    """Batch sizes of ResNet18 for which memory is reported."""
+    json: Path | None = None
+    """Where the results go as JSON."""
+
+
+def draw(model: Any, side: int) -> Any:
+    """Variables that keep activations' size, with running statistics and biases that are not trivial."""
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, side, side, 3)), train=False))
+    random = np.random.default_rng(0)
+
+    def leaf(path: Any, shape: Any) -> jax.Array:
+        name = path[-1].key
+        if name == "kernel":
+            values = random.normal(size=shape.shape) * np.sqrt(2 / np.prod(shape.shape[:-1]))
+        elif name in ("scale", "var"):
+            values = random.random(shape.shape) + 0.5
+        else:
+            values = 0.1 * random.normal(size=shape.shape)
+        return jnp.asarray(values, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def ours(model: Any, composite: lrp.Composite | None) -> Callable:
+    """Relevance, or without a composite the gradient, of the targets' scores."""
+
+    def explain(variables, x, target):
+        def f(x):
+            return model.apply(variables, x, train=False)
+
+        if composite is not None:
+            return lrp.relevance(f, x, target, composite=composite)
+        return jax.vjp(f, x)[1](jax.nn.one_hot(target, 1000))[0]
+
+    return jax.jit(explain)
+
+
+def images(count: int, side: int) -> np.ndarray:
+    """Images of noise within the bounds."""
+    return np.random.default_rng(1).uniform(LOW, HIGH, (count, side, side, 3)).astype(np.float32)
+
+
+def peak(function: Any, *arguments: Any) -> float:
+    """Bytes that a compiled function holds at once."""
+    memory = function.lower(*arguments).compile().memory_analysis()
+    return memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+
+def alternate(functions: dict[str, Callable], repeats: int) -> dict[str, float]:
+    """The shortest time of each of several functions, which take turns, after a first round."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            print(f"\r  round {turn} of {repeats}: {name:<40}", end="", file=sys.stderr, flush=True)
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
+    return {name: min(values) for name, values in times.items()}
+
+
+def compare(name: str, model: Any, load: Callable, batch: int, options: Options) -> list[dict[str, Any]]:
+    """One network: agreement, seconds, ratios."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    import torch_models
+
+    variables = draw(model, options.side)
+    theirs = load(variables)
+    x, target = images(batch, options.side), np.arange(batch)
+    tensor, classes = torch_models.to_torch(x), torch.from_numpy(target)
+
+    def zennit(composite: Any) -> Callable:
+        bounds = {"low": LOW, "high": HIGH} if composite == "EpsilonGammaBox" else {}
+        return lambda: torch_models.zennit_relevance(theirs, composite, tensor, classes, **bounds)
+
+    functions = {
+        "jax gradient": lambda: gradient(variables, x, target),
+        "torch gradient": lambda: torch_models.torch_gradient(theirs, tensor, classes),
+    }
+    gradient = ours(model, None)
+    explainers = {composite: ours(model, rules) for composite, (rules, _) in COMPOSITES.items()}
+    for composite, explain in explainers.items():
+        functions[f"jxai {composite}"] = lambda explain=explain: explain(variables, x, target)
+        functions[f"zennit {composite}"] = zennit(composite)
+    seconds = alternate(functions, options.repeats)
+    base = peak(gradient, variables, x, target)
+    results = [_result(f"{name} {key}", value, "s") for key, value in seconds.items()]
+    for composite, explain in explainers.items():
+        ratio = seconds[f"jxai {composite}"] / seconds["jax gradient"]
+        rival = seconds[f"zennit {composite}"]
+        label = f"{name} {composite}"
+        goal = f"at most {COMPOSITES[composite][1]}"
+        results += [
+            _result(f"{label}: times jax's gradient", ratio, "x", goal),
+            _result(f"{label}: zennit's times torch's", rival / seconds["torch gradient"], "x"),
+            _result(f"{label}: faster than zennit", rival / seconds[f"jxai {composite}"], "x", "more than 1"),
+            _result(
+                f"{label}: memory of gradient", peak(explain, variables, x, target) / base, "x", "at most 1.5"
+            ),
+        ]
+    return results
+
+
+def agreement(options: Options) -> list[dict[str, Any]]:
+    """The largest difference of both libraries' relevance of ResNet18 at 64x64, over the largest relevance."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    import torch_models
+
+    model = models.Classifier(models.ResNet18(), num_classes=1000)
+    variables = draw(model, 64)
+    theirs, x, target = torch_models.resnet18(variables), images(2, 64), np.arange(2)
+    results = []
+    name: Any
+    for name, (rules, _) in COMPOSITES.items():
+        bounds = {"low": LOW, "high": HIGH} if name == "EpsilonGammaBox" else {}
+        tensor, classes = torch_models.to_torch(x), torch.from_numpy(target)
+        relevance = torch_models.zennit_relevance(theirs, name, tensor, classes, **bounds)
+        reference = torch_models.to_numpy(relevance)
+        found = np.asarray(ours(model, rules)(variables, x, target))
+        error = np.abs(found - reference).max() / np.abs(reference).max()
+        results.append(_result(f"ResNet18 at 64 {name}: difference", float(error), ""))
+    return results
+
+
+def memory(options: Options) -> list[dict[str, Any]]:
+    """Peak memory over the gradient's for ResNet18, by batch."""
+    model = models.Classifier(models.ResNet18(), num_classes=1000)
+    variables = draw(model, options.side)
+    results = []
+    for batch in options.memory_batches:
+        x, target = images(batch, options.side), np.arange(batch)
+        base = peak(ours(model, None), variables, x, target)
+        for composite, (rules, _) in COMPOSITES.items():
+            ratio = peak(ours(model, rules), variables, x, target) / base
+            results.append(
+                _result(f"ResNet18, batch {batch}, {composite}: memory", ratio, "x", "at most 1.5")
+            )
+    return results
+
+
+def _result(name: str, value: float, unit: str, goal: str | None = None) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": unit, "goal": goal}
+
+
+def main(options: Options) -> None:
+    """Compare, print, write."""
+    import torch_models
+
+    results = agreement(options)
+    resnet = models.Classifier(models.ResNet18(), num_classes=1000)
+    results += compare("ResNet18", resnet, torch_models.resnet18, options.resnet_batch, options)
+    vgg = models.VGG16(dropout_rate=0.0)
+    results += compare(
+        "VGG16", vgg, lambda variables: torch_models.vgg16(variables["params"]), options.vgg_batch, options
+    )
+    report(results + memory(options), options.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
