@@ -62,7 +62,11 @@ class Conservation:
 
 
 def conservation(
-    f: Callable, x: jax.Array, start: Callable[[jax.Array], jax.Array] | None = None, *, composite: Composite
+    f: Callable,
+    x: jax.Array,
+    *,
+    composite: Composite,
+    start: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Conservation:
     """Follow relevance through a function, image by image; works under jit.
 
@@ -71,14 +75,14 @@ def conservation(
         >>> from jxai import lrp
         >>> f = lambda x: x @ jnp.array([[1.0], [2.0]]) + 3.0
         >>> found = lrp.conservation(f, jnp.ones((1, 2)), composite=lrp.EpsilonPlus())
-        >>> found.incoming.tolist(), found.bias.round(3).tolist()
-        ([[6.0]], [[3.0]])
+        >>> found.incoming.tolist(), round(float(found.bias[0, 0]), 3)
+        ([[6.0]], 3.0)
 
     Args:
         f: function of a batch (N, ...) to an array (N, ...).
         x: the batch.
-        start: of the outputs to the relevance they start with, of their shape; by default all of them.
         composite: the rules; not one under which gradients travel.
+        start: of the outputs to the relevance they start with, of their shape; by default all of them.
 
     Returns:
         What was found, a pytree of arrays.

@@ -63,10 +63,10 @@ def coverage(f: Callable, *primals: Any, composite: Composite) -> Coverage:
         >>> from jxai import lrp
         >>> f = lambda x: jnp.tanh(x @ jnp.ones((3, 2)))
         >>> print(lrp.coverage(f, jnp.ones((1, 3)), composite=lrp.EpsilonPlus()))
-        path  module  operation            rule                 shapes            parameters
-        ----  ------  -------------------  -------------------  ----------------  ----------
-                      dense                Epsilon              (1, 3) -> (1, 2)  6
-                      activation: tanh     Pass                 (1, 2) -> (1, 2)
+        path  module  operation         rule     shapes            parameters
+        ----  ------  ----------------  -------  ----------------  ----------
+                      dense             Epsilon  (1, 3) -> (1, 2)  6
+                      activation: tanh  Pass     (1, 2) -> (1, 2)
 
     Args:
         f: as for `lrp.vjp`.

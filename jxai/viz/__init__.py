@@ -1,6 +1,7 @@
-"""Pictures of explanations and of training: heat maps, sheets of an episode, learning curves, ink shares."""
+"""Pictures of explanations and of training: heat maps, sheets of an episode, learning curves, ink shares, the flow of relevance."""
 
 from jxai.viz.curves import learning_curves
+from jxai.viz.flow import relevance_flow
 from jxai.viz.heatmap import diverging_colours, heatmap, shared_scale, signed_sum
 from jxai.viz.ink import ink_mask, ink_share
 from jxai.viz.sheet import episode_sheet
@@ -12,6 +13,7 @@ __all__ = [
     "ink_mask",
     "ink_share",
     "learning_curves",
+    "relevance_flow",
     "shared_scale",
     "signed_sum",
 ]
