@@ -7,21 +7,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
-]
+CODE = re.compile(r"```.*?```", re.DOTALL)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_code_runs(block, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.setenv("JXAI_DATA", str(tmp_path))
-    exec(compile(block, "documentation", "exec"), {})
+    names = {}  # a page is one session
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)):
+        exec(compile(block, f"{page.name}, block {number}", "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
+    for target in re.findall(r"\]\(([^)#]+)", CODE.sub("", page.read_text("utf-8"))):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
