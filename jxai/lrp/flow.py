@@ -74,7 +74,7 @@ class Flow:
         status: of every value.
         root: of a varying value, the value whose entries alone it is a function of, entry by entry.
         held_uses: operands (equation, index) that carry no relevance although they vary: statistics.
-        softmax: the divisions that end a softmax, and the exponentials that begin it.
+        softmax: the exponentials that begin a softmax, their sums, and the divisions that end it.
         tokens: integer values that stand for the integers of the input of that index.
         live: varying values whose relevance reaches an output.
         producer: the equation that gives a value.
@@ -159,8 +159,8 @@ def analyse(
         for value in equation.inputs:
             flow.uses.setdefault(value, []).append(equation)
     for equation in graph.equations:
-        if equation.name == "div" and (beginning := _softmax(flow, equation)) is not None:
-            flow.softmax |= {equation, beginning}
+        if equation.name == "div":
+            flow.softmax |= _softmax(flow, equation)
     flow.status.update(dict.fromkeys(graph.constants, Status.INDEPENDENT))
     for equation in graph.equations:
         _follow(flow, equation, rule_of)
@@ -281,16 +281,16 @@ def _is_norm(flow: Flow, value: Value) -> bool:
     )
 
 
-def _softmax(flow: Flow, division: Equation) -> Equation | None:
-    """The exponential of a softmax that ends in this division, or None."""
+def _softmax(flow: Flow, division: Equation) -> set[Equation]:
+    """The exponential, the sum and this division, which ends a softmax; empty where it does not."""
     numerator, denominator = division.inputs
     for one in _sources(flow, denominator, _RESHAPES):
         equation = flow.producer.get(one)
         if equation is not None and equation.name == "reduce_sum":
             beginning = flow.producer.get(equation.inputs[0])
             if equation.inputs[0] is numerator and beginning is not None and beginning.name == "exp":
-                return beginning
-    return None
+                return {beginning, equation, division}
+    return set()
 
 
 def _find_live(flow: Flow, graph: Graph) -> None:

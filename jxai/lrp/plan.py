@@ -30,6 +30,7 @@ class Step:
         rule: its rule; None for what only computes, and for loops and branches.
         linear: of the constants' arrays and `rectified`, for linear layers.
         rectified: no relevance arrives where the result is negative.
+        relu: whether it is max(x, 0).
         held: constants that depend on the input and are cut off here.
         nested: for loops and branches: what is inside.
         tap: for the output of a module that is watched or masked: its path.
@@ -44,6 +45,7 @@ class Step:
     rule: Rule | None = None
     linear: Callable[[list[Any], bool], Linear] | None = None
     rectified: bool = False
+    relu: bool = False
     held: frozenset[Value] = frozenset()
     nested: "Nested | None" = None
     tap: str | None = None

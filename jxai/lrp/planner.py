@@ -179,9 +179,11 @@ class _Planner:
         constants = [v for one in equations for v in one.inputs if v not in inside and v.literal is None]
         operation = self.places.operation(kind, equations, [root], [value])
         rule = self.context.find(operation)
+        homogeneous = _homogeneous(self.flow, equations)
         if rule is None:
-            rule = Gradient() if _homogeneous(self.flow, equations) else _DEFAULTS[kind]
+            rule = Gradient() if homogeneous else _DEFAULTS[kind]
         self._emit([root], list(dict.fromkeys(constants)), [value], equations, operation, rule)
+        self.steps[-1].relu = homogeneous and operation.primitives == ("max",)
 
     def _chain_kind(self, value: Value) -> Kind:
         equations = self.flow.chain(value)

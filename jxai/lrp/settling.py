@@ -49,8 +49,4 @@ def find_rectified(steps: list[Step], outputs: list[Value]) -> None:
     for step in steps:
         if step.linear is not None and len(using := uses.get(step.outputs[0], [])) == 1:
             (after,) = using
-            step.rectified = after is not None and after.rule == Gradient() and _is_relu(after)
-
-
-def _is_relu(step: Step) -> bool:
-    return step.operation is not None and step.operation.primitives == ("max",) and not step.constants
+            step.rectified = after is not None and after.relu and after.rule == Gradient()
