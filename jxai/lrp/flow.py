@@ -62,6 +62,8 @@ MOVES = (
     | RECTIFIERS
 )
 MEANS = {"reduce_sum", "reduce_window_sum", "cumsum"}
+# JAX has no derivative for these, so that relevance cannot so much as be stopped behind them.
+OPAQUE = {"while", "pure_callback", "io_callback"}
 NESTED = {"scan", "cond", "checkpoint", "remat", "remat2"}
 _RESHAPES = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"} | COPIES
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jxai.lrp import nesting
-from jxai.lrp.flow import COPIES, RECTIFIERS, SCALES, SHIFTS, Flow, Status, analyse, kind_of
+from jxai.lrp.flow import COPIES, OPAQUE, RECTIFIERS, SCALES, SHIFTS, Flow, Status, analyse, kind_of
 from jxai.lrp.gradients import gradient_plan
 from jxai.lrp.graph import Equation, Graph, Value, evaluate_all
 from jxai.lrp.grouping import find_groups, find_layers
@@ -17,7 +17,7 @@ from jxai.lrp.operation import Kind, Linear, Operation
 from jxai.lrp.places import Places
 from jxai.lrp.plan import Context, Function, Nested, Plan, Step, computing
 from jxai.lrp.regions import collapse
-from jxai.lrp.rule import Constant, Gradient, Pass, Rule, Split
+from jxai.lrp.rule import Constant, Gradient, Pass, Rule, Split, cut
 from jxai.lrp.settling import find_rectified, keep_zeros
 from jxai.lrp.signs import nonnegative
 
@@ -156,8 +156,9 @@ class _Planner:
         flow = self.flow
         affine = equation.name in SHIFTS | SCALES | COPIES
         for value in flow.carriers(equation):
-            # What follows a normalisation is another operation.
-            if not affine and self._chain_kind(value) is Kind.NORMALISATION:
+            # What follows a normalisation is another operation; a shift alone, as in logsumexp, is part of it.
+            scaled = any(one.name in SCALES for one in flow.chain(value))
+            if not affine and scaled and self._chain_kind(value) is Kind.NORMALISATION:
                 self._explain(value)
                 flow.root[value] = value
         if flow.elementwise(equation):
@@ -353,7 +354,10 @@ class _Planner:
             if self.available.issuperset(one.outputs):
                 continue
             inputs = [v for v in one.inputs if v.literal is None]
-            self.steps.append(Step([], inputs, one.outputs, computing(one, inputs)))
+            function = computing(one, inputs)
+            if one.name in OPAQUE:
+                function = cut(function)
+            self.steps.append(Step([], inputs, one.outputs, function))
             self.available.update(one.outputs)
 
     def _tap(self, value: Value) -> None:
@@ -372,7 +376,8 @@ class _Planner:
 
     def _rule(self, operation: Operation) -> Rule:
         rule = self.context.find(operation) or _DEFAULTS.get(operation.kind)
-        return rule or self.places.refuse(operation, "every operation", "lrp.Gradient()")
+        example = "lrp.Gradient()" if OPAQUE.isdisjoint(operation.primitives) else "lrp.Constant()"
+        return rule or self.places.refuse(operation, "every operation", example)
 
 
 def _homogeneous(flow: Flow, equations: list[Equation]) -> bool:

@@ -184,7 +184,7 @@ sun2020 = Composite(
         (nn.BatchNorm, Pass()),
         (Kind.DENSE, SUN2020_DENSE),
         (Kind.CONVOLUTION, SUN2020_CONVOLUTION),
-        (Kind.SUM, Norm(0.01, halves=True)),
+        (Kind.SUM, Norm(0.01, share_zeros=True)),
     ),
     name="sun2020",
     merge_batch_norm=False,

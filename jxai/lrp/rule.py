@@ -5,6 +5,8 @@ operation is linear in what carries relevance, so that most operations need no r
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -98,6 +100,17 @@ def hold(x: jax.Array) -> jax.Array:
 hold.defvjp(lambda x: (x, None), lambda _, ratio: (jnp.zeros_like(ratio),))
 
 
+def cut(function: Callable) -> Callable:
+    """A function of (inputs, constants) through which no ratio passes, and which is not differentiated for it."""
+
+    def held(inputs: list[Any], constants: list[Any]) -> list[Any]:
+        of_both = jax.custom_vjp(function)
+        of_both.defvjp(lambda *given: (function(*given), given), lambda given, _: no_ratio(given))
+        return of_both(inputs, constants)
+
+    return held
+
+
 @jax.custom_vjp
 def scale_ratio(x: jax.Array, factor: jax.Array) -> jax.Array:
     """x, whose ratio is multiplied by a factor on its way back."""
@@ -183,11 +196,12 @@ class Norm(Rule):
 
     Attributes:
         epsilon: the stabiliser, at least 0.
-        halves: where a sum is exactly 0, its terms share its relevance evenly, as the release of Sun et al. has it.
+        share_zeros: where the result is exactly 0, what it is the sum of shares its relevance evenly, as the release
+            of Sun et al. has it.
     """
 
     epsilon: float = 1e-6
-    halves: bool = False
+    share_zeros: bool = False
     kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.SUM, Kind.MEAN})
 
     def __post_init__(self):
@@ -199,23 +213,33 @@ class Norm(Rule):
         (z,) = application.function(inputs, application.constants)
         if self.epsilon:
             z = scale_ratio(z, z / stabilise(z, self.epsilon))
-        if self.halves and application.operation.kind is Kind.SUM:
-            z = _share_zeros([jnp.broadcast_to(x, z.shape) for x in inputs], z)
-        return [z]
+        return [_share_zeros(application, z)] if self.share_zeros else [z]
 
 
-@jax.custom_vjp
-def _share_zeros(inputs: list[jax.Array], z: jax.Array) -> jax.Array:
-    return z
+def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
+    """z, whose relevance where it is exactly 0 goes to all that it is the sum of in equal shares."""
+    function, mean = application.function, application.operation.kind is Kind.MEAN
 
+    def spread(relevance: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
+        if not mean:  # a difference has terms too: its operands, whatever their signs
+            terms = [functools.partial(jnp.broadcast_to, shape=relevance.shape) for _ in inputs]
+            share = relevance / len(inputs)
+            return [jax.linear_transpose(term, x)(share)[0] for term, x in zip(terms, inputs, strict=True)]
+        counts, back = jax.vjp(lambda x: function([x], constants)[0], jnp.ones_like(inputs[0]))
+        return list(back(relevance / counts))
 
-def _share_zeros_bwd(residuals, ratio):
-    inputs, z = residuals
-    share = jnp.where(z == 0, to_relevance(ratio, z) / len(inputs), 0)
-    return [jnp.where(z == 0, to_ratio(share, x), 0) for x in inputs], jnp.where(z == 0, 0, ratio)
+    @jax.custom_vjp
+    def shared(inputs, constants, z):
+        return z
 
+    def bwd(residuals, ratio):
+        inputs, constants, z = residuals
+        found = spread(jnp.where(z == 0, to_relevance(ratio, z), 0), inputs, constants)
+        ratios = [to_ratio(r, x) for r, x in zip(found, inputs, strict=True)]
+        return ratios, no_ratio(constants), jnp.where(z == 0, 0, ratio)
 
-_share_zeros.defvjp(lambda inputs, z: (z, (inputs, z)), _share_zeros_bwd)
+    shared.defvjp(lambda inputs, constants, z: (z, (inputs, constants, z)), bwd)
+    return shared(application.inputs, application.constants, z)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,14 +25,17 @@ def keep_zeros(steps: list[Step], outputs: list[Value]) -> None:
             if not rule.proportional:
                 loose.update(step.inputs)
             continue
+        if isinstance(rule, Pass):
+            # What is zero may have a result, and so relevance, that is not.
+            loose.update(step.inputs)
         if loose.isdisjoint(step.outputs):
             continue
         loose.update(step.inputs)
         if isinstance(rule, Gradient):
             if step.operation.kind is Kind.ACTIVATION:
                 step.rule = Pass()
-            elif step.operation.kind in (Kind.SUM, Kind.MEAN):
-                step.rule = Norm()
+            elif step.operation.kind in (Kind.SUM, Kind.MEAN) and not step.constants:
+                step.rule = Norm(0.0, share_zeros=True)
 
 
 def find_rectified(steps: list[Step], outputs: list[Value]) -> None:

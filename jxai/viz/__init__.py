@@ -1,4 +1,4 @@
-"""Pictures of explanations and of training: heat maps, sheets of an episode, learning curves, ink shares, the flow of relevance."""
+"""Pictures of explanations and of training: heat maps, sheets, curves, ink shares, the flow of relevance."""
 
 from jxai.viz.curves import learning_curves
 from jxai.viz.flow import relevance_flow

@@ -14,7 +14,9 @@ from jxai.viz.figure import new_figure, save
 _CAUSES = {"bias": "#d55e00", "stabiliser": "#0072b2", "zeros": "#000000", "rule": "#cc79a7"}
 
 
-def relevance_flow(conservation: Any, *, path: str | os.PathLike[str], title: str = "", dpi: int = 130) -> Path:
+def relevance_flow(
+    conservation: Any, *, path: str | os.PathLike[str], title: str = "", dpi: int = 130
+) -> Path:
     """Draw, from the output down to the input, what each operation absorbs and how much relevance is left.
 
     Args:
@@ -40,7 +42,8 @@ def relevance_flow(conservation: Any, *, path: str | os.PathLike[str], title: st
     # Operations that hand on all they get would only lengthen the picture.
     kept = np.flatnonzero(absorbs)
     labels = [
-        f"{path} {what}".strip() for path, what in zip(conservation.paths, conservation.operations, strict=True)
+        f"{path} {what}".strip()
+        for path, what in zip(conservation.paths, conservation.operations, strict=True)
     ]
     labels = [labels[::-1][i] for i in kept]
     left = 1 - np.cumsum(np.sum(list(shares.values()), axis=0))[kept]

@@ -1,7 +1,12 @@
-"""The two networks of the golden archives `lrp_vgg` and `lrp_resnet`, as a user would write them in Linen."""
+"""The networks of the golden archives `lrp_vgg` and `lrp_resnet`, as a user would write them in Linen."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
+import pytest
 
 
 class Vgg(nn.Module):
@@ -56,23 +61,33 @@ class ResNet(nn.Module):
 _BATCH_NORM = {"scale": "params", "bias": "params", "mean": "batch_stats", "var": "batch_stats"}
 
 
-def load(archive):
-    """(model, variables) of a golden archive."""
-    variables = {"params": {}, "batch_stats": {}}
-    for key in archive.files:
-        layer, _, leaf = key.rpartition("_")
-        if leaf not in ("kernel", *_BATCH_NORM) or layer == "relevance":
-            continue
-        path = layer.split("_", 1) if layer.startswith("block") else [layer]
-        node = variables[_BATCH_NORM.get(leaf, "params")]
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = jnp.asarray(archive[key])
-    params = variables["params"]
+@pytest.fixture(scope="session")
+def golden_network(golden: Path) -> Callable:
+    """Function of an archive's name to (module, variables, everything in the archive)."""
+
+    def load(name):
+        with np.load(golden / f"{name}.npz") as archive:
+            reference = dict(archive)
+        variables = {"params": {}, "batch_stats": {}}
+        for key, value in reference.items():
+            layer, _, leaf = key.rpartition("_")
+            if leaf not in ("kernel", *_BATCH_NORM) or layer == "relevance":
+                continue
+            node = variables[_BATCH_NORM.get(leaf, "params")]
+            for part in layer.split("_", 1) if layer.startswith("block") else [layer]:
+                node = node.setdefault(part, {})
+            node[leaf] = value
+        return _model(variables["params"]), variables, reference
+
+    return load
+
+
+def _model(params):
+    def width(node):
+        return node["kernel"].shape[-1]
+
     if "fc2" in params:
-        widths = tuple(params[f"conv{i}"]["kernel"].shape[-1] for i in (1, 2, 3))
-        hidden, classes = params["fc2"]["kernel"].shape
-        return Vgg(widths, hidden, classes), variables
+        widths = tuple(width(params[f"conv{i}"]) for i in (1, 2, 3))
+        return Vgg(widths, width(params["fc1"]), width(params["fc2"]))
     blocks = sorted(name for name in params if name.startswith("block"))
-    widths = tuple(params[name]["conv2"]["kernel"].shape[-1] for name in blocks)
-    return ResNet(widths, params["fc"]["kernel"].shape[-1]), variables
+    return ResNet(tuple(width(params[name]["conv2"]) for name in blocks), width(params["fc"]))
