@@ -193,7 +193,7 @@ def kind_of(flow: Flow, equation: Equation) -> Kind:
     if name == "gather" and not carriers:
         return Kind.EMBEDDING
     if flow.elementwise(equation):
-        return Kind.ACTIVATION
+        return Kind.SHIFT if name in SHIFTS else Kind.MOVE if name in SCALES | COPIES else Kind.ACTIVATION
     if name in SHIFTS:
         return Kind.SUM if len(carriers) > 1 else Kind.SHIFT
     if name == "mul" or (name == "div" and not flow.varies(equation.inputs[1])):

@@ -64,10 +64,20 @@ def find_groups(
                 if before and before[0] is kind and value not in ends and len(flow.uses[value]) == 1:
                     group = before[1] + group
         else:
-            (value,) = equation.outputs
-            uses = flow.uses.get(value, [])
-            scaled = value not in ends and len(uses) == 1 and uses[0].name in ("div", "mul")
-            if scaled and flow.elementwise(uses[0]) and uses[0].inputs[0] is value:
-                group.append(uses[0])
+            group += _division(flow, equation.outputs[0], ends)
         found.update(dict.fromkeys(group, (kind, group)))
     return found
+
+
+def _division(flow: Flow, value: Value, ends: set[Value]) -> list[Equation]:
+    """What makes a mean of a sum: the division by the count, behind kept axes."""
+    found: list[Equation] = []
+    while value not in ends and len(uses := flow.uses.get(value, [])) == 1:
+        (following,) = uses
+        found.append(following)
+        if following.name in ("div", "mul") and following.inputs[0] is value and flow.elementwise(following):
+            return found
+        if following.name not in ("broadcast_in_dim", "reshape") or flow.carriers(following) != [value]:
+            break
+        (value,) = following.outputs
+    return []

@@ -28,6 +28,7 @@ class Layer:
         equation: the contraction.
         kernel: index of its kernel.
         before: affine operations that lead to its input, in order.
+        padding: the operation that puts zeros around its input, which are no input of the layer, or None.
         moves: reshaping between the contraction and its bias.
         after: affine operations on its result, in order.
     """
@@ -35,6 +36,7 @@ class Layer:
     equation: Equation
     kernel: int
     before: list[Equation] = dataclasses.field(default_factory=list)
+    padding: Equation | None = None
     moves: list[Equation] = dataclasses.field(default_factory=list)
     after: list[Equation] = dataclasses.field(default_factory=list)
 
@@ -51,6 +53,8 @@ class Layer:
     @property
     def operands(self) -> list[Value]:
         """What the contraction takes beside its kernel."""
+        if self.padding is not None:
+            return [self.padding.inputs[0]]
         return [v for i, v in enumerate(self.equation.inputs) if i != self.kernel]
 
     def constants(self, flow: Flow) -> list[Value]:
@@ -62,7 +66,7 @@ class Layer:
         """A function of (the constants' arrays, `nonnegative`, `rectified`) to the `Linear`."""
         before = [(one.name, _position(flow, one)) for one in self.before]
         after = [(one.name, _position(flow, one)) for one in self.after]
-        equation, moves, at = self.equation, self.moves, self.kernel
+        equation, moves, at, padding = self.equation, self.moves, self.kernel, self.padding
         operands = self.operands
         (x_axes, y_axes), rank = kernel_axes(equation, at), len(equation.inputs[at].shape)
         channels = batch = None
@@ -71,6 +75,8 @@ class Layer:
             batch = equation.params["dimension_numbers"].lhs_spec[0]
 
         def contract(inputs: list[jax.Array], kernel: jax.Array) -> jax.Array:
+            if padding is not None:
+                inputs = evaluate(padding, [*inputs, jnp.zeros((), inputs[0].dtype)])
             arguments = [*inputs[:at], kernel, *inputs[at:]]
             (z,) = evaluate(equation, arguments)
             for move in moves:
@@ -112,6 +118,10 @@ def find_layer(flow: Flow, equation: Equation, ends: set[Value], merge: bool) ->
     kernel = kernel_index(flow, equation)
     assert kernel is not None
     layer = Layer(equation, kernel)
+    if equation.name == "conv_general_dilated" and kernel == 1:
+        padding = flow.producer.get(equation.inputs[0])
+        if padding is not None and padding.name == "pad" and _is_zero(flow, padding.inputs[1]):
+            layer.padding = padding
     _, axes = kernel_axes(equation, kernel)
     value, moves = equation.outputs[0], []
     while value not in ends and len(uses := flow.uses.get(value, [])) == 1:
@@ -121,6 +131,9 @@ def find_layer(flow: Flow, equation: Equation, ends: set[Value], merge: bool) ->
             moves.append(following)
         elif name in _AFFINE and following.outputs[0].shape == value.shape and _fits(flow, following, value):
             scales = name in SCALES - {"neg"}
+            # A shift that is no bias belongs to what is not merged, such as a batch norm's mean.
+            if name == "sub" and not merge:
+                break
             if scales and not (
                 merge and not (moves or layer.moves) and _on_axes(_constant(flow, following), axes)
             ):
@@ -194,6 +207,15 @@ def kernel_axes(equation: Equation, kernel: int) -> tuple[dict[int, int], dict[i
     start = len(batch[0]) + (0 if kernel == 0 else len(free(0)))
     of_output = dict(enumerate(batch[kernel])) | {start + i: a for i, a in enumerate(free(kernel))}
     return of_input, of_output
+
+
+def _is_zero(flow: Flow, value: Value) -> bool:
+    """Whether a value is the number 0 as it is written, or converted from that."""
+    while value.literal is None and (equation := flow.producer.get(value)) is not None:
+        if equation.name not in COPIES | {"broadcast_in_dim"}:
+            return False
+        value = equation.inputs[0]
+    return value.literal is not None and not jnp.shape(value.literal) and value.literal == 0
 
 
 def _fits(flow: Flow, equation: Equation, value: Value) -> bool:

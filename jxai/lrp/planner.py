@@ -17,18 +17,18 @@ from jxai.lrp.operation import Kind, Linear, Operation
 from jxai.lrp.places import Places
 from jxai.lrp.plan import Context, Function, Nested, Plan, Step, computing
 from jxai.lrp.regions import collapse
-from jxai.lrp.rule import Constant, Gradient, Pass, Rule, Split, cut
+from jxai.lrp.rule import DEFAULT, Constant, Gradient, Pass, Rule, Split, cut
 from jxai.lrp.settling import find_rectified, keep_zeros
 from jxai.lrp.signs import nonnegative
 
 # What becomes of operations for which the composite has no rule.
 _DEFAULTS: dict[Kind, Rule] = {
-    Kind.SUM: Gradient(),
-    Kind.MEAN: Gradient(),
-    Kind.MOVE: Gradient(),
-    Kind.SHIFT: Gradient(),
-    Kind.NORMALISATION: Gradient(),
-    Kind.SOFTMAX: Gradient(),
+    Kind.SUM: DEFAULT,
+    Kind.MEAN: DEFAULT,
+    Kind.MOVE: DEFAULT,
+    Kind.SHIFT: DEFAULT,
+    Kind.NORMALISATION: DEFAULT,
+    Kind.SOFTMAX: DEFAULT,
     Kind.PRODUCT: Split(),
     Kind.CONTRACTION: Split(),
     Kind.ACTIVATION: Pass(),
@@ -182,7 +182,7 @@ class _Planner:
         rule = self.context.find(operation)
         homogeneous = _homogeneous(self.flow, equations)
         if rule is None:
-            rule = Gradient() if homogeneous else _DEFAULTS[kind]
+            rule = DEFAULT if homogeneous else _DEFAULTS[kind]
         self._emit([root], list(dict.fromkeys(constants)), [value], equations, operation, rule)
         self.steps[-1].relu = homogeneous and operation.primitives == ("max",)
 

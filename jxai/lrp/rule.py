@@ -176,10 +176,19 @@ class Gradient(Rule):
         return application.function(application.inputs, application.constants)
 
 
+# What operations without a rule of the composite get; another rule may replace it where zeros carry relevance.
+DEFAULT = Gradient()
+
+
 @dataclasses.dataclass(frozen=True)
 class Split(Rule):
-    """Half of the relevance to each factor of a product (AttnLRP; Achtibat et al. 2024, eq. 15)."""
+    """Half of the relevance to each factor of a product (AttnLRP; Achtibat et al. 2024, eq. 15).
 
+    Attributes:
+        share_zeros: hand halves on where the product is exactly 0 too.
+    """
+
+    share_zeros: bool = False
     kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.PRODUCT, Kind.CONTRACTION})
 
     def apply(self, application: Application) -> list[jax.Array]:
@@ -187,7 +196,8 @@ class Split(Rule):
         # An activation times itself is one input, which stands for both factors.
         share = 1 / (len(application.inputs) if application.constants else 2)
         inputs = [scale_ratio(x, jnp.asarray(share, x.dtype)) for x in application.inputs]
-        return application.function(inputs, application.constants)
+        results = application.function(inputs, application.constants)
+        return [_share_zeros(application, z) for z in results] if self.share_zeros else results
 
 
 @dataclasses.dataclass(frozen=True)

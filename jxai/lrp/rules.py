@@ -76,24 +76,6 @@ class AlphaBeta(LinearRule):
         """The sum of both contributions; see `LinearRule`."""
         return denominators[0] + denominators[1] if self.beta and self.bias else None
 
-    # z = S(D⁺) + S(D⁻), for the stabilisers cancel: S(D⁺) / S(D⁻) alone determines both shares.
-
-    @property
-    def _one_determines_both(self) -> bool:
-        return bool(self.beta and self.bias and self.epsilon and not self.only_zeros)
-
-    def keep(self, parts: list[Part], z: jax.Array, stabilised: list[jax.Array]) -> list[jax.Array]:
-        """One array for both parts where it suffices; see `LinearRule`."""
-        if not self._one_determines_both:
-            return super().keep(parts, z, stabilised)
-        return [stabilised[0] / -jnp.abs(stabilised[1])]
-
-    def shares(self, parts: list[Part], kept: list[jax.Array]) -> list[jax.Array]:
-        """See `LinearRule`."""
-        if not self._one_determines_both:
-            return kept
-        return [self.alpha * (1 + 1 / kept[0]), -self.beta * (1 + kept[0])]
-
 
 def ZPlus(*, epsilon: float = 1e-6, bias: bool = True) -> AlphaBeta:
     """The z⁺ rule, α1β0: relevance goes to the positive contributions alone (Montavon et al. 2017, eq. 14).

@@ -4,7 +4,7 @@ from jxai.lrp.graph import Value
 from jxai.lrp.linear import LinearRule
 from jxai.lrp.operation import Kind
 from jxai.lrp.plan import Step
-from jxai.lrp.rule import Gradient, Norm, Pass
+from jxai.lrp.rule import DEFAULT, Norm, Pass, Split
 
 
 def keep_zeros(steps: list[Step], outputs: list[Value]) -> None:
@@ -31,11 +31,13 @@ def keep_zeros(steps: list[Step], outputs: list[Value]) -> None:
         if loose.isdisjoint(step.outputs):
             continue
         loose.update(step.inputs)
-        if isinstance(rule, Gradient):
+        if rule is DEFAULT:
             if step.operation.kind is Kind.ACTIVATION:
                 step.rule = Pass()
             elif step.operation.kind in (Kind.SUM, Kind.MEAN) and not step.constants:
                 step.rule = Norm(0.0, share_zeros=True)
+        elif rule == Split() and step.operation.kind is Kind.PRODUCT and not step.constants:
+            step.rule = Split(share_zeros=True)
 
 
 def find_rectified(steps: list[Step], outputs: list[Value]) -> None:
@@ -52,4 +54,4 @@ def find_rectified(steps: list[Step], outputs: list[Value]) -> None:
     for step in steps:
         if step.linear is not None and len(using := uses.get(step.outputs[0], [])) == 1:
             (after,) = using
-            step.rectified = after is not None and after.relu and after.rule == Gradient()
+            step.rectified = after is not None and after.relu and after.rule is DEFAULT

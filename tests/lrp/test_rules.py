@@ -538,7 +538,9 @@ def test_norm_shares_a_sum_of_zero_evenly(terms):
     x = arrays(terms, 2, 3)
     x[:, 0] = 0
     x[:, 1, 0] = [1.5, -1.5, 0][:terms]
-    z, relevance, found = explained(lambda *x: sum(x[1:], x[0]), lrp.Norm(0.01, share_zeros=True), Kind.SUM, *x)
+    z, relevance, found = explained(
+        lambda *x: sum(x[1:], x[0]), lrp.Norm(0.01, share_zeros=True), Kind.SUM, *x
+    )
     for ours, term in zip(found, x, strict=True):
         assert_close(ours, np.where(z == 0, relevance / terms, term * relevance / signed(z, 0.01)))
 
