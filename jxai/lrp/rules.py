@@ -77,17 +77,16 @@ class AlphaBeta(LinearRule):
         return denominators[0] + denominators[1] if self.beta and self.bias else None
 
 
-def ZPlus(*, epsilon: float = 1e-6, bias: bool = True) -> AlphaBeta:
+@dataclasses.dataclass(frozen=True)
+class ZPlus(AlphaBeta):
     """The z⁺ rule, α1β0: relevance goes to the positive contributions alone (Montavon et al. 2017, eq. 14).
 
-    Args:
-        epsilon: the stabiliser, at least 0.
+    Attributes:
         bias: whether the denominator holds the positive part of the bias.
-
-    Returns:
-        The rule.
     """
-    return AlphaBeta(alpha=1.0, beta=0.0, epsilon=epsilon, bias=bias)
+
+    alpha: float = dataclasses.field(default=1.0, init=False, repr=False)
+    beta: float = dataclasses.field(default=0.0, init=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
