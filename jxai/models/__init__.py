@@ -6,11 +6,13 @@ from jxai.models.conv import Conv4, Conv4NP, Conv6, Conv6NP, ConvNet
 from jxai.models.densenet import DenseLayer, DenseNet, DenseNet121
 from jxai.models.efficientnet import EfficientNet, EfficientNetB0, EfficientNetLite0, MobileBlock, MobileStage
 from jxai.models.layers import max_pool_2x2
+from jxai.models.pretrained import efficientnet_lite0
 from jxai.models.registry import encoder, encoder_names
 from jxai.models.resnet import ResNet, ResNet10, ResNet18, ResNet34, SimpleBlock
 from jxai.models.squeezenet import Fire, SqueezeNet
 from jxai.models.vgg import VGG, VGG16
 from jxai.models.vit import TransformerBlock, VisionTransformer
+from jxai.models.weights import WeightsReport, fill_variables, read_weights
 
 __all__ = [
     "VGG",
@@ -43,7 +45,11 @@ __all__ = [
     "SqueezeNet",
     "TransformerBlock",
     "VisionTransformer",
+    "WeightsReport",
+    "efficientnet_lite0",
     "encoder",
     "encoder_names",
+    "fill_variables",
     "max_pool_2x2",
+    "read_weights",
 ]

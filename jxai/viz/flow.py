@@ -15,13 +15,19 @@ _CAUSES = {"bias": "#d55e00", "stabiliser": "#0072b2", "zeros": "#000000", "rule
 
 
 def relevance_flow(
-    conservation: Any, *, path: str | os.PathLike[str], title: str = "", dpi: int = 130
+    conservation: Any,
+    *,
+    path: str | os.PathLike[str],
+    smallest: float = 0.002,
+    title: str = "",
+    dpi: int = 130,
 ) -> Path:
     """Draw, from the output down to the input, what each operation absorbs and how much relevance is left.
 
     Args:
         conservation: what `lrp.conservation` gave; numbers are sums over its images, over what they start with.
         path: where the PNG goes; folders are made.
+        smallest: share of the start that an operation has to absorb to have a row.
         title: printed on top.
         dpi: pixels an inch.
 
@@ -38,8 +44,7 @@ def relevance_flow(
             f"and {start}: start at scores that are not 0"
         )
     shares = {name: np.asarray(getattr(conservation, name)).sum(axis=1)[::-1] / start for name in _CAUSES}
-    absorbs = np.sum([np.abs(share) for share in shares.values()], axis=0) > 1e-4
-    # Operations that hand on all they get would only lengthen the picture.
+    absorbs = np.sum([np.abs(share) for share in shares.values()], axis=0) >= smallest
     kept = np.flatnonzero(absorbs)
     labels = [
         f"{path} {what}".strip()
@@ -60,7 +65,7 @@ def relevance_flow(
             end += length
     axis.plot(left, rows, color="#009e73", marker="o", markersize=3, linewidth=1.2, label="left below it")
     axis.set_yticks(rows, labels, fontsize=7, parse_math=False)
-    axis.invert_yaxis()
+    axis.set_ylim(len(kept) - 0.4, -0.6)
     axis.axvline(0, color="0.6", linewidth=0.8)
     axis.axvline(1, color="0.6", linewidth=0.8, linestyle=":")
     axis.set_xlabel("share of the relevance that the output starts with")
