@@ -55,7 +55,7 @@ def report(results: list[dict[str, Any]], path: Path | None) -> None:
     print(f"\n{machine()}")
     for result in results:
         goal = "" if result["goal"] is None else f"   goal: {result['goal']}"
-        print(f"  {result['name']:<48}{result['value']:>16.4g} {result['unit']:<10}{goal}")
+        print(f"  {result['name']:<56}{result['value']:>16.4g} {result['unit']:<10}{goal}")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
