@@ -42,6 +42,11 @@ class Composite:
         for entry in self.rules:
             if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Rule)):
                 raise TypeError(f"expected pairs of a pattern and a rule, got {entry!r}: see lrp.Composite")
+            if isinstance(entry[0], type) and not issubclass(entry[0], nn.Module):
+                raise TypeError(
+                    f"expected a class of Linen modules as a pattern, got {entry[0]}: NNX modules and functions are "
+                    "matched by lrp.Kind, a primitive or a predicate"
+                )
 
     def find(self, operation: Operation) -> int | None:
         """The first pair whose pattern matches, and whose rule is for the operation's kind.

@@ -22,7 +22,8 @@ from jxai.lrp.vjp import explain
 class Conservation:
     """Relevance at every operation, a row an operation in the function's order, a column an image.
 
-    At each, `incoming = outgoing + bias + stabiliser + zeros + rule`, up to rounding.
+    Incoming, outgoing, and what layers' biases and stabilisers absorb are measured; what is missing then is given
+    to the one cause that the operation's rule leaves: `incoming = outgoing + bias + stabiliser + zeros + rule`.
 
     Attributes:
         incoming: relevance that an operation's results receive from above, (operations, N).
@@ -82,13 +83,14 @@ def conservation(
         f: function of a batch (N, ...) to an array (N, ...).
         x: the batch.
         composite: the rules; not one under which gradients travel.
-        start: of the outputs to the relevance they start with, of their shape; by default all of them.
+        start: of one image's outputs (1, ...) to the relevance they start with, of their shape or one number for
+            each; by default the outputs themselves.
 
     Returns:
         What was found, a pytree of arrays.
 
     Raises:
-        ValueError: an operation has no rule, or gradients travel under the composite.
+        ValueError: an operation has no rule, gradients travel under the composite, or `start` gives another shape.
     """
     if not composite.relevance:
         raise ValueError(
@@ -98,6 +100,10 @@ def conservation(
 
     def of_image(image: jax.Array) -> dict[str, jax.Array]:
         explained = explain(f, (image[None],), composite)
+        if not jnp.issubdtype(image.dtype, jnp.floating):
+            raise TypeError(
+                f"expected images of floats, got {image.dtype}: follow the embeddings' rows instead"
+            )
         steps = [step for step in explained.plan.operations() if step.rule is not None]
         labels["paths"] = tuple(step.operation.path if step.operation else "" for step in steps)
         labels["operations"] = tuple(_label(step) for step in steps)
@@ -110,9 +116,17 @@ def conservation(
             return explained.run(floats, Probes(meters=given))[0]
 
         found, pullback = jax.vjp(outputs, floats, zeros)
+        if len(found) != 1:
+            raise ValueError(f"expected one array from the function, got {len(found)}: choose one output")
         (y,) = found
-        relevance = y if start is None else start(y)
-        ratios, meters = pullback([to_ratio(jnp.asarray(relevance, y.dtype), y)])
+        relevance = jnp.asarray(y if start is None else start(y), y.dtype)
+        if relevance.shape not in ((), y.shape):
+            raise ValueError(
+                f"expected `start` to give relevance of the outputs' shape {y.shape}, or a number, got "
+                f"{relevance.shape}"
+            )
+        relevance = jnp.broadcast_to(relevance, y.shape)
+        ratios, meters = pullback([to_ratio(relevance, y)])
         end = sum(jnp.sum(to_relevance(c, v)) for c, v in zip(ratios, floats, strict=True))
         return {"start": jnp.sum(relevance), "end": end} | _sort(steps, meters)
 
@@ -152,7 +166,8 @@ def _absorbs(step: Step) -> str:
     kind = step.operation.kind if step.operation else None
     if isinstance(step.rule, LinearRule):
         return "zeros"
-    if kind in (Kind.SHIFT, Kind.NORMALISATION) and isinstance(step.rule, Gradient):
+    constants = kind is Kind.MOVE and bool(step.constants)
+    if (kind in (Kind.SHIFT, Kind.NORMALISATION) or constants) and isinstance(step.rule, Gradient):
         return "bias"
     if isinstance(step.rule, Constant) or kind is Kind.SOFTMAX:
         return "rule"

@@ -6,6 +6,7 @@ a statistic gives), or it varies.
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import jax.numpy as jnp
@@ -165,7 +166,7 @@ def analyse(
             flow.softmax |= _softmax(flow, equation)
     flow.status.update(dict.fromkeys(graph.constants, Status.INDEPENDENT))
     for equation in graph.equations:
-        _follow(flow, equation, rule_of)
+        _follow(flow, graph, equation, rule_of)
     _find_live(flow, graph)
     return flow
 
@@ -216,7 +217,9 @@ def kernel_index(flow: Flow, equation: Equation) -> int | None:
     return last if flow.independent(equation.inputs[last]) else None
 
 
-def _follow(flow: Flow, equation: Equation, rule_of: Callable[[Equation, Kind], Rule | None]) -> None:
+def _follow(
+    flow: Flow, graph: Graph, equation: Equation, rule_of: Callable[[Equation, Kind], Rule | None]
+) -> None:
     """The status, root and tokens of an equation's results."""
     statuses = [flow.status.get(v, Status.INDEPENDENT) for v in equation.inputs]
     status = Status(max(statuses, default=Status.INDEPENDENT))
@@ -231,11 +234,24 @@ def _follow(flow: Flow, equation: Equation, rule_of: Callable[[Equation, Kind], 
     elif status is Status.HELD and (found := [flow.tokens[v] for v in equation.inputs if v in flow.tokens]):
         if equation.name == "gather" and flow.independent(equation.inputs[0]):
             status = Status.VARYING
-        flow.tokens.update(dict.fromkeys(equation.outputs, found[0]))
+        if len(set(found)) == 1 and _keeps_places(graph.inputs[found[0]], equation):
+            flow.tokens.update(dict.fromkeys(equation.outputs, found[0]))
+        elif status is Status.VARYING:
+            status = Status.HELD
     for value in equation.outputs:
         floats = jnp.issubdtype(value.dtype, jnp.inexact)
         flow.status[value] = status if floats else Status(min(status, Status.HELD))
         flow.root[value] = value if root is None else root
+
+
+def _keeps_places(integers: Value, equation: Equation) -> bool:
+    """Whether each entry of the results stands for the integer at the same place, in front of any further axes."""
+    axes = len(integers.shape)
+    if any(value.shape[:axes] != integers.shape for value in equation.outputs):
+        return False
+    if equation.name == "broadcast_in_dim":
+        return equation.params["broadcast_dimensions"][:axes] == tuple(range(axes))
+    return equation.name in ELEMENTWISE | {"reshape", "expand_dims", "squeeze", "gather"}
 
 
 def _hold_statistics(flow: Flow, equation: Equation) -> None:
@@ -246,9 +262,9 @@ def _hold_statistics(flow: Flow, equation: Equation) -> None:
     if equation.name == "sub" and _is_mean_of(flow, second, first):
         flow.held_uses.add((equation, 1))
     elif equation.name in ("mul", "div") and equation not in flow.softmax:
-        if _is_norm(flow, second):
+        if _is_norm_of(flow, second, first):
             flow.held_uses.add((equation, 1))
-        elif equation.name == "mul" and _is_norm(flow, first):
+        elif equation.name == "mul" and _is_norm_of(flow, first, second):
             flow.held_uses.add((equation, 0))
 
 
@@ -266,21 +282,53 @@ def _sources(flow: Flow, value: Value, through: set[str]) -> Iterator[Value]:
 
 
 def _is_mean_of(flow: Flow, mean: Value, value: Value) -> bool:
-    """Whether `mean` is a sum over `value`, scaled, reshaped or broadcast."""
+    """Whether `mean` is the mean of `value` over some axes, reshaped or broadcast."""
     origins = set(_sources(flow, value, _RESHAPES))
-    for one in _sources(flow, mean, _RESHAPES | SCALES):
+    scale = 1.0
+    for one in _sources(flow, mean, _RESHAPES | {"mul", "div"}):
         equation = flow.producer.get(one)
-        if equation is not None and equation.name == "reduce_sum":
-            return not origins.isdisjoint(_sources(flow, equation.inputs[0], _RESHAPES))
+        if equation is None:
+            return False
+        if equation.name == "reduce_sum":
+            given = equation.inputs[0]
+            count = math.prod(given.shape) / max(1, math.prod(one.shape))
+            mean_of_all = abs(scale * count - 1) < 1e-3
+            return mean_of_all and not origins.isdisjoint(_sources(flow, given, _RESHAPES))
+        if equation.name in ("mul", "div"):
+            numbers = [v.literal for v in equation.inputs if v.literal is not None]
+            if len(numbers) != 1 or (equation.name == "div" and equation.inputs[1].literal is None):
+                return False
+            scale = scale / float(numbers[0]) if equation.name == "div" else scale * float(numbers[0])
     return False
 
 
-def _is_norm(flow: Flow, value: Value) -> bool:
-    """Whether a value is a square root, or its inverse, scaled, reshaped or broadcast."""
-    return any(
-        (equation := flow.producer.get(one)) is not None and equation.name in ("sqrt", "rsqrt")
-        for one in _sources(flow, value, ELEMENTWISE | _RESHAPES)
-    )
+def _is_norm_of(flow: Flow, norm: Value, value: Value) -> bool:
+    """Whether `norm` is a square root, or its inverse, of a statistic of what `value` comes from."""
+    origins = _ancestors(flow, value)
+    for one in _sources(flow, norm, ELEMENTWISE | _RESHAPES):
+        equation = flow.producer.get(one)
+        if equation is not None and _is_root(equation):
+            return not origins.isdisjoint(_ancestors(flow, one))
+    return False
+
+
+def _is_root(equation: Equation) -> bool:
+    if equation.name == "pow":
+        exponent = equation.inputs[1].literal
+        return exponent is not None and abs(float(exponent)) == 0.5
+    return equation.name in ("sqrt", "rsqrt")
+
+
+def _ancestors(flow: Flow, value: Value) -> set[Value]:
+    """A value and all that it comes from by functions of single entries, reshaping and sums."""
+    found, pending = {value}, [value]
+    while pending:
+        equation = flow.producer.get(pending.pop())
+        if equation is not None and equation.name in ELEMENTWISE | _RESHAPES | MEANS | {"reduce_max"}:
+            new = [v for v in equation.inputs if v.literal is None and not flow.known_independent(v)]
+            pending += [v for v in new if v not in found]
+            found.update(new)
+    return found
 
 
 def _softmax(flow: Flow, division: Equation) -> set[Equation]:
@@ -300,3 +348,23 @@ def _find_live(flow: Flow, graph: Graph) -> None:
     for equation in reversed(graph.equations):
         if not flow.live.isdisjoint(equation.outputs):
             flow.live.update(flow.carriers(equation))
+
+
+def of_itself(flow: Flow, equation: Equation) -> bool:
+    """Whether an equation multiplies a value by itself, or divides by it: no scale."""
+    carriers = flow.carriers(equation)
+    if equation.name == "div":
+        return equation.inputs[1] in carriers
+    return equation.name == "mul" and len(carriers) > 1
+
+
+def homogeneous(flow: Flow, equations: list[Equation]) -> bool:
+    """Whether a chain is linear on each side of zero: its plain derivative is LRP-0."""
+    return all(
+        (one.name in SCALES | COPIES and not of_itself(flow, one))
+        or (
+            one.name in RECTIFIERS
+            and any(v.literal is not None and not v.shape and v.literal == 0 for v in one.inputs)
+        )
+        for one in equations
+    )

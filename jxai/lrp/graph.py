@@ -97,6 +97,7 @@ class Graph:
         equations: its operations.
         constants: arrays that the function closes over.
         calls: the modules it calls, outermost first.
+        auxiliary: values that are wanted as well, but not explained.
     """
 
     inputs: list[Value]
@@ -104,10 +105,11 @@ class Graph:
     equations: list[Equation]
     constants: dict[Value, Any]
     calls: dict[CallKey, Call]
+    auxiliary: list[Value] = dataclasses.field(default_factory=list)
 
     def pruned(self) -> "Graph":
         """The graph without the operations that no output needs."""
-        needed, kept = set(self.outputs), []
+        needed, kept = {*self.outputs, *self.auxiliary}, []
         for equation in reversed(self.equations):
             if needed.intersection(equation.outputs):
                 kept.append(equation)

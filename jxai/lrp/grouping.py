@@ -7,7 +7,7 @@ from jxai.lrp.operation import Kind
 from jxai.lrp.places import Places
 
 
-def find_layers(graph: Graph, flow: Flow, taps: dict[Value, str], merge: bool) -> dict[Equation, Layer]:
+def find_layers(graph: Graph, flow: Flow, taps: dict[Value, list[str]], merge: bool) -> dict[Equation, Layer]:
     """The linear layers of a graph.
 
     Args:
@@ -20,19 +20,20 @@ def find_layers(graph: Graph, flow: Flow, taps: dict[Value, str], merge: bool) -
         The layer of every equation that belongs to one.
     """
     found: dict[Equation, Layer] = {}
+    ends = {*graph.outputs, *graph.auxiliary}
     for equation in graph.equations:
         if equation in found or flow.live.isdisjoint(equation.outputs):
             continue
         if kind_of(flow, equation) in (Kind.CONVOLUTION, Kind.DENSE):
-            layer = find_layer(flow, equation, set(graph.outputs), merge)
+            layer = find_layer(flow, equation, ends, merge, set(taps))
             found.update(dict.fromkeys(layer.equations, layer))
             for value in [v for one in layer.equations[:-1] for v in one.outputs if v in taps]:
-                taps[layer.output] = taps.pop(value)
+                taps.setdefault(layer.output, []).extend(taps.pop(value))
     return found
 
 
 def find_groups(
-    graph: Graph, flow: Flow, layers: dict[Equation, Layer], taps: dict[Value, str], places: Places
+    graph: Graph, flow: Flow, layers: dict[Equation, Layer], taps: dict[Value, list[str]], places: Places
 ) -> dict[Equation, tuple[Kind, list[Equation]]]:
     """Sums of more than two terms and means with their division, where the composite has a rule for them.
 
@@ -49,7 +50,7 @@ def find_groups(
         (kind, group) of every equation that belongs to one.
     """
     found: dict[Equation, tuple[Kind, list[Equation]]] = {}
-    ends = {*graph.outputs, *taps}
+    ends = {*graph.outputs, *graph.auxiliary, *taps}
     for equation in graph.equations:
         if equation in layers or flow.live.isdisjoint(equation.outputs):
             continue

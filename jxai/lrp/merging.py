@@ -103,7 +103,7 @@ class Layer:
         return build
 
 
-def find_layer(flow: Flow, equation: Equation, ends: set[Value], merge: bool) -> Layer:
+def find_layer(flow: Flow, equation: Equation, ends: set[Value], merge: bool, taps: set[Value]) -> Layer:
     """The layer that begins with a contraction.
 
     Args:
@@ -111,6 +111,7 @@ def find_layer(flow: Flow, equation: Equation, ends: set[Value], merge: bool) ->
         equation: the contraction; one of its operands is a kernel.
         ends: values that have to stay (the graph's outputs).
         merge: whether scales are merged, or only biases.
+        taps: values that are watched: padding that gives one stays apart.
 
     Returns:
         The layer, with what follows the contraction.
@@ -120,7 +121,8 @@ def find_layer(flow: Flow, equation: Equation, ends: set[Value], merge: bool) ->
     layer = Layer(equation, kernel)
     if equation.name == "conv_general_dilated" and kernel == 1:
         padding = flow.producer.get(equation.inputs[0])
-        if padding is not None and padding.name == "pad" and _is_zero(flow, padding.inputs[1]):
+        apart = equation.inputs[0] in ends | taps
+        if padding is not None and not apart and padding.name == "pad" and _is_zero(flow, padding.inputs[1]):
             layer.padding = padding
     _, axes = kernel_axes(equation, kernel)
     value, moves = equation.outputs[0], []

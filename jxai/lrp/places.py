@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 import flax.linen as nn
+import jax
 
 from jxai.lrp.graph import Equation, Graph, Value
 from jxai.lrp.operation import Kind, Operation
@@ -58,7 +59,11 @@ class Places:
             ValueError: always.
         """
         module, name = operation.module, self.context.composite.name
-        pattern = f"'{operation.path}'" if module is not None and operation.path else f"lrp.{operation.kind}"
+        pattern = f"lrp.{operation.kind}"
+        if module is not None and operation.path:
+            pattern = f"'{operation.path}'"
+        elif operation.kind is Kind.OTHER and hasattr(jax.lax, f"{operation.primitives[0]}_p"):
+            pattern = f"jax.lax.{operation.primitives[0]}_p"
         raise ValueError(
             f"expected a rule for {what}, got none for {operation} in {name}: put one in front, for example "
             f"lrp.Composite((({pattern}, {example}),)) | composite"

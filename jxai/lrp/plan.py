@@ -122,7 +122,8 @@ class Context:
         idle = [
             p
             for i, (p, _) in enumerate(rules)
-            if i not in self.used and (isinstance(p, str) or (self.composite.complete and not self.used))
+            if i not in self.used
+            and (isinstance(p, str | type) or (self.composite.complete and not self.used))
         ]
         if idle:
             warnings.warn(

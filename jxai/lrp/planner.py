@@ -8,7 +8,17 @@ from typing import Any
 import jax.numpy as jnp
 
 from jxai.lrp import nesting
-from jxai.lrp.flow import COPIES, OPAQUE, RECTIFIERS, SCALES, SHIFTS, Flow, Status, analyse, kind_of
+from jxai.lrp.flow import (
+    COPIES,
+    OPAQUE,
+    SCALES,
+    SHIFTS,
+    Status,
+    analyse,
+    homogeneous,
+    kind_of,
+    of_itself,
+)
 from jxai.lrp.gradients import gradient_plan
 from jxai.lrp.graph import Equation, Graph, Value, evaluate_all
 from jxai.lrp.grouping import find_groups, find_layers
@@ -44,7 +54,7 @@ def make_plan(
     tokens: dict[Value, int] | None = None,
     nonnegative: Iterable[bool] | None = None,
     deep: Iterable[bool] | None = None,
-    taps: dict[Value, str] | None = None,
+    taps: dict[Value, list[str]] | None = None,
 ) -> Plan:
     """Give every operation of a graph its rule.
 
@@ -81,9 +91,10 @@ class _Planner:
         context: Context,
         statuses: list[Status],
         tokens: dict[Value, int],
-        taps: dict[Value, str],
+        taps: dict[Value, list[str]],
     ):
-        self.graph, self.context, self.taps = graph, context, dict(taps)
+        self.graph, self.context = graph, context
+        self.taps = {value: list(paths) for value, paths in taps.items()}
         self.places = Places(graph, context)
         self.steps: list[Step] = []
         self.available = {*graph.inputs, *graph.constants}
@@ -113,6 +124,8 @@ class _Planner:
                 self._explain(value)
             else:
                 self._need(value)
+        for value in self.graph.auxiliary:
+            self._need(value)
         outputs = self.graph.outputs
         keep_zeros(self.steps, [v for v in outputs if self.flow.varies(v)])
         find_rectified(self.steps, outputs)
@@ -180,17 +193,19 @@ class _Planner:
         constants = [v for one in equations for v in one.inputs if v not in inside and v.literal is None]
         operation = self.places.operation(kind, equations, [root], [value])
         rule = self.context.find(operation)
-        homogeneous = _homogeneous(self.flow, equations)
+        plain = homogeneous(self.flow, equations)
         if rule is None:
-            rule = DEFAULT if homogeneous else _DEFAULTS[kind]
+            rule = DEFAULT if plain else _DEFAULTS[kind]
         self._emit([root], list(dict.fromkeys(constants)), [value], equations, operation, rule)
-        self.steps[-1].relu = homogeneous and operation.primitives == ("max",)
+        self.steps[-1].relu = plain and operation.primitives == ("max",)
 
     def _chain_kind(self, value: Value) -> Kind:
         equations = self.flow.chain(value)
         names = {one.name for one in equations}
         if not names:
             return Kind.MOVE
+        if any(of_itself(self.flow, one) for one in equations):
+            return Kind.ACTIVATION
         if names <= SHIFTS | SCALES | COPIES:
             held = any(
                 not self.flow.independent(v) and v not in self.flow.carriers(one)
@@ -362,7 +377,7 @@ class _Planner:
 
     def _tap(self, value: Value) -> None:
         if value in self.taps:
-            self.steps.append(Step([value], [], [value], tap=self.taps[value]))
+            self.steps += [Step([value], [], [value], tap=path) for path in self.taps[value]]
             self.flow.root[value] = value
 
     # Looking up.
@@ -378,15 +393,3 @@ class _Planner:
         rule = self.context.find(operation) or _DEFAULTS.get(operation.kind)
         example = "lrp.Gradient()" if OPAQUE.isdisjoint(operation.primitives) else "lrp.Constant()"
         return rule or self.places.refuse(operation, "every operation", example)
-
-
-def _homogeneous(flow: Flow, equations: list[Equation]) -> bool:
-    """Whether a chain is linear on each side of zero: its plain derivative is LRP-0."""
-    return all(
-        one.name in SCALES | COPIES
-        or (
-            one.name in RECTIFIERS
-            and any(v.literal is not None and not v.shape and v.literal == 0 for v in one.inputs)
-        )
-        for one in equations
-    )

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import flax.linen as nn
 
 from jxai.lrp.composites import Composite, Pattern
-from jxai.lrp.operation import Kind, first
-from jxai.lrp.rule import Constant, DeconvRelu, GuidedRelu, Norm, Pass, Rule
+from jxai.lrp.operation import Kind, Operation, first
+from jxai.lrp.rule import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule
 from jxai.lrp.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, ZPlus
 
 Rules = tuple[tuple[Pattern, Rule], ...]
@@ -90,7 +90,7 @@ class EpsilonGammaBox(Preset):
     """First convolutions z^B, other convolutions γ, dense layers ε (Montavon et al. 2019, section 10.3).
 
     Attributes:
-        low: least value of the inputs, a number or an array such as one a channel.
+        low: least value of the inputs, a number or an array such as one a channel; see `Box`.
         high: largest value.
         gamma: of the γ rule.
     """
@@ -149,7 +149,6 @@ class _GradientComposite(Composite):
 
     rules: Rules = dataclasses.field(default=(), init=False, repr=False)
     name: str = dataclasses.field(default="", init=False, repr=False)
-    complete: bool = dataclasses.field(default=False, init=False, repr=False)
 
     relevance: ClassVar[bool] = False
     relu: ClassVar[Rule]
@@ -173,18 +172,36 @@ class Deconvnet(_GradientComposite):
     relu: ClassVar[Rule] = DeconvRelu()
 
 
+def _relu(operation: Operation) -> bool:
+    return operation.kind is Kind.ACTIVATION and operation.primitives == ("max",)
+
+
+def batch_norm(operation: Operation) -> bool:
+    """A pattern: Flax's batch norm as a whole; unlike the class, it may match nothing without a warning.
+
+    Args:
+        operation: the operation.
+
+    Returns:
+        Whether it is one.
+    """
+    return operation.kind is Kind.MODULE and isinstance(operation.module, nn.BatchNorm)
+
+
 # The rules of the few-shot release (Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot
 # Classification*, 2020): dense ε = 0.01 and convolution α1β0, both with the bias left out; batch norm identity; sums
-# in proportion with ε = 0.01, half each where the sum is 0. Average pooling is plain LRP-0 in both.
+# in proportion with ε = 0.01, half each where the sum is 0. Average pooling is plain LRP-0 in both. ReLU masks: its
+# zeros hand nothing on, even where relevance starts at them.
 # The release moves exact-zero inputs of a dense layer to -1e-6; here they get no relevance, a difference below 1e-6.
 SUN2020_DENSE = Epsilon(epsilon=0.01, bias=False)
 SUN2020_CONVOLUTION = AlphaBeta(alpha=1.0, beta=0.0, epsilon=1e-7, bias=False, only_zeros=True)
 sun2020 = Composite(
     rules=(
-        (nn.BatchNorm, Pass()),
+        (batch_norm, Pass()),
         (Kind.DENSE, SUN2020_DENSE),
         (Kind.CONVOLUTION, SUN2020_CONVOLUTION),
         (Kind.SUM, Norm(0.01, share_zeros=True)),
+        (_relu, Gradient()),
     ),
     name="sun2020",
     merge_batch_norm=False,

@@ -64,7 +64,7 @@ def _whole(graph: Graph, key: CallKey, body: list[Equation], rule: Rule) -> Equa
         v for equation in body for v in equation.inputs if v not in given and v.literal is None
     )
     members = set(body)
-    wanted: dict[Value, None] = dict.fromkeys(v for v in graph.outputs if v in given)
+    wanted: dict[Value, None] = dict.fromkeys(v for v in (*graph.outputs, *graph.auxiliary) if v in given)
     for equation in graph.equations:
         if equation not in members:
             wanted.update(dict.fromkeys(v for v in equation.inputs if v in given))

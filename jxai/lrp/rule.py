@@ -57,7 +57,7 @@ class Rule:
                 outputs,
                 [to_relevance(c, y) for c, y in zip(ratios, outputs, strict=True)],
             )
-            return [to_ratio(r, x) for r, x in zip(found, inputs, strict=True)], no_ratio(constants)
+            return [to_ratio(r, x) for r, x in zip(found, inputs, strict=True)], None
 
         explained.defvjp(fwd, bwd)
         return explained(inputs, constants)
@@ -79,25 +79,14 @@ class Rule:
         raise NotImplementedError(f"expected {type(self).__name__} to give `propagate` or `apply`: write one")
 
 
-def no_ratio(tree: Any) -> Any:
-    """Cotangents for values that receive no relevance."""
-    return jax.tree.map(
-        lambda x: (
-            jnp.zeros_like(x)
-            if jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-            else jnp.zeros(jnp.shape(x), jax.dtypes.float0)
-        ),
-        tree,
-    )
-
-
 @jax.custom_vjp
 def hold(x: jax.Array) -> jax.Array:
     """x, through which no relevance passes; gradients of relevance do."""
     return x
 
 
-hold.defvjp(lambda x: (x, None), lambda _, ratio: (jnp.zeros_like(ratio),))
+# None, where zeros would meet infinite derivatives below, such as the square root's at 0, and give NaN.
+hold.defvjp(lambda x: (x, None), lambda _, ratio: (None,))
 
 
 def cut(function: Callable) -> Callable:
@@ -105,7 +94,7 @@ def cut(function: Callable) -> Callable:
 
     def held(inputs: list[Any], constants: list[Any]) -> list[Any]:
         of_both = jax.custom_vjp(function)
-        of_both.defvjp(lambda *given: (function(*given), given), lambda given, _: no_ratio(given))
+        of_both.defvjp(lambda *given: (function(*given), given), lambda given, _: (None, None))
         return of_both(inputs, constants)
 
     return held
@@ -117,9 +106,7 @@ def scale_ratio(x: jax.Array, factor: jax.Array) -> jax.Array:
     return x
 
 
-scale_ratio.defvjp(
-    lambda x, factor: (x, factor), lambda factor, ratio: (ratio * factor, jnp.zeros_like(factor))
-)
+scale_ratio.defvjp(lambda x, factor: (x, factor), lambda factor, ratio: (ratio * factor, None))
 
 
 @jax.custom_vjp
@@ -133,7 +120,7 @@ pass_relevance.defvjp(
     lambda x, y: (y, (x, y)),
     lambda residuals, ratio: (
         to_ratio(to_relevance(ratio, residuals[1]), residuals[0]),
-        jnp.zeros_like(ratio),
+        None,
     ),
 )
 
@@ -144,7 +131,12 @@ class Pass(Rule):
 
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
-        x = application.inputs[0]
+        x, *others = application.inputs
+        if others:
+            raise ValueError(
+                f"expected an operation of one input for Pass, got {application.operation} of {len(others) + 1}: "
+                "give it another rule in the composite"
+            )
         outputs = application.function(application.inputs, application.constants)
         for y in outputs:
             if y.shape != x.shape:
@@ -246,7 +238,7 @@ def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
         inputs, constants, z = residuals
         found = spread(jnp.where(z == 0, to_relevance(ratio, z), 0), inputs, constants)
         ratios = [to_ratio(r, x) for r, x in zip(found, inputs, strict=True)]
-        return ratios, no_ratio(constants), jnp.where(z == 0, 0, ratio)
+        return ratios, None, jnp.where(z == 0, 0, ratio)
 
     shared.defvjp(lambda inputs, constants, z: (z, (inputs, constants, z)), bwd)
     return shared(application.inputs, application.constants, z)

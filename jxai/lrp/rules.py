@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from jxai.lrp.linear import LinearRule, Of, Part, Term
@@ -145,7 +146,9 @@ class Box(LinearRule):
     R_in = x⊙c - low⊙c⁺ - high⊙c⁻ with c, c⁺, c⁻ the way back through W, W⁺, W⁻ of R / S(W x - W⁺ low - W⁻ high).
 
     Attributes:
-        low: least value of the inputs, a number or an array that broadcasts to them, such as one a channel.
+        low: least value of the inputs, a number or an array that broadcasts to them, such as one a channel. Where
+            the model itself scales and shifts its inputs right before the layer, that is merged into the layer: the
+            bounds are those of what comes before it, such as 0 and 255.
         high: largest value.
     """
 
@@ -156,10 +159,12 @@ class Box(LinearRule):
 
     def __post_init__(self):
         super().__post_init__()
+        if isinstance(self.low, Tracer) or isinstance(self.high, Tracer):
+            return
         for name in ("low", "high"):
-            if jnp.isnan(jnp.asarray(getattr(self, name))).any():
+            if np.isnan(np.asarray(getattr(self, name))).any():
                 raise ValueError(f"expected numbers as bounds, got {name}={getattr(self, name)}")
-        if jnp.any(jnp.asarray(self.low) > jnp.asarray(self.high)):
+        if np.any(np.asarray(self.low) > np.asarray(self.high)):
             raise ValueError(f"expected low <= high, got low={self.low}, high={self.high}: exchange them")
 
     def check(self, linear: Linear, inputs: list[jax.Array]) -> None:
@@ -167,11 +172,16 @@ class Box(LinearRule):
         for x in map(jax.lax.stop_gradient, inputs):  # the arrays themselves, where only derivatives trace
             if isinstance(x, Tracer):
                 continue
-            slack = 1e-5 * jnp.maximum(1, jnp.abs(x).max(initial=0))
-            if jnp.any(x < jnp.asarray(self.low) - slack) or jnp.any(x > jnp.asarray(self.high) + slack):
+            values, slack = np.asarray(x), 1e-5 * max(1.0, float(np.abs(x).max(initial=0)))
+            if isinstance(self.low, Tracer) or isinstance(self.high, Tracer):
+                continue
+            if np.any(values < np.asarray(self.low) - slack) or np.any(
+                values > np.asarray(self.high) + slack
+            ):
                 raise ValueError(
                     f"expected inputs within [low, high] = [{self.low}, {self.high}] for the box rule, got values "
-                    f"from {x.min()} to {x.max()}: give the bounds of what the layer receives, after normalisation"
+                    f"from {values.min()} to {values.max()}: give the bounds of what the layer receives; scales "
+                    "and shifts right before it are part of it"
                 )
 
     def parts(self, linear: Linear) -> list[Part]:

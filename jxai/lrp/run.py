@@ -42,16 +42,17 @@ def run(plan: Plan, arguments: list[Any], probes: Probes, *, gradients: bool = F
         gradients: gradients travel instead of ratios.
 
     Returns:
-        Arrays in place of the graph's outputs.
+        Arrays in place of the graph's outputs, then of its auxiliary ones.
     """
     known: dict[Value, Any] = dict(plan.graph.constants)
     known.update(zip(plan.graph.inputs, arguments, strict=True))
     for step in plan.steps:
         results = _run_step(step, known, probes, gradients)
         known.update(zip(step.outputs, results, strict=True))
+    auxiliary = [(v, Status.INDEPENDENT) for v in plan.graph.auxiliary]
     return [
         v.literal if v.literal is not None else (hold(known[v]) if _is_held(v, status) else known[v])
-        for v, status in zip(plan.graph.outputs, plan.statuses, strict=True)
+        for v, status in (*zip(plan.graph.outputs, plan.statuses, strict=True), *auxiliary)
     ]
 
 
@@ -117,7 +118,7 @@ def _embed(rows: jax.Array, ones: jax.Array) -> jax.Array:
 def _embed_bwd(residuals, ratio):
     rows, ones = residuals
     relevance = to_relevance(ratio, rows)
-    return jnp.zeros_like(rows), relevance.sum(axis=tuple(range(ones.ndim, rows.ndim)))
+    return None, relevance.sum(axis=tuple(range(ones.ndim, rows.ndim)))
 
 
 _embed.defvjp(lambda rows, ones: (rows, (rows, ones)), _embed_bwd)

@@ -75,8 +75,14 @@ def explain(
     num_outputs = len(jax.tree.leaves(outputs))
     if start is not None:
         value = _module_output(graph, start)
-        graph = dataclasses.replace(graph, outputs=[value, *graph.outputs[num_outputs:]]).pruned()
-        outputs, num_outputs = jax.ShapeDtypeStruct(value.shape, value.dtype), 1
+        outputs, values = jax.ShapeDtypeStruct(value.shape, value.dtype), [value]
+    else:
+        values = graph.outputs[:num_outputs]
+    graph = dataclasses.replace(graph, outputs=values, auxiliary=graph.outputs[num_outputs:]).pruned()
+    num_outputs = len(values)
+    places: dict[Value, list[str]] = {}
+    for path in taps:
+        places.setdefault(_module_output(graph, path), []).append(path)
     context = Context(composite, records)
     tokens = {v: i for i, (v, x) in enumerate(zip(graph.inputs, leaves, strict=True)) if not _is_float(x)}
     plan = make_plan(
@@ -84,8 +90,13 @@ def explain(
         context,
         [Status.VARYING if _is_float(x) else Status.HELD for x in leaves],
         tokens=tokens,
-        taps={_module_output(graph, path): path for path in taps},
+        taps=places,
     )
+    if unmet := sorted(set(taps) - {step.tap for step in plan.steps}):
+        raise ValueError(
+            f"expected to watch or mask modules on the way from the inputs to the outputs, got {', '.join(unmet)}, "
+            "where no relevance passes: leave them out"
+        )
     context.warn()
     reached = {step.token for step in plan.operations()}
     for index in tokens.values():
@@ -95,7 +106,9 @@ def explain(
                 f"{jnp.shape(leaves[index])} in no embedding: convert the input to floats, or close over it"
             )
     rest = kept[0] if has_aux else None
-    return Explained(plan, [widen(x) for x in leaves], structure, outputs, num_outputs, rest, composite)
+    # Shapes alone do where nothing is run.
+    leaves = [x if isinstance(x, jax.ShapeDtypeStruct) else widen(x) for x in leaves]
+    return Explained(plan, leaves, structure, outputs, num_outputs, rest, composite)
 
 
 def vjp(
@@ -129,7 +142,8 @@ def vjp(
         composite: the rules.
         has_aux: whether `f` returns a pair whose second part is handed through.
         start: path of a module, such as "encoder/block3": its output is explained in the place of f's.
-        watch: paths of modules at whose outputs relevance is wanted too.
+        watch: paths of modules at whose outputs relevance is wanted too. What is watched stays an activation of its
+            own: a batch norm that is watched is not merged into the layer after it.
         masks: by path of a module, what relevance is multiplied by at its output: an array that broadcasts to it,
             such as a one for a channel and zeros for the others (concept relevance; Achtibat et al. 2023).
 
@@ -148,6 +162,11 @@ def vjp(
         Propagation*, 2015.
     """
     masks = dict(masks or {})
+    if (watch or masks) and not composite.relevance:
+        raise ValueError(
+            f"expected a composite of relevance to watch or mask modules, got {composite.name}, under which "
+            "gradients travel: leave watch and masks out"
+        )
     explained = explain(
         f, primals, composite, has_aux=has_aux, start=start, taps=[*dict.fromkeys([*watch, *masks])]
     )
@@ -202,6 +221,10 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
     """
     target = jnp.asarray(target)
     scores, pullback = vjp(f, x, composite=composite)
+    if not isinstance(scores, jax.Array):
+        raise ValueError(
+            f"expected one array of scores (N, K), got {type(scores).__name__}: choose one output"
+        )
     if scores.ndim != 2 or target.shape != scores.shape[:1]:
         raise ValueError(
             f"expected scores (N, K) and `target` of shape (N,), got {scores.shape} and {target.shape}: "
@@ -255,7 +278,7 @@ def _check_dtype(x: Any) -> None:
     if dtype == np.float16 or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(
             f"expected primals of float32, float64 or bfloat16, or integers for an embedding, got {dtype}: "
-            "convert them (ratios overflow float16)"
+            "convert them to float32, or close over them"
         )
 
 

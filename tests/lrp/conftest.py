@@ -1,12 +1,23 @@
-"""The networks of the golden archives `lrp_vgg` and `lrp_resnet`, as a user would write them in Linen."""
+"""float64; the networks of the golden archives `lrp_vgg` and `lrp_resnet`, as a user would write them in Linen."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+# What the tests of this folder share is the module `formulas` beside this file. Last in the list.
+sys.path.append(str(Path(__file__).resolve().parent))
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
 
 
 class Vgg(nn.Module):

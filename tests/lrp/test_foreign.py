@@ -4,7 +4,6 @@
 """
 
 import math
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -13,20 +12,12 @@ import numpy as np
 import pytest
 from jax import lax
 
+from formulas import LRP_0, quick_jit
 from jxai import lrp
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("x64")]
 
 X = np.random.default_rng(1).normal(size=(2, 64, 64, 3))
-LRP_0 = lrp.Composite(
-    ((lrp.Kind.CONVOLUTION, lrp.Epsilon(0.0)), (lrp.Kind.DENSE, lrp.Epsilon(0.0))), name="LRP-0"
-)
-
-
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def resnet18():
@@ -65,17 +56,13 @@ def draw(module, bias, *args):
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-# Compiled once and run once: XLA's own passes would cost more than they save.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def explain(model, composite, bias=0.1):
     """(scores, relevance from each image's first score, input times its gradient)."""
     module, options = model
     args = () if options else (True,)
     variables = draw(module, bias, *args)
 
-    @compiled
+    @quick_jit
     def both(x):
         f = lambda x: module.apply(variables, x, *args, **options)  # noqa: E731
         y, pullback = lrp.vjp(f, x, composite=composite)
@@ -125,7 +112,7 @@ def test_cait_equals_the_gradient_of_itself_with_constants_cut_off(monkeypatch):
     module, _ = model
     variables = draw(module, 0.1, True)
 
-    @compiled
+    @quick_jit
     def twin(x):
         with nn.intercept_methods(cut_off):
             return x * jax.grad(lambda x: module.apply(variables, x, True)[:, 0].sum())(x)

@@ -5,14 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from formulas import of_layers, quick_jit
 from jxai import lrp
 from jxai.lrp import Kind
 
 pytestmark = pytest.mark.golden
-
-
-def of_layers(rule):
-    return lrp.Composite(((Kind.CONVOLUTION, rule), (Kind.DENSE, rule)))
 
 
 def composites(low, high, norm):
@@ -48,7 +45,7 @@ def test_golden(golden_network, archive, norm, tolerance):
     assert names
     assert not set(names) - set(known), f"expected names among {sorted(known)}, got {names} in {archive}"
 
-    @jax.jit
+    @quick_jit
     def explain(image, target):
         found = {}
         for name in names:
@@ -66,7 +63,7 @@ def test_golden(golden_network, archive, norm, tolerance):
 def test_golden_resnet10_to_pixels_relevance(golden_resnet10):
     module, variables, reference = golden_resnet10
 
-    @jax.jit
+    @quick_jit
     def explain(image, relevance):
         def features(x):
             return jnp.mean(module.apply(variables, x, train=False), axis=(1, 2))

@@ -1,7 +1,5 @@
 """Functions that call NNX modules: the same composites, the same relevance as of the Linen twin, in float64."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,10 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from formulas import quick_jit
 from jxai import lrp
 
-# Compiled once and run once: XLA's own passes would cost more than they save.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 X = np.random.default_rng(0).normal(size=(2, 6, 4, 3))
 
 
@@ -81,7 +78,7 @@ COMPOSITES = {
 @pytest.mark.parametrize("name", COMPOSITES)
 def test_relevance_equals_the_linen_twins(twins, name):
     def explain(f):
-        @compiled
+        @quick_jit
         def both(x):
             y, pullback = lrp.vjp(f, x, composite=COMPOSITES[name])
             return y, pullback(y)[0]
@@ -107,8 +104,8 @@ def test_training_through_relevance_equals_the_linen_twins(twins):
 
     with jax.enable_x64(True):
         definition, params, rest = nnx.split(net, nnx.Param, ...)
-        ours = compiled(jax.grad(lambda p: total(nnx.merge(definition, p, rest))))(params)
-        expected = compiled(jax.grad(lambda p: total(lambda x: Twin().apply(variables | {"params": p}, x))))(
+        ours = quick_jit(jax.grad(lambda p: total(nnx.merge(definition, p, rest))))(params)
+        expected = quick_jit(jax.grad(lambda p: total(lambda x: Twin().apply(variables | {"params": p}, x))))(
             variables["params"]
         )
     for name in ("conv", "ln", "last"):

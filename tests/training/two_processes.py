@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from conftest import Toy, ToyBatches, toy_episodes, toy_loss
 
+from conftest import Toy, ToyBatches, toy_episodes, toy_loss
 from jxai import training
 
 
