@@ -90,7 +90,9 @@ def conservation(
         What was found, a pytree of arrays.
 
     Raises:
-        ValueError: an operation has no rule, gradients travel under the composite, or `start` gives another shape.
+        ValueError: an operation has no rule, gradients travel under the composite, the function gives several
+            arrays, or `start` another shape.
+        TypeError: `x` holds integers.
     """
     if not composite.relevance:
         raise ValueError(

@@ -20,7 +20,7 @@ def find_layers(graph: Graph, flow: Flow, taps: dict[Value, list[str]], merge: b
         The layer of every equation that belongs to one.
     """
     found: dict[Equation, Layer] = {}
-    ends = {*graph.outputs, *graph.auxiliary}
+    ends = set(graph.outputs)
     for equation in graph.equations:
         if equation in found or flow.live.isdisjoint(equation.outputs):
             continue
@@ -50,7 +50,7 @@ def find_groups(
         (kind, group) of every equation that belongs to one.
     """
     found: dict[Equation, tuple[Kind, list[Equation]]] = {}
-    ends = {*graph.outputs, *graph.auxiliary, *taps}
+    ends = {*graph.outputs, *taps}
     for equation in graph.equations:
         if equation in layers or flow.live.isdisjoint(equation.outputs):
             continue

@@ -1,0 +1,166 @@
+"""Where a walk over operations could go wrong unseen: roots at zero, a value times itself, two names of one place."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from formulas import LRP_0, assert_close, explain, normal
+from jxai import lrp
+
+X = normal(3, 4)
+KERNEL = normal(4, 2, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+INFINITE_AT_ZERO = {
+    "square root": lambda x: jnp.sqrt(nn.relu(x)),
+    "power": lambda x: jnp.abs(x) ** 0.5,
+    "signed square root": lambda x: jnp.sign(x) * jnp.sqrt(jnp.abs(x)),
+    "length": lambda x: (
+        nn.relu(x) / jnp.maximum(jnp.linalg.norm(nn.relu(x), axis=-1, keepdims=True), 1e-12) @ KERNEL
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INFINITE_AT_ZERO)
+def test_infinite_derivatives_at_zero_leave_no_mark(name):
+    x = X.copy()
+    x[0], x[1, 1] = -1, 0  # a row that ReLU empties
+    y, (relevance,) = explain(INFINITE_AT_ZERO[name], x)
+    assert np.isfinite(y).all() and np.isfinite(relevance).all()
+
+
+OF_ITSELF = {
+    "square": lambda x: x * x,
+    "square of a shift": lambda x: (x - 3) * (x - 3),
+    "reciprocal": lambda x: 2 / x,
+    "times its reciprocal": lambda x: x * (1 / (1 + x * x)),
+    "after ReLU": lambda x: nn.relu(x) * nn.relu(x),
+}
+
+
+@pytest.mark.parametrize("name", OF_ITSELF)
+def test_functions_of_single_entries_pass_relevance_however_written(name):
+    y, (relevance,) = explain(OF_ITSELF[name], X)
+    assert_close(relevance, y)
+
+
+def test_a_norm_is_a_statistic_of_its_own_values_alone():
+    gate = np.abs(normal(3, 4, seed=2)) + 0.1
+    y, relevances = explain(lambda x, g: x * jnp.sqrt(g), X, gate)
+    for relevance in relevances:
+        assert_close(relevance, y / 2)
+    # Not a mean: three times the sum.
+    y, (relevance,) = explain(lambda x: x - 3 * x.sum(1, keepdims=True), X)
+    assert_close(relevance.sum(), y.sum())
+
+
+def test_root_mean_square_by_a_power_is_a_norm():
+    by_power = explain(lambda x: x * (jnp.mean(x**2, -1, keepdims=True) + 1e-6) ** -0.5, X)
+    by_rsqrt = explain(lambda x: x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-6), X)
+    assert_close(by_power[1][0], by_rsqrt[1][0])
+
+
+@pytest.mark.parametrize(
+    "move",
+    [lambda t: t[:, ::-1], lambda t: jnp.pad(t, ((0, 0), (1, 0)))[:, :-1], lambda t: jnp.roll(t, 1, 1)],
+    ids=["reversed", "shifted", "rolled"],
+)
+def test_tokens_that_change_their_places_are_refused(move):
+    table = normal(5, 4)
+    with pytest.raises(TypeError, match="looked up in a table"):
+        lrp.vjp(lambda t: jnp.take(table, move(t), axis=0), np.ones((2, 3), int), composite=LRP_0)
+
+
+def test_box_composites_may_be_made_under_jit():
+    def relevance(x):
+        composite = lrp.EpsilonGammaBox(np.float32(-4.0), 4.0)
+        return lrp.relevance(lambda x: x @ KERNEL, x, jnp.zeros(3, int), composite=composite)
+
+    assert_close(jax.jit(relevance)(X), relevance(X))
+
+
+class Normed(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(4, name="dense", param_dtype=float)(x)
+        self.sow("intermediates", "seen", x)
+        x = nn.BatchNorm(use_running_average=True, name="norm", param_dtype=float)(x)
+        return nn.Dense(2, name="last", param_dtype=float)(nn.relu(x))
+
+
+@pytest.fixture
+def normed(x64):
+    variables = Normed().init(jax.random.key(0), X)
+    variables = {k: jax.tree.map(lambda leaf: 1 + 0.5 * normal(*leaf.shape), v) for k, v in variables.items()}
+    variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    return {k: variables[k] for k in ("params", "batch_stats")}
+
+
+def test_two_names_of_one_place_are_both_watched_and_masked(normed):
+    f = lambda x: Normed().apply(normed, x)  # noqa: E731
+    y, pullback = lrp.vjp(f, X, composite=lrp.EpsilonPlus(), watch=["dense", "norm"])
+    _, watched = pullback(y)
+    assert np.abs(watched["norm"]).max() > 0
+    assert_close(watched["dense"], watched["norm"])
+    masks = {"norm": jnp.zeros(4)}
+    _, pullback = lrp.vjp(f, X, composite=lrp.EpsilonPlus(), watch=["dense"], masks=masks)
+    (relevance,), _ = pullback(y)
+    assert not np.any(relevance)
+
+
+def test_auxiliary_values_change_no_relevance(normed):
+    def with_aux(x):
+        return Normed().apply(normed, x, mutable=["intermediates"])
+
+    y, pullback, aux = lrp.vjp(with_aux, X, composite=lrp.EpsilonPlus(), has_aux=True)
+    _, expected = lrp.vjp(lambda x: Normed().apply(normed, x), X, composite=lrp.EpsilonPlus())
+    assert_close(pullback(y)[0], expected(y)[0])
+    dense = normed["params"]["dense"]
+    assert_close(aux["intermediates"]["seen"][0], X @ dense["kernel"] + dense["bias"])
+    # What is only handed through needs no rule.
+    lrp.vjp(lambda x: (x @ KERNEL, x[:, :1] / x[:, 1:2]), X, composite=lrp.EpsilonPlus(), has_aux=True)
+
+
+@pytest.mark.parametrize("option", [{"watch": ["dense"]}, {"masks": {"dense": 0.0}}], ids=str)
+def test_places_are_refused_where_nothing_can_be_seen(normed, option):
+    f = lambda x: Normed().apply(normed, x)  # noqa: E731
+    with pytest.raises(ValueError, match="composite of relevance to watch or mask"):
+        lrp.vjp(f, X, composite=lrp.GuidedBackprop(), **option)
+    above = {name: ["last"] if name == "watch" else {"last": 0.0} for name in option}
+    with pytest.raises(ValueError, match="on the way from the inputs to the outputs, got last"):
+        lrp.vjp(f, X, composite=lrp.EpsilonPlus(), start="norm", **above)
+
+
+def test_guided_backpropagation_without_a_relu_warns():
+    with pytest.warns(UserWarning, match="every pattern of GuidedBackprop to match"):
+        lrp.vjp(lambda x: nn.gelu(x), X, composite=lrp.GuidedBackprop())
+
+
+def test_pass_of_two_inputs_is_refused():
+    composite = lrp.Composite(((lrp.Kind.SUM, lrp.Pass()),))
+    with pytest.raises(ValueError, match="one input for Pass"):
+        lrp.vjp(lambda x, y: x + y, X, X, composite=composite)
+
+
+def test_several_outputs_where_one_is_asked_for_are_refused():
+    with pytest.raises(ValueError, match=r"one array of scores \(N, K\), got tuple"):
+        lrp.relevance(lambda x: (x, x), X, np.zeros(3, int), composite=LRP_0)
+    with pytest.raises(ValueError, match="one array from the function, got 2"):
+        lrp.conservation(lambda x: (x, x), X, composite=LRP_0)
+    with pytest.raises(TypeError, match="images of floats"):
+        lrp.conservation(lambda t: jnp.take(KERNEL, t, axis=0), np.ones((2, 3), int), composite=LRP_0)
+
+
+def test_classes_that_are_no_linen_modules_are_no_patterns():
+    from flax import nnx
+
+    with pytest.raises(TypeError, match="class of Linen modules"):
+        lrp.Composite(((nnx.Linear, lrp.Flat()),))
