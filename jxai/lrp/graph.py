@@ -164,6 +164,22 @@ def graph_of(closed: ClosedJaxpr | Jaxpr, records: list[ModuleCall]) -> Graph:
     return graph.pruned()
 
 
+def scan_operands(equation: Equation) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried.
+
+    Args:
+        equation: the scan.
+
+    Returns:
+        Both counts; what follows is scanned over.
+    """
+    params = equation.params
+    if "ft_in" in params:  # since jax 0.11, a tree of the three
+        constants, carried, _ = (len(list(part.vals)) for part in params["ft_in"].unpack())
+        return constants, carried
+    return params["num_consts"], params["num_carry"]
+
+
 def evaluate(equation: Equation, arguments: Sequence[Any]) -> list[Any]:
     """Run one operation as it stands; operands wider than traced (float32 for bfloat16) give wider results.
 

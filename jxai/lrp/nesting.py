@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jxai.lrp.flow import Status
-from jxai.lrp.graph import Equation, graph_of, widen
+from jxai.lrp.graph import Equation, graph_of, scan_operands, widen
 
 if TYPE_CHECKING:
     from jxai.lrp.plan import Context, Plan
@@ -73,7 +73,7 @@ def _plan(jaxpr: Any, context: "Context", flags: list[Flags]) -> "Plan":
 
 
 def _plan_scan(equation: Equation, context: "Context", flags: list[Flags]) -> "Plan":
-    start, count = equation.params["num_consts"], equation.params["num_carry"]
+    start, count = scan_operands(equation)
     flags = list(flags)
     # What is carried may become anything that an iteration makes of it.
     carried = [(status, False, deep) for status, _, deep in flags[start : start + count]]
@@ -91,7 +91,8 @@ def _plan_scan(equation: Equation, context: "Context", flags: list[Flags]) -> "P
 
 def _run_scan(equation: Equation, plan: "Plan", arguments: list[Any], inside: Any) -> list[Any]:
     params = equation.params
-    start, stop = params["num_consts"], params["num_consts"] + params["num_carry"]
+    start, count = scan_operands(equation)
+    stop = start + count
     constants = arguments[:start]
 
     def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
