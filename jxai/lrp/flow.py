@@ -361,10 +361,12 @@ def of_itself(flow: Flow, equation: Equation) -> bool:
 def homogeneous(flow: Flow, equations: list[Equation]) -> bool:
     """Whether a chain is linear on each side of zero: its plain derivative is LRP-0."""
     return all(
-        (one.name in SCALES | COPIES and not of_itself(flow, one))
-        or (
-            one.name in RECTIFIERS
-            and any(v.literal is not None and not v.shape and v.literal == 0 for v in one.inputs)
-        )
-        for one in equations
+        (one.name in SCALES | COPIES and not of_itself(flow, one)) or is_rectifier(one) for one in equations
+    )
+
+
+def is_rectifier(equation: Equation) -> bool:
+    """Whether an equation is max(x, 0) or min(x, 0)."""
+    return equation.name in RECTIFIERS and any(
+        v.literal is not None and not v.shape and v.literal == 0 for v in equation.inputs
     )

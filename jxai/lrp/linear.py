@@ -170,10 +170,9 @@ class LinearRule(Rule):
         def fwd(inputs, kernel, bias, meters):
             z, parts, denominators = forward(inputs, kernel, bias)
             stabilised = [self._stabilise(d) for d in denominators]
-            metering = meters is not None
-            kept = (LinearRule.keep if metering else type(self).keep)(self, parts, z, stabilised)
+            kept = self.keep(parts, z, stabilised)
             absorbing = (
-                None if not metering else [s - d for s, d in zip(stabilised, denominators, strict=True)]
+                None if meters is None else [s - d for s, d in zip(stabilised, denominators, strict=True)]
             )
             needs_inputs = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
             shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
@@ -184,8 +183,7 @@ class LinearRule(Rule):
             inputs, kernel, bias, kept, absorbing, shapes = residuals
             linear = layer(kernel, bias)
             parts = self.parts(linear)
-            shares = self.shares(parts, kept) if absorbing is None else kept
-            s = [ratio * share for share in shares]
+            s = [ratio * share for share in self.shares(parts, kept)]
             found = _transposed(linear, parts, s, inputs, shapes.leaves)
             meters = None
             if absorbing is not None:

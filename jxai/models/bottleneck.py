@@ -7,7 +7,7 @@ torchvision ("version 1.5"), not in the first 1x1 one as in the paper: the latte
 import flax.linen as nn
 import jax
 
-from jxai.models.layers import batch_norm, check_classes, check_images, conv
+from jxai.models.layers import batch_norm, check_classes, check_images, conv, stem_224
 
 
 class BottleneckBlock(nn.Module):
@@ -92,10 +92,7 @@ class BottleneckResNet(nn.Module):
                 f"expected a width for each of {len(self.stage_sizes)} stages, got {self.widths}: match them"
             )
         check_images(x, smallest=self.smallest_image)
-        x = conv(self.stem_width, 7, stride=2, padding=3, name="conv1")(x)
-        x = nn.relu(batch_norm(train=train, name="bn1")(x))
-        pad = ((1, 1), (1, 1))  # of -inf; Flax takes it, its annotation names strings alone
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=pad)  # pyright: ignore[reportArgumentType]
+        x = stem_224(x, self.stem_width, train=train)
         index = 0
         for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             for block in range(size):

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.layers import batch_norm, check_classes, check_images, conv
+from jxai.models.layers import batch_norm, check_classes, check_images, conv, stem_224
 
 
 class DenseLayer(nn.Module):
@@ -78,10 +78,7 @@ class DenseNet(nn.Module):
         """
         check_classes(self.num_classes)
         check_images(x, smallest=self.smallest_image)
-        x = conv(self.stem_width, 7, stride=2, padding=3, name="conv1")(x)
-        x = nn.relu(batch_norm(train=train, name="bn1")(x))
-        pad = ((1, 1), (1, 1))  # of -inf; Flax takes it, its annotation names strings alone
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=pad)  # pyright: ignore[reportArgumentType]
+        x = stem_224(x, self.stem_width, train=train)
         index = 0
         for stage, size in enumerate(self.stage_sizes):
             if stage > 0:

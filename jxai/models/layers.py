@@ -50,6 +50,25 @@ def batch_norm(*, train: bool, name: str) -> nn.BatchNorm:
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
 
 
+def stem_224(x: jax.Array, width: int, *, train: bool) -> jax.Array:
+    """The first layers of networks for 224x224: 7x7 convolution, batch norm, ReLU, 3x3 max pooling.
+
+    Called inside of a compact method, whose module gets "conv1" and "bn1".
+
+    Args:
+        x: images (N, H, W, C).
+        width: output channels.
+        train: whether batch norm uses the batch's statistics.
+
+    Returns:
+        Non-negative maps (N, ⌈⌈H / 2⌉ / 2⌉, ⌈⌈W / 2⌉ / 2⌉, width).
+    """
+    x = conv(width, 7, stride=2, padding=3, name="conv1")(x)
+    x = nn.relu(batch_norm(train=train, name="bn1")(x))
+    pad = ((1, 1), (1, 1))  # of -inf; Flax takes it, its annotation names strings alone
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=pad)  # pyright: ignore[reportArgumentType]
+
+
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """2x2 max pooling with stride 2; an odd last row or column is left out.
 

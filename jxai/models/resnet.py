@@ -15,7 +15,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from jxai.models.layers import batch_norm, check_images, conv
+from jxai.models.layers import batch_norm, check_images, conv, stem_224
 
 Stem = Literal["224", "84", "32"]
 
@@ -105,13 +105,10 @@ class ResNet(nn.Module):
             )
         check_images(x, smallest=self.smallest_image)
         if self.stem == "224":
-            x = conv(self.stem_width, 7, stride=2, padding=3, name="conv1")(x)
+            x = stem_224(x, self.stem_width, train=train)
         else:
             x = conv(self.stem_width, 3, stride=self._stem_stride(), padding=1, name="conv1")(x)
-        x = nn.relu(batch_norm(train=train, name="bn1")(x))
-        if self.stem == "224":
-            pad = ((1, 1), (1, 1))  # of -inf; Flax takes it, its annotation names strings alone
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=pad)  # pyright: ignore[reportArgumentType]
+            x = nn.relu(batch_norm(train=train, name="bn1")(x))
         index = 0
         for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             for block in range(size):

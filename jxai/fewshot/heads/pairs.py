@@ -114,7 +114,7 @@ def _halves(padding: int) -> Callable[[Pairs, jax.Array], jax.Array]:
 def relevance_of_pairs(
     pairs: Pairs, kernel: jax.Array, padding: int, relevance: jax.Array, *, nonnegative: bool
 ) -> jax.Array:
-    """The rule `lrp.composites.SUN2020_CONVOLUTION` for a pair convolution.
+    """The rule `lrp.presets.SUN2020_CONVOLUTION` for a pair convolution.
 
     Its denominators are linear in the two halves too, so that only the way back is computed for every pair.
 
