@@ -1,0 +1,52 @@
+"""Grad-CAM: the maps of a convolutional layer, weighted by the mean gradient of each."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from numpy.typing import ArrayLike
+
+from jxai.attribution.checks import check_inputs
+from jxai.attribution.gradients import Explain, Scores, gradient
+
+
+def grad_cam(
+    features: Callable[[jax.Array], jax.Array],
+    head: Scores,
+    x: jax.Array,
+    target: ArrayLike,
+    *,
+    explain: Explain = gradient,
+) -> jax.Array:
+    """max(0, Σ_k α_k A_k) of maps A = features(x), α_k the mean over positions of ∂head_t/∂A_k, enlarged bilinearly.
+
+    Args:
+        features: from images (N, H, W, C) to maps (N, h, w, K'); `jxai.models.split` makes it and the head.
+        head: from the maps to scores (N, K).
+        x: images, (N, H, W, C), floats.
+        target: (N,), integers in [0, K).
+        explain: what takes the gradient's place.
+
+    Returns:
+        (N, H, W, 1), not negative, x's dtype.
+
+    Raises:
+        TypeError: `x` holds no floats, or `target` no integers.
+        ValueError: `features` gives no maps, shapes do not fit, `x` is not finite or a target is out of range
+            (values are not seen under jit).
+
+    References:
+        Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization*, 2017,
+        equations 1 and 2.
+    """
+    x, target = jnp.asarray(x), jnp.asarray(target)
+    check_inputs(lambda x: head(features(x)), x, target)
+    maps = features(x)
+    if maps.ndim != 4 or x.ndim != 4:
+        raise ValueError(
+            f"expected images (N, H, W, C) and features of shape (N, h, w, K), got {x.shape} and {maps.shape}: "
+            "split the model before its pooling"
+        )
+    weights = explain(head, maps, target).mean(axis=(1, 2), keepdims=True)
+    coarse = jax.nn.relu((weights * maps).sum(axis=-1, keepdims=True))
+    return jax.image.resize(coarse, (*x.shape[:3], 1), "bilinear").astype(x.dtype)

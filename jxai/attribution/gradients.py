@@ -1,0 +1,70 @@
+"""Explanations at one point: the gradient, and its product with the input.
+
+`f` maps a batch (N, ...) to scores (N, K) and treats each input alone; `target` is one class an image, (N,).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from numpy.typing import ArrayLike
+
+from jxai.attribution.checks import check_inputs
+
+Scores = Callable[[jax.Array], jax.Array]
+# An explanation at a point: of (f, x, target) to an array of x's shape. `gradient` is one, and so is
+# functools.partial(jxai.lrp.relevance, composite=...).
+Explain = Callable[[Scores, jax.Array, jax.Array], jax.Array]
+
+
+def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
+    """∇f_t(x): the gradient of each image's target score.
+
+    Example:
+        >>> f = lambda x: x @ jnp.array([[1.0, 0.0], [2.0, -1.0]])
+        >>> gradient(f, jnp.ones((1, 2)), [0])
+        Array([[1., 2.]], dtype=float32)
+
+    Args:
+        f: from inputs (N, ...) to scores (N, K).
+        x: inputs, (N, ...), floats.
+        target: (N,), integers in [0, K).
+
+    Returns:
+        Of x's shape and dtype.
+
+    Raises:
+        TypeError: `x` holds no floats, or `target` no integers.
+        ValueError: shapes do not fit, `x` is not finite or a target is out of range (values are not seen under jit).
+
+    References:
+        Simonyan et al., *Deep Inside Convolutional Networks*, 2014.
+    """
+    x, target = jnp.asarray(x), jnp.asarray(target)
+    check_inputs(f, x, target)
+    scores, pullback = jax.vjp(f, x)
+    return pullback(jax.nn.one_hot(target, scores.shape[-1], dtype=scores.dtype))[0]
+
+
+def input_x_gradient(f: Scores, x: jax.Array, target: ArrayLike, *, explain: Explain = gradient) -> jax.Array:
+    """x ⊙ ∇f_t(x).
+
+    Args:
+        f: from inputs (N, ...) to scores (N, K).
+        x: inputs, (N, ...), floats.
+        target: (N,), integers in [0, K).
+        explain: what takes the gradient's place.
+
+    Returns:
+        Of x's shape and dtype.
+
+    Raises:
+        TypeError: `x` holds no floats, or `target` no integers.
+        ValueError: as `gradient` says.
+
+    References:
+        Shrikumar et al., *Not Just a Black Box*, 2016.
+    """
+    x, target = jnp.asarray(x), jnp.asarray(target)
+    check_inputs(f, x, target)
+    return x * explain(f, x, target)

@@ -1,0 +1,97 @@
+"""Occlusion: how much the score drops when a window of the image is covered."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import ArrayLike
+
+from jxai.attribution.checks import as_baseline, check_count, check_inputs
+from jxai.attribution.gradients import Scores
+from jxai.attribution.rows import sum_over_roots
+
+
+def occlusion(
+    f: Scores,
+    x: jax.Array,
+    target: ArrayLike,
+    *,
+    window: int = 15,
+    stride: int = 8,
+    baseline: ArrayLike = 0.0,
+    chunk_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """Mean over the windows that cover a pixel of f_t(x) − f_t(x with the window replaced by the baseline).
+
+    Windows stand every `stride` pixels, and one more at the end of a side that they would not reach.
+
+    Args:
+        f: from images (N, H, W, C) to scores (N, K).
+        x: images, (N, H, W, C), floats.
+        target: (N,), integers in [0, K).
+        window: side of the square window in pixels, at most the image's.
+        stride: pixels from a window to the next, from 1 to `window`.
+        baseline: what covers: a number, or an array that broadcasts to `x`.
+        chunk_size: inputs in flight, as in `integrated_gradients`.
+        mesh: devices over which they are spread, as in `integrated_gradients`.
+
+    Returns:
+        Of x's shape and dtype; a pixel's drop is dealt out evenly to its channels, so that their sum is the drop.
+
+    Raises:
+        TypeError: `x` holds no floats, or `target` no integers.
+        ValueError: `x` is no batch of images, the window does not fit, the stride leaves pixels out, values are not
+            finite or a target is out of range (values are not seen under jit).
+
+    References:
+        Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, 2014.
+    """
+    x, target = jnp.asarray(x), jnp.asarray(target)
+    check_inputs(f, x, target)
+    if x.ndim != 4:
+        raise ValueError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
+    check_count("window", window)
+    height, width, channels = x.shape[1:]
+    if window > min(height, width):
+        raise ValueError(f"expected a window of at most {min(height, width)} pixels, got {window}: shrink it")
+    if not 1 <= stride <= window:
+        raise ValueError(
+            f"expected a stride from 1 to the window's {window}, got {stride}: every pixel is covered"
+        )
+    whole = as_baseline(baseline, x)
+    tops, lefts = _starts(height, window, stride), _starts(width, window, stride)
+    corners = jnp.array([(top, left) for top in tops for left in lefts])
+
+    def score(z: jax.Array, images: jax.Array) -> jax.Array:
+        scores = jnp.take_along_axis(f(z), target[images][:, None], axis=1)[:, 0]
+        return scores.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+    def initial(images: jax.Array, _: jax.Array) -> jax.Array:
+        return score(x[images], images)
+
+    def terms(images: jax.Array, positions: jax.Array) -> jax.Array:
+        top, left = corners[positions].T[:, :, None]
+        row, column = jnp.arange(height), jnp.arange(width)
+        rows = (row >= top) & (row < top + window)
+        columns = (column >= left) & (column < left + window)
+        covered = rows[:, :, None] & columns[:, None]
+        drop = before[images] - score(jnp.where(covered[..., None], whole[images], x[images]), images)
+        return jnp.where(covered, drop[:, None, None], 0)
+
+    before = sum_over_roots(initial, x, num_roots=1, chunk_size=chunk_size, mesh=mesh)
+    total = sum_over_roots(terms, x, num_roots=len(corners), chunk_size=chunk_size, mesh=mesh)
+    mean = total / np.outer(_cover(tops, height, window), _cover(lefts, width, window))
+    return jnp.broadcast_to((mean / channels)[..., None], x.shape).astype(x.dtype)
+
+
+def _starts(side: int, window: int, stride: int) -> list[int]:
+    starts = list(range(0, side - window + 1, stride))
+    return starts if starts[-1] == side - window else [*starts, side - window]
+
+
+def _cover(starts: list[int], side: int, window: int) -> np.ndarray:
+    """How many windows cover each pixel of a side."""
+    pixels = np.arange(side)
+    first = np.array(starts)[:, None]
+    return ((pixels >= first) & (pixels < first + window)).sum(axis=0).astype(np.float32)
