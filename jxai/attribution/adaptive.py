@@ -135,7 +135,7 @@ def adaptive_noise(
         # Beyond the end nothing is written.
         place = jnp.where(active, state.evaluated, state.scales.shape[1])
         return _State(
-            phase=jnp.where(up & worse, _DOWN, _UP),
+            phase=jnp.where(up & worse, _DOWN, _UP).astype(jnp.int32),
             scale=jnp.where(moved, tried, state.scale),
             value=jnp.where(moved, value, state.value),
             step=jnp.where(worsened, decay * state.step, state.step),

@@ -33,7 +33,7 @@ def integrated_gradients(
 
     Example:
         >>> f = lambda x: (x**2).sum(axis=1, keepdims=True)
-        >>> integrated_gradients(f, jnp.array([[1.0, 3.0]]), [0], method="midpoint")
+        >>> integrated_gradients(f, jnp.array([[1.0, 3.0]]), [0], method="midpoint").round(5)
         Array([[1., 9.]], dtype=float32)
 
     Args:

@@ -1,0 +1,98 @@
+"""Wrong input of the estimators is named at the boundary."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jxai import attribution
+
+KEY = jax.random.key(0)
+X = jnp.ones((2, 6, 6, 3))
+TARGET = jnp.array([0, 1])
+
+
+def f(x):
+    return x.mean(axis=(1, 2))
+
+
+# Every estimator with the arguments given; what is not given is right.
+ESTIMATORS = {
+    "gradient": lambda f, x, target: attribution.gradient(f, x, target),
+    "input_x_gradient": lambda f, x, target: attribution.input_x_gradient(f, x, target),
+    "integrated_gradients": lambda f, x, target: attribution.integrated_gradients(f, x, target),
+    "convergence_delta": lambda f, x, target: attribution.convergence_delta(f, x, target, x),
+    "smooth_grad": lambda f, x, target: attribution.smooth_grad(f, KEY, x, target),
+    "smooth_taylor": lambda f, x, target: attribution.smooth_taylor(f, KEY, x, target),
+    "taylor_at_roots": lambda f, x, target: attribution.taylor_at_roots(f, x, x[None], target),
+    "expected_gradients": lambda f, x, target: attribution.expected_gradients(
+        f, KEY, x, target, references=X
+    ),
+    "occlusion": lambda f, x, target: attribution.occlusion(f, x, target, window=3, stride=3),
+    "grad_cam": lambda f, x, target: attribution.grad_cam(lambda x: x, f, x, target),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_wrong_targets_and_images(name):
+    run = ESTIMATORS[name]
+    for target in ([0, 3], [-1, 0]):
+        with pytest.raises(ValueError, match=r"expected `target` in \[0, 3\)"):
+            run(f, X, jnp.array(target))
+    for target in (jnp.array([0]), jnp.array(0), jnp.zeros((2, 1), int)):
+        with pytest.raises(ValueError, match=r"expected `target` of shape \(2,\)"):
+            run(f, X, target)
+    with pytest.raises(TypeError, match="expected `target` of integers"):
+        run(f, X, TARGET / 2)
+    for bad in (jnp.nan, jnp.inf):
+        with pytest.raises(ValueError, match="expected finite `x`, got 1 of 216 values"):
+            run(f, X.at[1, 2, 3, 0].set(bad), TARGET)
+    with pytest.raises(TypeError, match="expected `x` of floats, got int32"):
+        run(f, X.astype(jnp.int32), TARGET)
+    with pytest.raises(ValueError, match=r"expected `f` to give scores of shape \(2, K\)"):
+        run(lambda x: x.mean(axis=(1, 2, 3)), X, TARGET)
+    # Under jit shapes are seen, values are not.
+    with pytest.raises(ValueError, match="expected `target` of shape"):
+        jax.jit(lambda x: run(f, x, TARGET[:1]))(X)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda: attribution.integrated_gradients(f, X, TARGET, num_steps=0), "num_steps of at least 1"),
+        (lambda: attribution.integrated_gradients(f, X, TARGET, chunk_size=0), "chunk_size of at least 1"),
+        (lambda: attribution.integrated_gradients(f, X, TARGET, method="left"), "method among right"),
+        (
+            lambda: attribution.integrated_gradients(f, X, TARGET, baseline=jnp.ones(4)),
+            "baseline that broadcasts",
+        ),
+        (lambda: attribution.integrated_gradients(f, X, TARGET, baseline=jnp.nan), "finite baseline"),
+        (
+            lambda: attribution.integrated_gradients(f, X, TARGET, baseline=jnp.ones((5, 1, 6, 6, 3))),
+            r"baselines of shape \(B, \*\(2, 6, 6, 3\)\)",
+        ),
+        (lambda: attribution.convergence_delta(f, X, TARGET, X[..., 0]), "keep the channels"),
+        (lambda: attribution.uniform_baselines(KEY, X, count=0, low=0.0, high=1.0), "count of at least 1"),
+        (lambda: attribution.blurred_baseline(X, sigma=0.0), "sigma above 0"),
+        (lambda: attribution.blurred_baseline(X[0], sigma=1.0), r"shape \(N, H, W, C\)"),
+        (lambda: attribution.smooth_grad(f, KEY, X, TARGET, num_roots=0), "num_roots of at least 1"),
+        (lambda: attribution.smooth_grad(f, KEY, X, TARGET, statistic="median"), "statistic among mean"),
+        (lambda: attribution.smooth_grad(f, KEY, X, TARGET, noise_scale=-0.1), "noise_scale above 0"),
+        (lambda: attribution.smooth_taylor(f, KEY, X, TARGET, noise_scale=0.0), "noise_scale above 0"),
+        (
+            lambda: attribution.smooth_taylor(f, KEY, X, TARGET, noise_scale=jnp.array([0.5, 0])),
+            "above 0, got 0",
+        ),
+        (lambda: attribution.smooth_taylor(f, KEY, X, TARGET, noise_scale=jnp.ones(3)), "one an image"),
+        (lambda: attribution.smooth_taylor(f, KEY, X, TARGET, num_roots=0), "num_roots of at least 1"),
+        (lambda: attribution.smooth_taylor(f, KEY, X, TARGET, chunk_size=-1), "chunk_size of at least 1"),
+        (lambda: attribution.taylor_at_roots(f, X, X, TARGET), r"roots of shape \(R, "),
+        (lambda: attribution.taylor_at_roots(f, X, X[None] * jnp.inf, TARGET), "finite `roots`"),
+        (lambda: attribution.expected_gradients(f, KEY, X, TARGET, references=X[..., :1]), "resize them"),
+        (lambda: attribution.occlusion(f, X, TARGET, window=7), "at most 6 pixels"),
+        (lambda: attribution.occlusion(f, X, TARGET, window=2, stride=3), "from 1 to the window"),
+        (lambda: attribution.grad_cam(f, lambda y: y, X, TARGET), "before its pooling"),
+    ],
+)
+def test_wrong_options_are_named(run, message):
+    with pytest.raises(ValueError, match=message):
+        run()

@@ -1,0 +1,195 @@
+"""What holds for every estimator: a registry of all, and one test a property."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from jxai import attribution, lrp
+
+KEY = jax.random.key(3)
+FEW = {"num_roots": 5}
+EPSILON = functools.partial(
+    lrp.relevance,
+    composite=lrp.Composite(((lrp.Kind.CONVOLUTION, lrp.Epsilon()), (lrp.Kind.DENSE, lrp.Epsilon()))),
+)
+
+
+def references(x):
+    return jnp.stack([x[0] * 0, x[1], x[2] / 2])
+
+
+# Name to an estimator of (f, key, x, target, **options).
+ESTIMATORS = {
+    "gradient": lambda f, key, x, target: attribution.gradient(f, x, target),
+    "input x gradient": lambda f, key, x, target: attribution.input_x_gradient(f, x, target),
+    "IG right": lambda f, key, x, target, **o: attribution.integrated_gradients(
+        f, x, target, num_steps=7, **o
+    ),
+    "IG trapezoid": lambda f, key, x, target, **o: attribution.integrated_gradients(
+        f, x, target, num_steps=7, method="trapezoid", baseline=0.3, **o
+    ),
+    "IG midpoint": lambda f, key, x, target, **o: attribution.integrated_gradients(
+        f, x, target, num_steps=7, method="midpoint", baseline=attribution.blurred_baseline(x, sigma=1.0), **o
+    ),
+    "IG Gauss-Legendre": lambda f, key, x, target, **o: attribution.integrated_gradients(
+        f, x, target, num_steps=4, method="gauss-legendre", **o
+    ),
+    "IG noise": lambda f, key, x, target, **o: attribution.integrated_gradients(
+        f,
+        x,
+        target,
+        num_steps=4,
+        baseline=attribution.uniform_baselines(key, x, count=2, low=-1.0, high=1.0),
+        **o,
+    ),
+    "SmoothGrad": lambda f, key, x, target, **o: attribution.smooth_grad(f, key, x, target, **FEW, **o),
+    "SmoothGrad squared": lambda f, key, x, target, **o: attribution.smooth_grad(
+        f, key, x, target, statistic="square", **FEW, **o
+    ),
+    "VarGrad": lambda f, key, x, target, **o: attribution.smooth_grad(
+        f, key, x, target, statistic="variance", **FEW, **o
+    ),
+    "SmoothTaylor": lambda f, key, x, target, **o: attribution.smooth_taylor(f, key, x, target, **FEW, **o),
+    "SmoothTaylor, a scale an image": lambda f, key, x, target, **o: attribution.smooth_taylor(
+        f, key, x, target, noise_scale=jnp.linspace(0.1, 0.9, len(x)), **FEW, **o
+    ),
+    "Taylor at roots": lambda f, key, x, target, **o: attribution.taylor_at_roots(
+        f, x, x + jnp.linspace(-1, 1, 5, dtype=x.dtype).reshape(5, 1, 1, 1, 1), target, **o
+    ),
+    "expected gradients": lambda f, key, x, target, **o: attribution.expected_gradients(
+        f, key, x, target, references=references(x), num_samples=5, **o
+    ),
+    "occlusion": lambda f, key, x, target, **o: attribution.occlusion(f, x, target, window=4, stride=3, **o),
+    "SmoothTaylor of LRP": lambda f, key, x, target, **o: attribution.smooth_taylor(
+        f, key, x, target, explain=EPSILON, **FEW, **o
+    ),
+}
+CHUNKED = [name for name in ESTIMATORS if name not in ("gradient", "input x gradient")]
+# Gradients of 0 where nothing is near: squares need room.
+CLOSE = {"rtol": 2e-5, "atol": 2e-6}
+
+
+# Compiled once and run a few times: XLA's own passes would cost more than they save.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(scope="session")
+def expected(small):
+    """All rows at once on one device, by name."""
+
+    @functools.cache
+    def of(name):
+        run = quick_jit(lambda key, x, target: ESTIMATORS[name](small.f, key, x, target))
+        return np.asarray(run(KEY, small.x, small.target))
+
+    return of
+
+
+def test_registry_is_complete():
+    source = inspect.getsource(inspect.getmodule(references))
+    estimators = set(attribution.__all__) - {
+        "AdaptiveNoise",
+        "adaptive_noise",
+        "convergence_delta",
+        "grad_cam",
+    }
+    assert all(f"attribution.{name}(" in source for name in estimators)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_finite_and_of_the_input_s_shape(name, small, expected):
+    found = expected(name)
+    assert found.shape == small.x.shape and found.dtype == small.x.dtype
+    assert np.isfinite(found).all() and np.abs(found).max() > 0
+
+
+@pytest.mark.parametrize("name", ["IG right", "SmoothTaylor"])
+def test_jit_changes_nothing(name, small, expected):
+    found = ESTIMATORS[name](small.f, KEY, small.x, small.target)
+    np.testing.assert_allclose(found, expected(name), **CLOSE)
+
+
+@pytest.mark.parametrize("name", CHUNKED)
+def test_chunks_and_devices_change_nothing(name, small, expected):
+    mesh = Mesh(np.array(jax.devices()), ("devices",))
+    for options in ({"chunk_size": 4}, {"chunk_size": 3, "mesh": mesh}):
+        run = quick_jit(lambda x, o=options: ESTIMATORS[name](small.f, KEY, x, small.target, **o))
+        np.testing.assert_allclose(run(small.x), expected(name), err_msg=str(options), **CLOSE)
+
+
+def test_rows_are_spread_over_the_devices(small):
+    mesh = Mesh(np.array(jax.devices()).reshape(2, 4), ("a", "b"))
+    run = jax.jit(
+        lambda x: ESTIMATORS["SmoothTaylor"](small.f, KEY, x, small.target, chunk_size=8, mesh=mesh)
+    )
+    program = run.lower(small.x).compile().as_text()
+    assert (
+        "f32[1,5,4,4]" in program and "f32[8,5,4,4]" not in program
+    )  # activations of 1 row a device, not of 8
+
+
+@pytest.mark.parametrize("name", ["IG noise", "VarGrad", "SmoothTaylor"])
+def test_one_image_alone_gets_the_same(name, small, expected):
+    # The noise of image 0 depends on (key, 0, root).
+    run = quick_jit(lambda x, target: ESTIMATORS[name](small.f, KEY, x, target))
+    found = run(small.x[:1], small.target[:1])
+    np.testing.assert_allclose(found, expected(name)[:1], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["SmoothTaylor", "occlusion"])
+def test_vmap_over_keys_and_images_is_a_loop(name, small):
+    def run(key, x):
+        return ESTIMATORS[name](small.f, key, x, small.target, chunk_size=4)
+
+    keys, images = jax.random.split(KEY, 2), jnp.stack([small.x, small.x[::-1]])
+    together = quick_jit(jax.vmap(run))(keys, images)
+    alone = quick_jit(run)
+    for found, key, x in zip(together, keys, images, strict=True):
+        np.testing.assert_allclose(found, alone(key, x), **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["gradient", "IG right", "SmoothGrad", "SmoothTaylor", "occlusion"])
+def test_bfloat16_keeps_its_type(name, small, expected):
+    found = quick_jit(lambda x: ESTIMATORS[name](small.f, KEY, x, small.target))(small.x.astype(jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    assert np.isfinite(found.astype(np.float32)).all()
+    if name in ("gradient", "IG right", "occlusion"):  # of the same inputs, without draws that differ
+        scale = np.abs(expected(name)).max()
+        np.testing.assert_allclose(found.astype(np.float32), expected(name), atol=0.1 * scale)
+
+
+@pytest.mark.parametrize("name", ["IG right", "SmoothTaylor"])
+def test_gradients_flow_through(name, small):
+    """An attribution can be trained through: its derivative agrees with finite differences."""
+    with jax.enable_x64(True):
+        x = jnp.asarray(small.x, jnp.float64)
+        weights = jnp.asarray(np.random.default_rng(5).normal(size=x.shape))
+
+        def loss(scale):
+            def f(x):
+                return jnp.tanh(small.f(x) * scale)
+
+            return (weights * ESTIMATORS[name](f, KEY, x, small.target, chunk_size=4)).sum()
+
+        step, value = 1e-5, quick_jit(loss)
+        numeric = (value(1 + step) - value(1 - step)) / (2 * step)
+        np.testing.assert_allclose(quick_jit(jax.grad(loss))(1.0), numeric, rtol=1e-6)
+
+
+def test_an_image_without_finite_gradients_leaves_the_others_alone(small, expected):
+    def f(x):
+        return (
+            small.f(x)
+            * jnp.where((x == x[0]).all(axis=(1, 2, 3)) & (x[0, 0, 0, 0] > 1e3), jnp.nan, 1)[:, None]
+        )
+
+    huge = small.x.at[0, 0, 0, 0].set(1e4)
+    run = quick_jit(lambda x: ESTIMATORS["SmoothTaylor"](f, KEY, x, small.target, chunk_size=7))
+    found = run(huge)
+    assert np.isnan(found[0]).any()
+    np.testing.assert_allclose(found[1:], expected("SmoothTaylor")[1:], **CLOSE)
