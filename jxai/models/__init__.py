@@ -6,9 +6,10 @@ from jxai.models.conv import Conv4, Conv4NP, Conv6, Conv6NP, ConvNet
 from jxai.models.densenet import DenseLayer, DenseNet, DenseNet121
 from jxai.models.efficientnet import EfficientNet, EfficientNetB0, EfficientNetLite0, MobileBlock, MobileStage
 from jxai.models.layers import max_pool_2x2
-from jxai.models.pretrained import efficientnet_lite0
+from jxai.models.pretrained import efficientnet_lite0, load_pretrained
 from jxai.models.registry import encoder, encoder_names
 from jxai.models.resnet import ResNet, ResNet10, ResNet18, ResNet34, SimpleBlock
+from jxai.models.split import split
 from jxai.models.squeezenet import Fire, SqueezeNet
 from jxai.models.vgg import VGG, VGG16
 from jxai.models.vit import TransformerBlock, VisionTransformer
@@ -50,6 +51,8 @@ __all__ = [
     "encoder",
     "encoder_names",
     "fill_variables",
+    "load_pretrained",
     "max_pool_2x2",
     "read_weights",
+    "split",
 ]

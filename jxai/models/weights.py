@@ -133,11 +133,11 @@ def fill_variables(
         )
     filled: dict[tuple[str, ...], Any] = {}
     mapped, missing = [], []
+    wanted = tensor_names(variables, modules=modules)
     for keys, variable in flat.items():
-        name, module = "/".join(keys), "/".join(keys[1:-1])
-        prefix, leaf = modules.get(module), _LEAVES.get(keys[-1], keys[-1])
-        tensor_name = f"{prefix}.{leaf}" if prefix else leaf
-        if prefix is None or tensor_name not in tensors:
+        name = "/".join(keys)
+        tensor_name = wanted[name]
+        if tensor_name is None or tensor_name not in tensors:
             missing.append(name)
             filled[keys] = variable
         else:
@@ -152,6 +152,25 @@ def fill_variables(
     left_over = sorted(set(tensors) - {tensor for _, tensor in mapped})
     report = WeightsReport(tuple(mapped), tuple(missing), tuple(left_over))
     return traverse_util.unflatten_dict(filled), report
+
+
+def tensor_names(variables: Mapping[str, Any], *, modules: Mapping[str, str]) -> dict[str, str | None]:
+    """The tensor that `fill_variables` looks for, for every variable.
+
+    Args:
+        variables: as in `fill_variables`.
+        modules: as in `fill_variables`.
+
+    Returns:
+        Name of the variable, such as "params/conv1/kernel", to the tensor's, or None where `modules` lacks the
+            module.
+    """
+    names: dict[str, str | None] = {}
+    for keys in traverse_util.flatten_dict(dict(variables)):
+        prefix, leaf = modules.get("/".join(keys[1:-1])), _LEAVES.get(keys[-1], keys[-1])
+        named = f"{prefix}.{leaf}" if prefix else leaf
+        names["/".join(keys)] = None if prefix is None else named
+    return names
 
 
 def _converted(name: str, variable: Any, tensor_name: str, tensor: np.ndarray) -> jax.Array:

@@ -2,8 +2,10 @@
 
 import functools
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+# What some tests of this folder share is the module `torchvision_files` beside this file. Last in the list.
+sys.path.append(str(Path(__file__).resolve().parent))
 
 
 @functools.cache
