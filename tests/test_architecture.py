@@ -26,6 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"fewshot", "models"},
     "viz": set(),
 }
+# Modules beside the packages, that know none of them; every package may import them.
+COMMON = {"__version__", "depthwise"}
 # Packages that take any function, so they know no neural network library.
 WITHOUT_FLAX = ("attribution", "metrics")
 # What `import jxai` and its packages load only when it is used.
@@ -63,15 +65,16 @@ def test_dependency_direction(package):
         for name in imported(path):
             if name.split(".")[0] in ("experiments", "tests"):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
-            if name.startswith("jxai.") and name.split(".")[1] not in {
-                package,
-                "__version__",
-                *ALLOWED[package],
-            }:
+            if name.startswith("jxai.") and name.split(".")[1] not in {package, *COMMON, *ALLOWED[package]}:
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
             if package in WITHOUT_FLAX and name.split(".")[0] == "flax":
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong
+
+
+def test_common_modules_know_no_package():
+    for path in SOURCE.glob("*.py"):
+        assert not {name for name in imported(path) if name.split(".")[0] == "jxai"}, path
 
 
 def test_data_takes_nothing_but_the_episode_from_fewshot():

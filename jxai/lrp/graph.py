@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 
+from jxai.depthwise import conv_general_dilated, depthwise_p, grouped
 from jxai.lrp.interception import ModuleCall, recording
 
 # Calls that are looked into: primitive -> the parameter that holds what is called. A custom derivative rule gives way
@@ -201,6 +202,8 @@ def evaluate(equation: Equation, arguments: Sequence[Any]) -> list[Any]:
             params = {k: _wide_dtype(p) if k in _DTYPE_PARAMS else p for k, p in params.items()}
     elif equation.name == "convert_element_type" and jnp.issubdtype(equation.inputs[0].dtype, jnp.floating):
         params = {**params, "new_dtype": _wide_dtype(params["new_dtype"])}
+    if equation.name == "conv_general_dilated":
+        return [conv_general_dilated(*arguments, **params)]  # as it is, or its fast form
     results = equation.primitive.bind(*arguments, **equation.primitive.get_bind_params(params))
     return list(results) if equation.primitive.multiple_results else [results]
 
@@ -246,6 +249,18 @@ def _constants(graph: Graph, names: dict[Any, Value], jaxpr: Jaxpr, values: Sequ
         graph.constants[names[var]] = value
 
 
+def _called(eqn: Any) -> Any:
+    """The jaxpr that stands in an operation's place, or None."""
+    name, params = eqn.primitive.name, eqn.params
+    if eqn.primitive is depthwise_p:
+        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+        return jax.make_jaxpr(functools.partial(grouped, **params))(*shapes)
+    # Code written for each device: the default is what it computes, the others how it is fast there.
+    if name == "cond" and None in (params.get("branches_platforms") or ()):
+        return params["branches"][params["branches_platforms"].index(None)]
+    return params[_INLINED[name]] if name in _INLINED and params.get("name") != LINEAR_NAME else None
+
+
 def _inline(
     graph: Graph,
     jaxpr: Jaxpr,
@@ -276,8 +291,8 @@ def _inline(
             call = graph.calls.setdefault(key, Call(records[key[0]]))
             (call.inputs if mark[2] == "in" else call.outputs)[int(mark[3])] = inputs[0]
             continue
-        if primitive in _INLINED and eqn.params.get("name") != LINEAR_NAME:
-            inner = eqn.params[_INLINED[primitive]]
+        if (inner := _called(eqn)) is not None:
+            inputs = inputs[1:] if primitive == "cond" else inputs
             inner, values = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, [])
             within = dict(zip(inner.invars, inputs, strict=True))
             _constants(graph, within, inner, values)

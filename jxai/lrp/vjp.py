@@ -232,13 +232,11 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
         )
     if not jnp.issubdtype(target.dtype, jnp.integer):
         raise TypeError(f"expected `target` of integers, got {target.dtype}: give class indices")
-    if (
-        not isinstance(target, Tracer)
-        and target.size
-        and not 0 <= target.min() <= target.max() < scores.shape[1]
-    ):
+    # By NumPy: inside of a trace, operations on a known array are traced too.
+    known = np.zeros(0) if isinstance(target, Tracer) else np.asarray(target)
+    if known.size and not 0 <= known.min() <= known.max() < scores.shape[1]:
         raise ValueError(
-            f"expected `target` in [0, {scores.shape[1]}), got values from {target.min()} to {target.max()}"
+            f"expected `target` in [0, {scores.shape[1]}), got values from {known.min()} to {known.max()}"
         )
     return pullback(jax.nn.one_hot(target, scores.shape[1], dtype=scores.dtype) * scores)[0]
 

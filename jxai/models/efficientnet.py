@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 from flax.linen.initializers import variance_scaling
 
+from jxai.depthwise import conv_general_dilated
 from jxai.models.layers import check_classes, check_images, conv, conv_init
 
 # A depthwise kernel (k, k, 1, C) counts k·k inputs a channel; conv_init would divide by all C channels as well.
@@ -96,6 +97,7 @@ class MobileBlock(nn.Module):
             feature_group_count=inside,
             use_bias=False,
             kernel_init=_depthwise_init,
+            conv_general_dilated=conv_general_dilated,
             name="conv_depthwise",
         )(y)
         y = activation(_batch_norm(train=train, name="bn_depthwise")(y))

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.layers import check_classes, check_images, conv
+from jxai.models.layers import check_classes, check_images, conv, max_pool
 
 # (squeeze, expand) of each fire module, stage by stage; a pooling stands before each stage.
 _STAGES_1_1 = (
@@ -98,5 +98,4 @@ class SqueezeNet(nn.Module):
 def _max_pool_3x3(x: jax.Array) -> jax.Array:
     """3x3 max pooling of stride 2; an even side ends in a window of two rows or columns, as released."""
     height, width = x.shape[1:3]
-    pad = ((0, (height - 3) % 2), (0, (width - 3) % 2))  # of -inf; Flax's annotation names strings alone
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=pad)  # pyright: ignore[reportArgumentType]
+    return max_pool(x, 3, padding=((0, (height - 3) % 2), (0, (width - 3) % 2)))

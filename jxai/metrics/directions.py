@@ -1,0 +1,29 @@
+"""Which way is better, for every score of this package."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+# By the function's name. `road` with `most_relevant_first=False` is the other way round.
+DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
+    {
+        "aupc": "lower",
+        "autvc": "lower",
+        "average_total_variation": "lower",
+        "completeness": "lower",
+        "complexity": "lower",
+        "deletion": "lower",
+        "infidelity": "lower",
+        "insertion": "higher",
+        "maximum_sensitivity": "lower",
+        "model_randomisation": "lower",
+        "multiscale_total_variation": "lower",
+        "perturbation_curve": "lower",
+        "pixel_flipping": "lower",
+        "pointing_game": "higher",
+        "relevance_mass": "higher",
+        "relevance_rank": "higher",
+        "road": "lower",
+        "sparseness": "higher",
+    }
+)

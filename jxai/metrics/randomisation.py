@@ -1,0 +1,155 @@
+"""Model randomisation: an explanation that does not change with the parameters does not explain the model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jxai.metrics._inputs import as_heatmap
+from jxai.metrics.similarity import rank_correlation, structural_similarity
+
+
+class ModelRandomisation(NamedTuple):
+    """Likeness of each image's heatmap before and after; one column a layer, in the order of randomisation.
+
+    Attributes:
+        rank_correlation: Spearman's, of absolute heatmaps, (N, number of layers) float32.
+        structural_similarity: SSIM, of absolute heatmaps, (N, number of layers) float32.
+    """
+
+    rank_correlation: jax.Array
+    structural_similarity: jax.Array
+
+
+def model_randomisation(
+    explain: Callable[[Any], jax.Array],
+    variables: Any,
+    randomised: Any,
+    *,
+    layers: Sequence[str] | None = None,
+    cascading: bool = True,
+) -> ModelRandomisation:
+    """Likeness of heatmaps before and after layers lose their parameters. Lower is better.
+
+    The heatmaps of all layers come from one loop, in which `explain` stands once.
+
+    Args:
+        explain: from variables to heatmaps (N, H, W) of the same images; traceable, as under `jax.jit`.
+        variables: the model's, a tree of arrays. Of Linen variables only the collection "params" is randomised.
+        randomised: a tree like it with random parameters: the model's own initialisation (`model.init(key, x)`), as
+            in the paper, or `shuffled_parameters`.
+        layers: names in the order of randomisation, top layer first: paths such as "block4/conv1", or "block4" for
+            all below it. By default `randomisation_layers(variables)`, whose order is JAX's of the tree reversed:
+            alphabetical in a dict, whatever the model's order, so name the layers where the cascade's order matters.
+        cascading: whether layers randomised before stay so, or each is randomised alone.
+
+    Returns:
+        Rank correlations and structural similarities, each (N, number of layers).
+
+    Raises:
+        ValueError: if the trees differ, a name of `layers` is unknown or `explain` gives no heatmaps (N, H, W).
+
+    References:
+        Sanity Checks for Saliency Maps, Adebayo et al., 2018.
+    """
+    named, structure = jax.tree_util.tree_flatten_with_path(variables)
+    leaves, others = [jnp.asarray(leaf) for _, leaf in named], jax.tree.leaves(randomised)
+    if jax.tree.structure(randomised) != structure or any(
+        jnp.shape(other) != leaf.shape for leaf, other in zip(leaves, others, strict=True)
+    ):
+        raise ValueError(
+            "expected `randomised` as a tree like `variables`, got other keys or shapes: initialise the same model"
+        )
+    names = randomisation_layers(variables) if layers is None else tuple(layers)
+    paths = [_layer(path, variables) for path, _ in named]
+    places = [_place(path, names) for path in paths]
+    unknown = [name for index, name in enumerate(names) if index not in places]
+    if unknown or not names:
+        known = ", ".join(randomisation_layers(variables))
+        raise ValueError(
+            f"expected layers with parameters of their own, got {unknown or 'none'}: there are {known}"
+        )
+
+    def at(step: jax.Array) -> Any:
+        """The variables after a step; step 0 changes nothing."""
+        mixed = []
+        for leaf, other, place in zip(leaves, others, places, strict=True):
+            if place is None:
+                mixed.append(leaf)
+            else:
+                changed = place < step if cascading else place == step - 1
+                mixed.append(jnp.where(changed, jnp.asarray(other, leaf.dtype), leaf))
+        return jax.tree.unflatten(structure, mixed)
+
+    def compare(start: jax.Array, step: jax.Array) -> tuple[jax.Array, ModelRandomisation]:
+        heatmap = as_heatmap(explain(at(step)))
+        start = jnp.where(step == 0, heatmap, start)
+        return start, ModelRandomisation(
+            rank_correlation(start, heatmap), structural_similarity(start, heatmap)
+        )
+
+    shape = getattr(jax.eval_shape(explain, variables), "shape", None)
+    if shape is None or len(shape) != 3:
+        raise ValueError(
+            f"expected `explain` to give heatmaps (N, H, W), got {shape}: sum attributions over channels"
+        )
+    _, likeness = jax.lax.scan(compare, jnp.zeros(shape, jnp.float32), jnp.arange(len(names) + 1))
+    return jax.tree.map(lambda values: values[1:].T, likeness)
+
+
+def randomisation_layers(variables: Any) -> tuple[str, ...]:
+    """The layers that `model_randomisation` randomises, in its default order.
+
+    Args:
+        variables: a tree of arrays; of Linen variables the collection "params" counts.
+
+    Returns:
+        The paths of what holds arrays directly, such as "block4/conv1": JAX's order of the tree, reversed.
+
+    Example:
+        >>> randomisation_layers({"params": {"a": {"kernel": 1.0, "bias": 0.0}, "b": {"scale": 2.0}}})
+        ('b', 'a')
+    """
+    named, _ = jax.tree_util.tree_flatten_with_path(variables)
+    paths = (_layer(path, variables) for path, _ in named)
+    return tuple(dict.fromkeys(path for path in paths if path is not None))[::-1]
+
+
+def shuffled_parameters(key: jax.Array, variables: Any) -> Any:
+    """Every array's entries in random order: random parameters of the same distribution, where a model has no `init`.
+
+    A constant array, such as biases still 0, stays what it is, and positive values stay positive.
+
+    Args:
+        key: a random key.
+        variables: a tree of arrays.
+
+    Returns:
+        A tree like it.
+    """
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(key, max(1, len(leaves)))
+    shuffled = [
+        jax.random.permutation(key, jnp.ravel(leaf)).reshape(jnp.shape(leaf))
+        for key, leaf in zip(keys, leaves, strict=False)
+    ]
+    return jax.tree.unflatten(structure, shuffled)
+
+
+def _layer(path: tuple[Any, ...], variables: Any) -> str | None:
+    """The layer that a leaf belongs to, or None where it is not to be randomised."""
+    names = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    if isinstance(variables, Mapping) and "params" in variables:
+        if names[0] != "params":
+            return None
+        names = names[1:]
+    return "/".join(names[:-1] or names)
+
+
+def _place(layer: str | None, names: Sequence[str]) -> int | None:
+    """The place of the first name that a layer goes by."""
+    for index, name in enumerate(names):
+        if layer is not None and (layer == name or layer.startswith(f"{name}/")):
+            return index
+    return None

@@ -1,0 +1,82 @@
+"""Maximum sensitivity: how far an explanation moves when its input hardly does."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jxai.metrics._chunks import map_chunks
+from jxai.metrics._inputs import check_count
+from jxai.metrics._options import as_batch, check_number, rows_in_flight
+
+
+def maximum_sensitivity(
+    explain: Callable[[jax.Array, jax.Array], jax.Array],
+    key: jax.Array,
+    x: jax.Array,
+    target: jax.Array,
+    *,
+    radius: float = 0.02,
+    num_samples: int = 10,
+    chunk_size: int | None = None,
+) -> jax.Array:
+    """Largest relative change of an explanation within a small box around the input. Lower is better.
+
+    max over d of ‖e(x + d) − e(x)‖ / ‖e(x)‖, d uniform in [−radius, radius] in each element, Euclidean norms.
+
+    An input keeps its place in the batch that `explain` gets, so an estimator with a fixed key draws the same noise
+    for x and for x + d.
+
+    Args:
+        explain: from inputs (n, ...) and their targets (n,) to attributions or heatmaps (n, ...); each input on its
+            own.
+        key: a random key; the noise of a sample depends on (key, input's place, sample's place) alone.
+        x: inputs, (N, ...).
+        target: the classes explained, (N,) integers.
+        radius: half the box's side, in units of `x`, above 0.
+        num_samples: inputs tried in each box, at least 1.
+        chunk_size: inputs explained at once; by default about 2.4 million elements on a CPU, 40 million elsewhere.
+
+    Returns:
+        (N,), float32; infinite where an explanation of norm 0 moves, 0 where it does not.
+
+    Raises:
+        TypeError: if `target` holds no integers, or `x` no floats.
+        ValueError: if shapes do not fit, values are not finite, a count is below 1 or `radius` not above 0.
+
+    References:
+        On the (In)fidelity and Sensitivity of Explanations, Yeh et al., 2019.
+    """
+    x, target = as_batch(x, target)
+    check_count("num_samples", num_samples)
+    check_number("radius", radius, above=0)
+    shape = getattr(jax.eval_shape(explain, x, target), "shape", None)
+    if not shape or shape[0] != len(x):
+        raise ValueError(
+            f"expected `explain` to give an array ({len(x)}, ...), got {shape}: one explanation an input"
+        )
+
+    def most(images: jax.Array) -> jax.Array:
+        inputs, classes = x[images], target[images]
+
+        def sample(
+            carry: tuple[jax.Array, jax.Array], index: jax.Array
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            start, largest = carry
+            keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(key, n), index))(images)
+            draws = jax.vmap(lambda one: jax.random.uniform(one, x.shape[1:], minval=-1, maxval=1))(keys)
+            moved = (inputs + jnp.where(index == 0, 0, radius) * draws).astype(x.dtype)
+            explanation = explain(moved, classes).astype(jnp.float32)
+            start = jnp.where(index == 0, explanation, start)  # the first one is x itself
+            return (start, jnp.maximum(largest, _norm(explanation - start))), None
+
+        start = jnp.zeros((len(images), *shape[1:]), jnp.float32)
+        carry = start, jnp.zeros(len(images), jnp.float32)
+        (start, largest), _ = jax.lax.scan(sample, carry, jnp.arange(num_samples + 1))
+        return jnp.where(largest > 0, largest / _norm(start), 0)
+
+    return map_chunks(most, len(x), rows_in_flight(x, chunk_size))
+
+
+def _norm(values: jax.Array) -> jax.Array:
+    return jnp.sqrt((values**2).sum(axis=tuple(range(1, values.ndim))))

@@ -1,0 +1,48 @@
+"""Gini index and entropy against their definitions and closed forms."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jxai import metrics
+
+HEATMAP = np.random.default_rng(0).normal(size=(3, 6, 5)).astype(np.float32)
+
+
+def slow_gini(values):
+    """Half the relative mean absolute difference over all pairs."""
+    values = np.abs(values.astype(np.float64)).ravel()
+    return np.abs(values[:, None] - values).mean() / (2 * values.mean())
+
+
+def slow_entropy(values):
+    share = np.abs(values.astype(np.float64)).ravel()
+    share = share[share > 0] / share.sum()
+    return -(share * np.log(share)).sum()
+
+
+def test_they_are_their_definitions():
+    np.testing.assert_allclose(metrics.sparseness(HEATMAP), [slow_gini(one) for one in HEATMAP], rtol=1e-5)
+    np.testing.assert_allclose(metrics.complexity(HEATMAP), [slow_entropy(one) for one in HEATMAP], rtol=1e-5)
+
+
+def test_one_pixel_all_pixels_none():
+    one = np.zeros((6, 5), np.float32)
+    one[2, 3] = -4.0
+    heatmap = jnp.asarray(np.stack([one, np.full((6, 5), 0.3, np.float32), np.zeros((6, 5), np.float32)]))
+    np.testing.assert_allclose(metrics.sparseness(heatmap), [1 - 1 / 30, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(metrics.complexity(heatmap), [0, np.log(30), np.log(30)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("metric", [metrics.sparseness, metrics.complexity])
+def test_scale_does_not_matter(metric, scale):
+    np.testing.assert_allclose(metric(scale * HEATMAP), metric(HEATMAP), rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", [metrics.sparseness, metrics.complexity])
+def test_errors(metric):
+    with pytest.raises(ValueError, match=r"attributions\.sum"):
+        metric(jnp.ones((1, 4, 4, 3)))
+    with pytest.raises(ValueError, match="finite"):
+        metric(jnp.full((1, 4, 4), jnp.nan))
