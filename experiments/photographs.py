@@ -6,30 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
+from jxai import data
+
 SIZE = 224
 
-# ImageNet's names of the photographs' classes.
-CLASS_NAMES = {
-    22: "bald eagle",
-    99: "goose",
-    129: "spoonbill",
-    243: "bull mastiff",
-    251: "dalmatian",
-    305: "dung beetle",
-    317: "leafhopper",
-    438: "beaker",
-    455: "bottle cap",
-    471: "cannon",
-    541: "drum",
-    559: "folding chair",
-    609: "jeep",
-    630: "loafer",
-    741: "prayer rug",
-    853: "thatch",
-    915: "yurt",
-    949: "strawberry",
-    990: "buckeye",
-}
+# What `to_input` makes of the bytes 0 and 255.
+BLACK, WHITE = -127 / 128, 1.0
+
+# ImageNet's names of its 1000 classes; the file says where they come from.
+CLASS_NAMES = tuple(
+    line
+    for line in Path(__file__).with_name("imagenet_classes.txt").read_text("utf-8").splitlines()
+    if not line.startswith("#")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +56,7 @@ def photographs() -> list[Photograph]:
             f"expected the twenty ImageNet photographs of the package foolbox, got {len(paths)}: "
             "pip install 'jxai[demo]'"
         )
-    return [Photograph(_centre(path), int(path.stem.split("_")[-1])) for path in paths]
+    return [Photograph(square(data.read_picture(path)), int(path.stem.split("_")[-1])) for path in paths]
 
 
 def to_input(pictures: np.ndarray) -> np.ndarray:
@@ -82,14 +71,13 @@ def to_input(pictures: np.ndarray) -> np.ndarray:
     return (pictures.astype(np.float32) - 127) / 128
 
 
-def _centre(path: Path) -> np.ndarray:
-    """The central 224 x 224 pixels of the picture with its shorter side resized to 256, bicubically."""
-    from PIL import Image
+def square(picture: np.ndarray) -> np.ndarray:
+    """What of a picture EfficientNet-Lite0 sees.
 
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
-    factor = (SIZE + 32) / min(picture.size)
-    width, height = (round(side * factor) for side in picture.size)
-    left, top = (width - SIZE) // 2, (height - SIZE) // 2
-    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized.crop((left, top, left + SIZE, top + SIZE)))
+    Args:
+        picture: uint8, (H, W, 3).
+
+    Returns:
+        uint8, (224, 224, 3): its centre, once its shorter side is resized to 256.
+    """
+    return data.centre_square(picture, size=SIZE, shorter=SIZE + 32)

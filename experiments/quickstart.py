@@ -3,19 +3,37 @@
     make demo
 
 Pretrains an encoder on embedded Latin letters, trains RelationNet behind it plainly and guided by its own
-explanations, compares both on seven domains, and draws what they look at. Everything goes to `runs/quickstart/`; what
-is there already is not done again.
+explanations, compares both on seven domains, and draws what they look at. Ends with photographs: what a network with
+ImageNet's weights looks at, by several methods. Everything goes to `runs/quickstart/`; what is there already is not
+done again.
 """
 
 import dataclasses
 import time
 from pathlib import Path
 
+import jax
+
 import command_line
 import compare
+import explain
 from configs import CONFIGS
 from jxai import data
+from methods import Settings
+from picture_files import read_pictures
 from pictures import draw_sheets, ink_table
+
+# Of the twenty photographs: a bull mastiff, strawberries, a yurt, a bald eagle.
+_PHOTOGRAPHS = (0, 4, 8, 17)
+_METHODS = (
+    "integrated-gradients",
+    "smooth-grad",
+    "smooth-taylor",
+    "grad-cam",
+    "epsilon-plus",
+    "epsilon-gamma-box",
+)
+_SETTINGS = Settings(num_roots=20, num_steps=20)  # a glance, not a measurement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +46,30 @@ class Options:
     episodes: int = 600
     """Of the evaluation, a domain."""
     domains: tuple[str, ...] = tuple(data.DOMAINS)
+    photographs: bool = True
+    """Whether photographs are explained too."""
     progress: bool = True
+
+
+def draw_photographs(path: Path, *, progress: bool = True) -> None:
+    """Draw four photographs explained by six methods, or say why there are none.
+
+    Args:
+        path: where the PNG goes; one that is there stays.
+        progress: whether to show a progress bar.
+    """
+    if not path.exists():
+        try:
+            pictures = read_pictures(())
+            classifier = explain.load_classifier()
+        except FileNotFoundError as error:
+            print(f"no photographs: {error}")
+            return
+        chosen = explain.choose(_METHODS, _SETTINGS)
+        shown = [pictures[index] for index in _PHOTOGRAPHS]
+        found = explain.explain(classifier, jax.random.key(0), shown, chosen, progress=progress)
+        explain.draw_sheet(found, chosen, path)
+    print(f"photographs: {path}")
 
 
 def main(options: Options) -> None:
@@ -61,6 +102,8 @@ def main(options: Options) -> None:
     print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {options.folder / 'table-curves.png'}")
     for out in sheets:
         print(f"sheets: {out}/")
+    if options.photographs:
+        draw_photographs(options.folder / "photographs.png", progress=options.progress)
     print(f"{time.perf_counter() - start:.0f} s")
 
 

@@ -20,12 +20,12 @@ from tqdm import tqdm
 import command_line
 from jxai import lrp, viz
 from jxai.models.pretrained import efficientnet_lite0
-from jxai.viz.figure import new_figure, save
+from jxai.viz.panels import Panel, draw_panels
+from methods import COMPOSITES
 from photographs import CLASS_NAMES, Photograph, photographs, to_input
 
 _COLUMNS = 5
-_DPI = 112  # a panel of two inches shows every pixel of 224
-_PANEL, _GAP, _TEXT, _MARGIN = 2.0, 0.12, 0.44, 0.15  # inches
+_LEGEND = "relevance of a pixel for\nthe true class; each panel\nhas a scale of its own"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,26 +57,8 @@ class Explanation:
     share: float | None
 
 
-def _everywhere(rule: lrp.Rule) -> lrp.Composite:
-    return lrp.Composite(((lrp.Kind.CONVOLUTION, rule), (lrp.Kind.DENSE, rule)))
-
-
 # Label to composite; None is the gradient of `jax.grad` times the input.
-COMPOSITES: Mapping[str, lrp.Composite | None] = {
-    "gradient × input": None,
-    "LRP-0": _everywhere(lrp.Epsilon(1e-6)),
-    "ε = 0.25": _everywhere(lrp.Epsilon(0.25)),
-    "γ = 0.25": _everywhere(lrp.Gamma(0.25)),
-    "EpsilonPlus": lrp.EpsilonPlus(),
-    "EpsilonPlusFlat": lrp.EpsilonPlusFlat(),
-    "w² + EpsilonPlus": lrp.Composite(((lrp.first, lrp.WSquare()),)) | lrp.EpsilonPlus(),
-    "EpsilonGammaBox": lrp.EpsilonGammaBox(low=-127 / 128, high=1.0),
-    "EpsilonAlpha2Beta1": lrp.EpsilonAlpha2Beta1(),
-    "EpsilonAlpha2Beta1Flat": lrp.EpsilonAlpha2Beta1Flat(),
-    "ExcitationBackprop": lrp.ExcitationBackprop(),
-    "GuidedBackprop": lrp.GuidedBackprop(),
-    "Deconvnet": lrp.Deconvnet(),
-}
+RULES: Mapping[str, lrp.Composite | None] = {"gradient × input": None, **COMPOSITES}
 
 
 def explain(
@@ -87,14 +69,14 @@ def explain(
     Args:
         f: from a batch of images to scores.
         photograph: what is explained.
-        label: one of `COMPOSITES`.
+        label: one of `RULES`.
         score: the true class's.
 
     Returns:
         The relevance and its sum.
     """
     x, target = jnp.asarray(to_input(photograph.picture)[None]), jnp.array([photograph.label])
-    composite = COMPOSITES[label]
+    composite = RULES[label]
     if composite is None:
         relevance = x * jax.grad(lambda x: f(x)[0, photograph.label])(x)
     else:
@@ -117,7 +99,7 @@ def conservation(f: Callable[[jax.Array], Any], photograph: Photograph) -> lrp.C
 
 
 def draw(
-    photograph: Photograph, caption: Sequence[str], explanations: Sequence[Explanation], path: Path
+    photograph: Photograph, caption: tuple[str, str], explanations: Sequence[Explanation], path: Path
 ) -> Path:
     """Draw the photograph and its explanations, row by row; the legend follows the last.
 
@@ -130,78 +112,20 @@ def draw(
     Returns:
         The path.
     """
-    panels: list[tuple[str, str, np.ndarray]] = [(caption[0], caption[1], photograph.picture)]
+    panels = [Panel(photograph.picture, *caption, photograph=True)]
     for one in explanations:
         scale = viz.shared_scale(one.relevance)
         below = "gradient" if one.share is None else f"sum / score = {one.share:.2g}".replace("-", "−")
-        panels.append((one.label, below, viz.heatmap(one.relevance, scale=scale)))
-    columns = min(_COLUMNS, len(panels) + 1)
-    rows = -(-(len(panels) + 1) // columns)
-    width = 2 * _MARGIN + columns * (_PANEL + _GAP) - _GAP
-    height = 2 * _MARGIN + rows * (_PANEL + _TEXT + _GAP) - _GAP
-    figure = new_figure(width, height)
-    figure.set_layout_engine("none")  # every panel has its place
-
-    def place(index: int) -> tuple[float, float]:
-        """Left and lower edge of a panel, inches."""
-        row, column = divmod(index, columns)
-        top = _MARGIN + row * (_PANEL + _TEXT + _GAP) + _TEXT
-        return _MARGIN + column * (_PANEL + _GAP), height - top - _PANEL
-
-    for index, (label, below, picture) in enumerate(panels):
-        left, bottom = place(index)
-        axis = figure.add_axes((left / width, bottom / height, _PANEL / width, _PANEL / height))
-        axis.imshow(picture, interpolation="nearest", aspect="auto")
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set(color="#c8c8c8", linewidth=0.6)
-        top = (bottom + _PANEL) / height
-        figure.text(left / width, top + 0.23 / height, label, fontsize=11.5, parse_math=False)
-        figure.text(left / width, top + 0.06 / height, below, fontsize=9, color="#606060", parse_math=False)
-    _legend(figure, *place(len(panels)), width, height)
-    return _shrink(save(figure, path, dpi=_DPI), photograph)
-
-
-def _legend(figure: Any, left: float, bottom: float, width: float, height: float) -> None:
-    """Which colour means what, in the place of a panel."""
-    text = "relevance of a pixel for\nthe true class; each panel\nhas a scale of its own"
-    figure.text(left / width, (bottom + 1.42) / height, text, fontsize=10, va="bottom")
-    axis = figure.add_axes((left / width, (bottom + 1.15) / height, _PANEL / width, 0.16 / height))
-    axis.imshow(viz.diverging_colours(np.linspace(-1, 1, 256))[None], aspect="auto")
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set(color="#c8c8c8", linewidth=0.6)
-    for position, word, side in ((0.0, "against", "left"), (0.5, "0", "center"), (1.0, "for", "right")):
-        x = (left + position * _PANEL) / width
-        figure.text(x, (bottom + 1.09) / height, word, fontsize=10, ha=side, va="top")
-
-
-def _shrink(path: Path, photograph: Photograph) -> Path:
-    """Keep 256 colours, of maps, letters and photograph: noise of three bytes a pixel does not compress."""
-    from PIL import Image
-
-    maps = viz.diverging_colours(np.linspace(-1, 1, 91))
-    letters = np.repeat(np.linspace(0, 240, 16).astype(np.uint8)[:, None], 3, axis=1)
-    rest = 256 - len(maps) - len(letters)
-    few = Image.fromarray(photograph.picture).quantize(rest, method=Image.Quantize.MAXCOVERAGE, kmeans=4)
-    own = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[:rest]
-    palette = np.concatenate([maps, letters, own])
-    with Image.open(path) as opened:
-        picture = np.asarray(opened.convert("RGB"))
-    colours, index = np.unique(picture.reshape(-1, 3), axis=0, return_inverse=True)
-    # Pillow's own search is approximate: white would not stay white.
-    distance = sum((colours[:, c, None] - palette[None, :, c].astype(np.float32)) ** 2 for c in range(3))
-    nearest = np.argmin(distance, axis=1).astype(np.uint8)
-    indexed = Image.frombytes("P", picture.shape[1::-1], nearest[index.ravel()].tobytes())
-    indexed.putpalette(palette.tobytes())
-    indexed.save(path, optimize=True)
-    return path
+        panels.append(Panel(viz.heatmap(one.relevance, scale=scale), one.label, below))
+    return draw_panels(panels, path, columns=_COLUMNS, legend=_LEGEND)
 
 
 def main(options: Options) -> None:
     """Explain, print the sums, draw."""
     pictures = photographs()
-    labels = options.rules or tuple(COMPOSITES)
-    if unknown := sorted(set(labels) - set(COMPOSITES)):
-        raise ValueError(f"expected rules among {', '.join(COMPOSITES)}, got {', '.join(unknown)}")
+    labels = options.rules or tuple(RULES)
+    if unknown := sorted(set(labels) - set(RULES)):
+        raise ValueError(f"expected rules among {', '.join(RULES)}, got {', '.join(unknown)}")
     if not 0 <= options.photograph < len(pictures):
         raise ValueError(f"expected a photograph from 0 to {len(pictures) - 1}, got {options.photograph}")
     photograph = pictures[options.photograph]
@@ -213,8 +137,10 @@ def main(options: Options) -> None:
     scores = f(jnp.asarray(to_input(photograph.picture)[None]))[0]
     best, score = int(scores.argmax()), float(scores[photograph.label])
     probability = float(jax.nn.softmax(scores)[best])
-    predicted = CLASS_NAMES.get(best, f"class {best}")
-    caption = (f"predicted: {predicted}", f"score {float(scores[best]):.2f}, probability {probability:.2f}")
+    caption = (
+        f"predicted: {CLASS_NAMES[best]}",
+        f"score {float(scores[best]):.2f}, probability {probability:.2f}",
+    )
     print(f"{photograph.class_name}, score {score:.2f}; {', '.join(caption)}")
     progress = tqdm(labels, desc="rules", unit="rule", disable=not options.progress)
     explanations = [explain(f, photograph, label, score=score) for label in progress]

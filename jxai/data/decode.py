@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,14 +24,10 @@ def decode(data: bytes, *, name: str) -> np.ndarray:
         dropped.
 
     Raises:
-        ValueError: the bytes are no picture, or a damaged one.
+        ValueError: the bytes are no picture, a damaged one, or numbers of more than 16 bits.
     """
-    from PIL import Image
-
-    with _opened(data, name) as picture:
-        if picture.mode.startswith("I"):  # 16 bits, which `convert` would clip at 255
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        return np.asarray(picture.convert("RGB"))
+    with opened(data, name) as picture:
+        return np.asarray(eight_bits(picture).convert("RGB"))
 
 
 def image_shape(data: bytes, *, name: str) -> tuple[int, int]:
@@ -46,12 +43,66 @@ def image_shape(data: bytes, *, name: str) -> tuple[int, int]:
     Raises:
         ValueError: the bytes are no picture.
     """
-    with _opened(data, name) as picture:
+    with opened(data, name) as picture:
         return picture.height, picture.width
 
 
+def eight_bits(picture: "Image.Image") -> "Image.Image":
+    """The picture with 8 bits a channel.
+
+    Args:
+        picture: as Pillow opens it; grey of 16 bits is in a mode that `convert` would clip at 255.
+
+    Returns:
+        The picture itself, or of 16 bits the upper 8.
+
+    Raises:
+        ValueError: floating point or more than 16 bits, so that nothing says which number is white.
+    """
+    from PIL import Image
+
+    if picture.mode == "F":
+        raise ValueError("floating point, whose white is unknown")
+    if not picture.mode.startswith("I"):
+        return picture
+    grey = np.asarray(picture)
+    if grey.min() < 0 or grey.max() > 65_535:
+        raise ValueError(f"numbers from {grey.min()} to {grey.max()}, not of 16 bits")
+    return Image.fromarray((grey >> 8).astype(np.uint8))
+
+
+def read_bytes(path: Path) -> bytes:
+    """What a picture file holds.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        ValueError: it cannot be read (named).
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+
+
 @contextlib.contextmanager
-def _opened(data: bytes, name: str) -> "Iterator[Image.Image]":
+def opened(data: bytes, name: str) -> "Iterator[Image.Image]":
+    """Open an encoded picture; whatever fails inside the `with` is an error that names it.
+
+    Args:
+        data: the encoded picture.
+        name: what an error calls it, such as its path.
+
+    Yields:
+        The picture, not yet decoded.
+
+    Raises:
+        ValueError: the bytes are no picture, or a damaged one.
+    """
     from PIL import Image
 
     try:
@@ -59,6 +110,8 @@ def _opened(data: bytes, name: str) -> "Iterator[Image.Image]":
             yield picture
     # Pillow reports damage as OSError, SyntaxError, ValueError and others, by format.
     except Exception as error:
-        raise ValueError(
-            f"expected a readable image, got {name} ({error}): repair or remove that file"
-        ) from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> ValueError:
+    return ValueError(f"expected a readable image, got {name} ({error}): repair or remove that file")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jxai.data.decode import decode, image_shape
+from jxai.data.decode import decode, image_shape, read_bytes
 from jxai.data.source import Pictures, Source, digest, from_pictures
 
 # Decoded pictures up to this many bytes together are kept in memory.
@@ -49,7 +49,7 @@ def load_folder(path: str | os.PathLike[str], *, split: str = "all") -> Source:
         labels += [label] * len(found)
     digests, num_bytes = [], 0
     for file in files:
-        data = _read(file)
+        data = read_bytes(file)
         digests.append(digest(data))
         num_bytes += 3 * int(np.prod(image_shape(data, name=str(file))))
     pictures: Pictures = _Files(tuple(files))
@@ -72,7 +72,7 @@ class _Files:
         return len(self.paths)
 
     def __getitem__(self, i: int, /) -> np.ndarray:
-        return decode(_read(self.paths[i]), name=str(self.paths[i]))
+        return decode(read_bytes(self.paths[i]), name=str(self.paths[i]))
 
 
 def _in_memory(files: _Files) -> Pictures:
@@ -83,12 +83,3 @@ def _in_memory(files: _Files) -> Pictures:
     stacked = np.stack(images)
     stacked.flags.writeable = False
     return stacked
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"expected a readable image, got {path} ({error}): repair or remove that file"
-        ) from error

@@ -2,8 +2,9 @@
 
 from jxai.viz.curves import learning_curves
 from jxai.viz.flow import relevance_flow
-from jxai.viz.heatmap import diverging_colours, heatmap, shared_scale, signed_sum
+from jxai.viz.heatmap import diverging_colours, heatmap, overlay, shared_scale, signed_sum
 from jxai.viz.ink import ink_mask, ink_share
+from jxai.viz.methods import method_sheet
 from jxai.viz.sheet import episode_sheet
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "ink_mask",
     "ink_share",
     "learning_curves",
+    "method_sheet",
+    "overlay",
     "relevance_flow",
     "shared_scale",
     "signed_sum",

@@ -104,3 +104,36 @@ def heatmap(relevance: ArrayLike, *, scale: float) -> NDArray[np.uint8]:
     if not scale > 0:
         raise ValueError(f"expected a positive scale, got {scale}: take shared_scale(relevance)")
     return diverging_colours(signed_sum(relevance) / scale)
+
+
+def overlay(
+    picture: ArrayLike, relevance: ArrayLike, *, scale: float, opacity: float = 0.6
+) -> NDArray[np.uint8]:
+    """Lay a heat map over its picture: (1 − opacity) · picture + opacity · heatmap.
+
+    Args:
+        picture: RGB in [0, 255], (..., H, W, 3).
+        relevance: (..., H, W, C).
+        scale: as in `heatmap`.
+        opacity: of the heat map, in [0, 1]; where relevance is 0 it is white, so that the picture grows pale.
+
+    Returns:
+        RGB pictures, (..., H, W, 3).
+
+    Raises:
+        ValueError: if the shapes do not fit, the opacity is outside [0, 1], or as `heatmap` does.
+
+    Example:
+        >>> overlay(np.zeros((1, 1, 3)), np.zeros((1, 1, 1)), scale=1.0, opacity=0.2).tolist()
+        [[[51, 51, 51]]]
+    """
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"expected opacity in [0, 1], got {opacity}: 1 is the heat map alone")
+    picture, relevance = np.asarray(picture), np.asarray(relevance)
+    if picture.shape[-1:] != (3,) or picture.shape[:-1] != relevance.shape[:-1]:
+        raise ValueError(
+            f"expected a picture of shape (..., H, W, 3) and relevance of shape (..., H, W, C), got {picture.shape} "
+            f"and {relevance.shape}: resize one of them"
+        )
+    mixed = (1 - opacity) * picture + opacity * heatmap(relevance, scale=scale)
+    return np.rint(mixed).astype(np.uint8)

@@ -1,8 +1,18 @@
 import dataclasses
+import sys
+from pathlib import Path
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import pytest
 
+import explain
 from configs import CONFIGS, Config, Pretraining, latin_quick
+from methods import Classifier
+
+# What drives a browser is the module `browser` beside this file. Last in the list.
+sys.path.append(str(Path(__file__).resolve().parent))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -34,3 +44,23 @@ def tiny_quickstart(tiny, monkeypatch) -> Config:
     """`tiny` in the place of the quickstart's own configuration."""
     monkeypatch.setitem(CONFIGS, "latin-quick", lambda: tiny)
     return tiny
+
+
+class MeanAndDense(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1000, name="head")(x[:, 2::8, 2::8].mean((1, 2)))
+
+
+@pytest.fixture
+def tiny_classifier(monkeypatch):
+    """A network that is nothing but a mean and a dense layer, in the place of EfficientNet-Lite0."""
+    model = MeanAndDense()
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+
+    def rest(variables, maps):
+        return maps.mean((1, 2)) @ variables["params"]["head"]["kernel"]
+
+    classifier = Classifier(variables, model.apply, lambda variables, x: x[:, 2::8, 2::8], rest)
+    monkeypatch.setattr(explain, "load_classifier", lambda: classifier)
+    return classifier

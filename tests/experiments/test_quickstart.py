@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quickstart import Options, main
+from picture_files import Picture
+from quickstart import Options, draw_photographs, main
 
 DOMAINS = ("hebrew", "pictograms")
 
 
 def test_quickstart(tiny_quickstart, tmp_path, capsys):
-    options = Options(folder=tmp_path, episodes=4, domains=DOMAINS, progress=False)
+    options = Options(folder=tmp_path, episodes=4, domains=DOMAINS, photographs=False, progress=False)
     main(options)
     printed = capsys.readouterr().out
     for domain in DOMAINS:
@@ -20,6 +21,29 @@ def test_quickstart(tiny_quickstart, tmp_path, capsys):
     assert str(tmp_path / "sheets") in printed
     main(options)
     assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+
+
+def test_quickstart_ends_with_photographs(tiny_classifier, tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    some = [Picture(str(i), rng.integers(0, 256, (224, 224, 3), np.uint8)) for i in range(20)]
+    monkeypatch.setattr("quickstart.read_pictures", lambda paths: some)
+    monkeypatch.setattr("quickstart._METHODS", ("input-x-gradient", "grad-cam"))
+    path = tmp_path / "photographs.png"
+    draw_photographs(path, progress=False)
+    with Image.open(path) as sheet:
+        assert sheet.height > sheet.width > 3 * 224  # four rows of three
+    monkeypatch.setattr("explain.load_classifier", lambda: pytest.fail("explained again"))
+    draw_photographs(path, progress=False)
+    assert capsys.readouterr().out == 2 * f"photographs: {path}\n"
+
+
+def test_quickstart_without_weights_says_so(tmp_path, monkeypatch, capsys):
+    def missing(paths):
+        raise FileNotFoundError("expected the twenty photographs, got none: pip install 'jxai[demo]'")
+
+    monkeypatch.setattr("quickstart.read_pictures", missing)
+    draw_photographs(tmp_path / "photographs.png")
+    assert "no photographs: expected the twenty photographs" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from photographs import CLASS_NAMES, Photograph, to_input
-from rules_gallery import COMPOSITES, Explanation, Options, draw, main
+from rules_gallery import RULES, Explanation, Options, draw, main
 
 
 @pytest.mark.parametrize("count", [1, 4, 13])
@@ -14,7 +14,7 @@ def test_every_panel_is_drawn_in_few_bytes(tmp_path, count):
     photograph = Photograph(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8), 22)
     explanations = [
         Explanation(label, rng.normal(size=(224, 224, 3)) * 10.0**i, None if i else -0.5)
-        for i, label in enumerate([*COMPOSITES][:count])
+        for i, label in enumerate([*RULES][:count])
     ]
     path = draw(photograph, ("predicted: bald eagle", "score 9.15"), explanations, tmp_path / "rules.png")
     assert path.stat().st_size < 700_000
@@ -28,7 +28,7 @@ def test_every_panel_is_drawn_in_few_bytes(tmp_path, count):
 def test_inputs_lie_in_the_box_of_the_box_rule():
     low, high = to_input(np.array([0, 255], np.uint8))
     assert (low, high) == (-127 / 128, 1)
-    box = COMPOSITES["EpsilonGammaBox"]
+    box = RULES["EpsilonGammaBox"]
     assert (box.low, box.high) == (low, high)
 
 
@@ -51,10 +51,14 @@ def test_rules_gallery(tmp_path, capsys):
 
 
 def test_class_names_are_those_of_the_photographs():
+    assert len(CLASS_NAMES) == 1000 == len(set(CLASS_NAMES))
+    assert [CLASS_NAMES[i] for i in (0, 22, 609, 949, 999)] == [
+        *("tench", "bald eagle", "jeep", "strawberry", "toilet tissue")
+    ]
     if importlib.util.find_spec("foolbox") is None:
         pytest.skip("foolbox is not installed: pip install 'jxai[demo]'")
     from photographs import photographs
 
     shown = photographs()
-    assert {one.label for one in shown} == set(CLASS_NAMES)
+    assert [shown[i].class_name for i in (4, 6, 17)] == ["strawberry", "jeep", "bald eagle"]
     assert {one.picture.shape for one in shown} == {(224, 224, 3)}

@@ -1,0 +1,84 @@
+"""A photograph as somebody's camera or program wrote it: to bytes of RGB, upright, and its central square."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jxai.data.decode import eight_bits, opened, read_bytes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Phones put a second picture for depth or as a thumbnail behind the first one: nobody would call that animated.
+_ONE_PICTURE = ("MPO",)
+
+
+def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a picture file as a person sees it.
+
+    The rotation that EXIF asks for is applied. Grey, palette and CMYK become RGB; of 16 bits the upper 8 stay;
+    transparency is laid over white. Of an animation or of several pages the first is taken, with a warning.
+
+    Args:
+        path: the file, in any format that Pillow reads.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        ValueError: the file is missing, no picture, a damaged one, or has no bytes for colours (named).
+    """
+    from PIL import Image, ImageOps
+
+    with opened(read_bytes(Path(path)), str(path)) as picture:
+        frames = 1 if picture.format in _ONE_PICTURE else getattr(picture, "n_frames", 1)
+        upright = eight_bits(ImageOps.exif_transpose(picture))
+        if upright.has_transparency_data:
+            white = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(white, upright.convert("RGBA"))
+        pixels = np.asarray(upright.convert("RGB"))
+    if frames > 1:
+        warnings.warn(f"{path} has {frames} frames or pages: the first is taken", stacklevel=2)
+    return pixels
+
+
+def centre_square(picture: np.ndarray, *, size: int, shorter: int) -> np.ndarray:
+    """The centre of a picture, as ImageNet's networks are tested.
+
+    Args:
+        picture: uint8 (H, W, 3).
+        size: side of the result in pixels.
+        shorter: what the picture's shorter side is resized to, bicubically, before the centre is cut out; at least
+            `size`.
+
+    Returns:
+        uint8 (size, size, 3).
+
+    Raises:
+        ValueError: if `shorter` is less than `size`.
+    """
+    from PIL import Image
+
+    if shorter < size:
+        raise ValueError(
+            f"expected shorter of at least size, got {shorter} and {size}: a larger square would stick out"
+        )
+    whole = _not_long(Image.fromarray(picture))
+    factor = shorter / min(whole.size)
+    width, height = (round(side * factor) for side in whole.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    resized = whole.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def _not_long(picture: "Image.Image") -> "Image.Image":
+    """The middle of a strip: one of 1 x 20000 pixels would be resized to more than memory holds."""
+    longest = 4 * min(picture.size)
+    if max(picture.size) <= longest:
+        return picture
+    width, height = (min(side, longest) for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
