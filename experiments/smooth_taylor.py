@@ -1,0 +1,284 @@
+"""The SmoothTaylor paper's table: Integrated Gradients and SmoothTaylor judged by AUPC and AUTVC.
+
+    python experiments/smooth_taylor.py --source /data/ILSVRC2012/val --network densenet121 --weights densenet121.pth
+    python experiments/smooth_taylor.py --source /data/ILSVRC2012/val --network resnet152 --weights resnet152.pth
+    python experiments/smooth_taylor.py --source photographs --network efficientnet-lite0 --out runs/twenty \
+        --num-draws 4 --adaptive-roots 20 --adaptive-draws 2
+
+Explains the predicted class of each picture, one picture after the other; what is finished is in OUT/NETWORK.jsonl,
+and a run that was stopped goes on there to the same numbers. Prints the table of all networks that OUT holds beside
+the published one, and writes it as Markdown and JSON, with a sheet of heat maps. At the paper's size a picture takes
+about 90,000 forward passes and 15,000 gradients, most of them the searches for noise scales.
+"""
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from tqdm import tqdm
+
+import command_line
+from imagenet import HIGH, LOW, NetworkName, load_network, to_input, validation
+from jxai import attribution, metrics, viz
+from photographs import CLASS_NAMES
+from results_log import ResultsLog
+from smooth_taylor_table import FIGURE_ROWS, PUBLISHED, as_json, table
+
+_TOGETHER = 16  # inputs in flight where heat maps are judged
+_GROUP = 10  # roots whose mean is kept, so that fewer roots are the first ones of more
+_NOISE_BASELINES = (1, 5, 10, 20)
+# Noise scale to the numbers of roots.
+_TAYLOR = {0.3: (150,), 0.5: (10, 100, 150, 200), 0.7: (150,), 1.0: (100,), 2.0: (100,)}
+_ADAPTIVE_ROOTS = 150  # of the heat map at the scale that was found
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which pictures and network, and how much is computed; the defaults are the paper's."""
+
+    source: str = "photographs"
+    """A folder with ILSVRC2012's validation pictures; "tfds"; or "photographs", the twenty of foolbox."""
+    network: NetworkName = "efficientnet-lite0"
+    weights: Path | None = None
+    """torchvision's checkpoint of the network."""
+    count: int = 1000
+    """At most so many pictures, in the order of their names."""
+    num_regions: int = 30
+    """Windows that a perturbation replaces."""
+    num_draws: int = 50
+    """Draws of noise a window."""
+    adaptive_roots: int = 150
+    """Roots at each evaluation of the search for noise scales."""
+    adaptive_draws: int = 50
+    """Draws a window there, where AUPC is searched for."""
+    chunk_size: int | None = None
+    """Network inputs in flight."""
+    sheet: int = 4
+    """How many of the pictures are drawn."""
+    seed: int = 0
+    out: Path = Path("runs/smooth_taylor")
+    progress: bool = True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What changes the numbers of a picture."""
+        names = ("network", "source", "num_regions", "num_draws", "adaptive_roots", "adaptive_draws", "seed")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The compiled parts of one picture's judgement; x is (1, 224, 224, 3), heat maps are (rows, 224, 224).
+
+    Attributes:
+        predict: the class with the highest score, (1,).
+        black: Integrated Gradients from black, of (x, target).
+        noise: their means over the first 1, 2, ... baselines of noise, of (key, x, target).
+        taylor: SmoothTaylor's means over the first 10, 20, ... roots, of (number of tens, key, x, target, scale).
+        searches: the searches for a noise scale by objective, of (key, x, target).
+        judge: AUPC and AUTVC, (rows,) each, of (key, x, target, heat maps).
+    """
+
+    predict: Callable[..., jax.Array]
+    black: Callable[..., jax.Array]
+    noise: Callable[..., jax.Array]
+    taylor: Callable[..., jax.Array]
+    searches: Mapping[str, Callable[..., attribution.AdaptiveNoise]]
+    judge: Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def programs(f: Callable[[jax.Array], jax.Array], options: Options) -> Programs:
+    """Compile what the table needs.
+
+    Args:
+        f: from inputs (N, H, W, 3) to scores (N, K).
+        options: sizes.
+
+    Returns:
+        The programs; each is compiled when it is first used.
+    """
+    rows: dict[str, Any] = {"chunk_size": options.chunk_size}
+    curve = functools.partial(
+        metrics.perturbation_curve, low=LOW, high=HIGH, num_regions=options.num_regions, **rows
+    )
+
+    def black(x: jax.Array, target: jax.Array) -> jax.Array:
+        return _heatmap(attribution.integrated_gradients(f, x, target, baseline=LOW, **rows))
+
+    def noise(key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+        baselines = attribution.uniform_baselines(key, x, count=max(_NOISE_BASELINES), low=LOW, high=HIGH)
+
+        def one(baseline: jax.Array) -> jax.Array:
+            return _heatmap(attribution.integrated_gradients(f, x, target, baseline=baseline, **rows))[0]
+
+        return _running_means(lax.map(one, baselines))
+
+    def taylor(tens: int, key: jax.Array, x: jax.Array, target: jax.Array, scale: jax.Array) -> jax.Array:
+        def some(group: jax.Array) -> jax.Array:
+            own = jax.random.fold_in(key, group)
+            roots: dict[str, Any] = {"noise_scale": scale, "num_roots": _GROUP, **rows}
+            return _heatmap(attribution.smooth_taylor(f, own, x, target, **roots))[0]
+
+        return _running_means(lax.map(some, jnp.arange(tens)))
+
+    def search(area: Callable[..., jax.Array], key: jax.Array, x: jax.Array, target: jax.Array) -> Any:
+        def objective(key: jax.Array, x: jax.Array, scale: jax.Array) -> jax.Array:
+            of_roots, of_draws = jax.random.split(key)
+            roots: dict[str, Any] = {"noise_scale": scale, "num_roots": options.adaptive_roots, **rows}
+            heatmap = _heatmap(attribution.smooth_taylor(f, of_roots, x, target, **roots))
+            return area(of_draws, x, target, heatmap)
+
+        return attribution.adaptive_noise(objective, key, x)
+
+    def aupc(key: jax.Array, x: jax.Array, target: jax.Array, heatmap: jax.Array) -> jax.Array:
+        return metrics.aupc(curve(f, key, x, heatmap, target, num_draws=options.adaptive_draws))
+
+    def autvc(key: jax.Array, x: jax.Array, target: jax.Array, heatmap: jax.Array) -> jax.Array:
+        return metrics.autvc(metrics.multiscale_total_variation(heatmap))
+
+    def judge(
+        key: jax.Array, x: jax.Array, target: jax.Array, heatmaps: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        # One key for all heat maps: every one of them is perturbed by the same draws, so that differences are paired.
+        def of_one(heatmap: jax.Array) -> jax.Array:
+            return curve(f, key, x, heatmap[None], target, num_draws=options.num_draws)[0]
+
+        # As many heat maps at once as fill a chunk with their draws.
+        curves = lax.map(of_one, heatmaps, batch_size=max(1, _TOGETHER // options.num_draws))
+        return metrics.aupc(curves), metrics.autvc(metrics.multiscale_total_variation(heatmaps))
+
+    return Programs(
+        predict=jax.jit(lambda x: f(x).argmax(axis=1)),
+        black=jax.jit(black),
+        noise=jax.jit(noise),
+        taylor=jax.jit(taylor, static_argnums=0),
+        searches={
+            "aupc": jax.jit(functools.partial(search, aupc)),
+            "autvc": jax.jit(functools.partial(search, autvc)),
+        },
+        judge=jax.jit(judge),
+    )
+
+
+def judge_picture(do: Programs, key: jax.Array, x: jax.Array) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Every row of the table for one picture.
+
+    Args:
+        do: the programs.
+        key: the picture's own.
+        x: (1, 224, 224, 3).
+
+    Returns:
+        The record that is kept, with AUPC, AUTVC by row, and the heat maps by row, (224, 224) each.
+    """
+    target = do.predict(x)
+    of_baselines, of_roots, of_search, of_draws = jax.random.split(key, 4)
+    heatmaps: dict[str, jax.Array] = {"ig-black": do.black(x, target)[0]}
+    means = do.noise(of_baselines, x, target)
+    heatmaps |= {f"ig-noise-{count}": means[count - 1] for count in _NOISE_BASELINES}
+    for scale, numbers in _TAYLOR.items():
+        means = do.taylor(max(numbers) // _GROUP, of_roots, x, target, jnp.float32(scale))
+        heatmaps |= {f"st-{scale:g}-{number}": means[number // _GROUP - 1] for number in numbers}
+    scales: dict[str, float] = {}
+    for name, search in do.searches.items():
+        found = search(of_search, x, target)
+        scales[f"adaptive-{name}"] = float(found.noise_scale[0])
+        # A scale of 0 leaves nothing to explain; the search may end there.
+        scale = jnp.maximum(found.noise_scale[0], 1e-3)
+        heatmaps[f"adaptive-{name}"] = do.taylor(_ADAPTIVE_ROOTS // _GROUP, of_roots, x, target, scale)[-1]
+    areas = do.judge(of_draws, x, target, jnp.stack(list(heatmaps.values())))
+    rows = {name: [float(area[index]) for area in areas] for index, name in enumerate(heatmaps)}
+    record = {"class": int(target[0]), "rows": rows, "noise_scale": scales}
+    return record, {name: np.asarray(heatmap) for name, heatmap in heatmaps.items()}
+
+
+def _heatmap(attributions: jax.Array) -> jax.Array:
+    return attributions.sum(axis=-1)
+
+
+def _running_means(values: jax.Array) -> jax.Array:
+    counts = jnp.arange(1, len(values) + 1, dtype=values.dtype)
+    return jnp.cumsum(values, axis=0) / counts[:, None, None]
+
+
+def run(options: Options) -> None:
+    """Judge every picture that is not judged yet."""
+    examples = validation(options.source, options.count)
+    log = ResultsLog(options.out / f"{options.network}.jsonl", options.settings)
+    drawn = [
+        options.out / f"{options.network}-{index}.npz" for index in range(min(options.sheet, len(examples)))
+    ]
+    missing = [
+        index
+        for index, example in enumerate(examples)
+        if not log.done(example.name) or (index < len(drawn) and not drawn[index].exists())
+    ]
+    if not missing:
+        return
+    do = programs(load_network(options.network, options.weights), options)
+    for index in tqdm(missing, desc="pictures", unit="picture", disable=not options.progress):
+        start, example = time.perf_counter(), examples[index]
+        picture = example.read()
+        key = jax.random.fold_in(jax.random.key(options.seed), index)
+        record, heatmaps = judge_picture(do, key, to_input(picture)[None])
+        if index < len(drawn):
+            shown: dict[str, Any] = {row: heatmaps[row].astype(np.float16) for row in FIGURE_ROWS}
+            options.out.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(drawn[index], name=example.name, picture=picture, **shown)
+        if not log.done(example.name):
+            log.append({"key": example.name, **record, "seconds": round(time.perf_counter() - start, 1)})
+
+
+def draw(options: Options) -> Path | None:
+    """The sheet of heat maps of the pictures that were kept for it."""
+    kept = sorted(options.out.glob(f"{options.network}-*.npz"))[: options.sheet]
+    if not kept:
+        return None
+    arrays = [dict(np.load(path)) for path in kept]
+    log = ResultsLog(options.out / f"{options.network}.jsonl", options.settings)
+    records = [log.records[str(array["name"])] for array in arrays]
+    captions = [(CLASS_NAMES[record["class"]], "explained class") for record in records]
+    notes = {label: [_note(record, row) for record in records] for row, label in FIGURE_ROWS.items()}
+    return viz.method_sheet(
+        np.stack([array["picture"] for array in arrays]),
+        {label: np.stack([array[row] for array in arrays])[..., None] for row, label in FIGURE_ROWS.items()},
+        captions=captions,
+        notes=notes,
+        path=options.out / f"{options.network}.png",
+    )
+
+
+def _note(record: Mapping[str, Any], row: str) -> str:
+    aupc, autvc = record["rows"][row]
+    scale = record["noise_scale"].get(row)
+    return f"AUPC {aupc:.1f}, AUTVC {autvc:.2f}" + ("" if scale is None else f", σ {scale:.2f}")
+
+
+def main(options: Options) -> None:
+    """Judge, print, write, draw."""
+    run(options)
+    found = {path.stem: _log(path) for path in sorted(options.out.glob("*.jsonl"))}
+    text = table(found)
+    print(text)
+    (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
+    numbers = {"published": PUBLISHED, "measured": as_json(found)}
+    (options.out / "table.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    print(draw(options) or "no sheet: nothing was kept for it")
+
+
+def _log(path: Path) -> ResultsLog:
+    """A log with the settings that it was made with."""
+    with path.open(encoding="utf-8") as file:
+        return ResultsLog(path, json.loads(file.readline())["settings"])
+
+
+if __name__ == "__main__":
+    command_line.run(main, Options)
