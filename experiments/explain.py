@@ -95,7 +95,7 @@ class Explained:
 def load_classifier() -> Classifier:
     """EfficientNet-Lite0 with its weights; Grad-CAM weighs its last maps."""
     model, variables, _ = efficientnet_lite0()
-    maps, rest = models.split(model, "bn_last", train=False)
+    maps, rest = models.split(model, "activation_last", train=False)
 
     def apply(variables: Any, x: jax.Array) -> Any:
         return model.apply(variables, x, train=False)

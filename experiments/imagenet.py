@@ -15,7 +15,7 @@ import numpy as np
 
 from jxai import data, models
 from jxai.data.decode import decode
-from photographs import photographs, square
+from photographs import SIZE, photographs
 
 NetworkName = Literal["densenet121", "resnet152", "efficientnet-lite0"]
 
@@ -80,16 +80,18 @@ def _scores(model: Any, variables: Any, x: jax.Array) -> jax.Array:
     return jnp.asarray(model.apply(variables, x, train=False))
 
 
-def validation(source: str, count: int) -> Sequence[Example]:
+def validation(source: str, count: int, *, resampling: data.Resampling = "bicubic") -> Sequence[Example]:
     """The first validation pictures, in the order of their file names.
 
     Args:
         source: "photographs" for foolbox's twenty; "tfds" for TensorFlow Datasets' prepared imagenet2012; or a folder
             with the pictures, in folders of classes or not.
         count: at most so many.
+        resampling: how pictures are resized, as the network was trained. The photographs are always resized
+            bicubically, for EfficientNet-Lite0.
 
     Returns:
-        The pictures.
+        The pictures, as torchvision's loader reads them: what EXIF says of rotation is not obeyed.
 
     Raises:
         ValueError: count is below 1, the folder is not there or has no pictures.
@@ -104,7 +106,7 @@ def validation(source: str, count: int) -> Sequence[Example]:
             for index, picture in enumerate(pictures)
         ]
     if source == "tfds":
-        return _prepared(count)
+        return _prepared(count, resampling)
     folder = Path(source)
     files = [path for path in folder.rglob("*") if path.suffix.lower() in (".jpeg", ".jpg", ".png")]
     if not files:
@@ -113,10 +115,14 @@ def validation(source: str, count: int) -> Sequence[Example]:
             "'photographs', or 'tfds'"
         )
     files.sort(key=lambda path: (path.name, path))
-    return [Example(path.name, lambda path=path: square(data.read_picture(path))) for path in files[:count]]
+
+    def read(path: Path) -> np.ndarray:
+        return _square(decode(path.read_bytes(), name=str(path)), resampling)
+
+    return [Example(str(path.relative_to(folder)), lambda path=path: read(path)) for path in files[:count]]
 
 
-def _prepared(count: int) -> list[Example]:
+def _prepared(count: int, resampling: data.Resampling) -> list[Example]:
     import tensorflow_datasets as tfds
 
     skip = {"image": tfds.decode.SkipDecoding()}
@@ -133,9 +139,13 @@ def _prepared(count: int) -> list[Example]:
     order = sorted(range(len(names)), key=names.__getitem__)[:count]
 
     def read(index: int) -> np.ndarray:
-        return square(decode(source[index]["image"], name=names[index]))
+        return _square(decode(source[index]["image"], name=names[index]), resampling)
 
     return [Example(names[index], lambda index=index: read(index)) for index in order]
+
+
+def _square(picture: np.ndarray, resampling: data.Resampling) -> np.ndarray:
+    return data.centre_square(picture, size=SIZE, shorter=SIZE + 32, resampling=resampling)
 
 
 def _text(name: Any) -> str:

@@ -13,6 +13,7 @@ about 90,000 forward passes and 15,000 gradients, most of them the searches for 
 
 import dataclasses
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -28,11 +29,11 @@ from tqdm import tqdm
 import command_line
 from imagenet import HIGH, LOW, NetworkName, load_network, to_input, validation
 from jxai import attribution, metrics, viz
+from jxai.batches.chunks import rows_in_flight
 from photographs import CLASS_NAMES
 from results_log import ResultsLog
 from smooth_taylor_table import FIGURE_ROWS, PUBLISHED, as_json, table
 
-_TOGETHER = 16  # inputs in flight where heat maps are judged
 _GROUP = 10  # roots whose mean is kept, so that fewer roots are the first ones of more
 _NOISE_BASELINES = (1, 5, 10, 20)
 # Noise scale to the numbers of roots.
@@ -71,7 +72,7 @@ class Options:
     def settings(self) -> dict[str, Any]:
         """What changes the numbers of a picture."""
         names = ("network", "source", "num_regions", "num_draws", "adaptive_roots", "adaptive_draws", "seed")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"weights": _checksum(self.weights)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +153,9 @@ def programs(f: Callable[[jax.Array], jax.Array], options: Options) -> Programs:
             return curve(f, key, x, heatmap[None], target, num_draws=options.num_draws)[0]
 
         # As many heat maps at once as fill a chunk with their draws.
-        curves = lax.map(of_one, heatmaps, batch_size=max(1, _TOGETHER // options.num_draws))
+        curves = lax.map(
+            of_one, heatmaps, batch_size=max(1, rows_in_flight(x, options.chunk_size) // options.num_draws)
+        )
         return metrics.aupc(curves), metrics.autvc(metrics.multiscale_total_variation(heatmaps))
 
     return Programs(
@@ -189,15 +192,23 @@ def judge_picture(do: Programs, key: jax.Array, x: jax.Array) -> tuple[dict[str,
         heatmaps |= {f"st-{scale:g}-{number}": means[number // _GROUP - 1] for number in numbers}
     scales: dict[str, float] = {}
     for name, search in do.searches.items():
-        found = search(of_search, x, target)
-        scales[f"adaptive-{name}"] = float(found.noise_scale[0])
         # A scale of 0 leaves nothing to explain; the search may end there.
-        scale = jnp.maximum(found.noise_scale[0], 1e-3)
+        scale = jnp.maximum(search(of_search, x, target).noise_scale[0], 1e-3)
+        scales[f"adaptive-{name}"] = float(scale)
         heatmaps[f"adaptive-{name}"] = do.taylor(_ADAPTIVE_ROOTS // _GROUP, of_roots, x, target, scale)[-1]
     areas = do.judge(of_draws, x, target, jnp.stack(list(heatmaps.values())))
     rows = {name: [float(area[index]) for area in areas] for index, name in enumerate(heatmaps)}
     record = {"class": int(target[0]), "rows": rows, "noise_scale": scales}
     return record, {name: np.asarray(heatmap) for name, heatmap in heatmaps.items()}
+
+
+def _checksum(weights: Path | None) -> str | None:
+    """Which weights they are, wherever they lie."""
+    return (
+        None
+        if weights is None or not weights.is_file()
+        else hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    )
 
 
 def _heatmap(attributions: jax.Array) -> jax.Array:
@@ -211,7 +222,8 @@ def _running_means(values: jax.Array) -> jax.Array:
 
 def run(options: Options) -> None:
     """Judge every picture that is not judged yet."""
-    examples = validation(options.source, options.count)
+    resampling = "bicubic" if options.network == "efficientnet-lite0" else "bilinear"
+    examples = validation(options.source, options.count, resampling=resampling)
     log = ResultsLog(options.out / f"{options.network}.jsonl", options.settings)
     drawn = [
         options.out / f"{options.network}-{index}.npz" for index in range(min(options.sheet, len(examples)))
@@ -230,7 +242,7 @@ def run(options: Options) -> None:
         key = jax.random.fold_in(jax.random.key(options.seed), index)
         record, heatmaps = judge_picture(do, key, to_input(picture)[None])
         if index < len(drawn):
-            shown: dict[str, Any] = {row: heatmaps[row].astype(np.float16) for row in FIGURE_ROWS}
+            shown: dict[str, Any] = {row: heatmaps[row] for row in FIGURE_ROWS}
             options.out.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(drawn[index], name=example.name, picture=picture, **shown)
         if not log.done(example.name):
@@ -239,7 +251,8 @@ def run(options: Options) -> None:
 
 def draw(options: Options) -> Path | None:
     """The sheet of heat maps of the pictures that were kept for it."""
-    kept = sorted(options.out.glob(f"{options.network}-*.npz"))[: options.sheet]
+    places = [options.out / f"{options.network}-{index}.npz" for index in range(options.sheet)]
+    kept = [path for path in places if path.exists()]
     if not kept:
         return None
     arrays = [dict(np.load(path)) for path in kept]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jxai import fewshot
+from intervals import mean_and_interval
 from results_log import ResultsLog
 
 # Goh et al., 2020, tables I to IV: AUPC and AUTVC over the first 1000 pictures, lower is better for both.
@@ -101,6 +101,8 @@ def as_json(logs: Mapping[str, ResultsLog]) -> dict[str, Any]:
     """
     found = {}
     for network, log in logs.items():
+        if not log.records:
+            continue
         values = _values(log)
         rows = {}
         for row, of_row in values.items():
@@ -153,9 +155,10 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _pair(values: np.ndarray) -> list[float]:
-    return [round(number, 4) for number in fewshot.mean_and_interval(values)]
+    return [round(number, 4) for number in mean_and_interval(values)]
 
 
 def _shown(values: np.ndarray, *, signed: bool = False) -> str:
-    mean, half = fewshot.mean_and_interval(values)
-    return f"{mean:{'+' if signed else ''}.2f} ± {half:.2f}".replace("-", "−")
+    mean, half = mean_and_interval(values)
+    width = f" ± {half:.2f}" if len(values) > 1 else ""
+    return f"{mean:{'+' if signed else ''}.2f}{width}".replace("-", "−")

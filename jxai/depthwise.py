@@ -215,9 +215,7 @@ def _abstract(x: Any, kernel: Any, *, strides: Strides, padding: Padding) -> Any
 
 
 depthwise_p = Primitive("depthwise_convolution")
-depthwise_p.def_impl(
-    lambda x, kernel, **params: jax.jit(functools.partial(depthwise_p.bind, **params))(x, kernel)
-)
+depthwise_p.def_impl(jax.jit(depthwise_p.bind, static_argnames=("strides", "padding")))
 depthwise_p.def_abstract_eval(_abstract)
 ad.defbilinear(depthwise_p, _transpose_maps, _transpose_kernel)
 batching.primitive_batchers[depthwise_p] = _batch

@@ -17,11 +17,12 @@ PACKAGES = sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
 
 # package -> the other packages of jxai that it may import, at any level of nesting.
 ALLOWED: dict[str, set[str]] = {
-    "attribution": set(),
+    "attribution": {"batches"},
+    "batches": set(),
     "data": {"fewshot"},  # the Episode alone
     "fewshot": {"lrp", "models"},
     "lrp": set(),
-    "metrics": set(),
+    "metrics": {"batches"},
     "models": set(),
     "training": {"fewshot", "models"},
     "viz": set(),
@@ -29,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
 # Modules beside the packages, that know none of them; every package may import them.
 COMMON = {"__version__", "depthwise"}
 # Packages that take any function, so they know no neural network library.
-WITHOUT_FLAX = ("attribution", "metrics")
+WITHOUT_FLAX = ("attribution", "batches", "metrics")
 # What `import jxai` and its packages load only when it is used.
 LAZY = ("tensorflow_datasets", "grain", "orbax", "matplotlib", "PIL", "tensorflow", "tensorboardX", "torch")
 MAX_LINES = 400

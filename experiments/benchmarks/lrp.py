@@ -10,21 +10,17 @@ two cores.
 """
 
 import dataclasses
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
 from jxai import lrp, models
-from measure import report
+from measure import HIGH, LOW, alternate, draw, images, peak, report, result
 
-LOW, HIGH = -2.0, 2.0
 COMPOSITES: dict[str, tuple[lrp.Composite, float]] = {
     "EpsilonPlus": (lrp.EpsilonPlus(norm=True), 1.8),
     "EpsilonAlpha2Beta1": (lrp.EpsilonAlpha2Beta1(norm=True), 2.5),
@@ -46,24 +42,6 @@ class Options:
     """Where the results go as JSON."""
 
 
-def draw(model: Any, side: int) -> Any:
-    """Variables that keep activations' size, with running statistics and biases that are not trivial."""
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, side, side, 3)), train=False))
-    random = np.random.default_rng(0)
-
-    def leaf(path: Any, shape: Any) -> jax.Array:
-        name = path[-1].key
-        if name == "kernel":
-            values = random.normal(size=shape.shape) * np.sqrt(2 / np.prod(shape.shape[:-1]))
-        elif name in ("scale", "var"):
-            values = random.random(shape.shape) + 0.5
-        else:
-            values = 0.1 * random.normal(size=shape.shape)
-        return jnp.asarray(values, jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
-
-
 def ours(model: Any, composite: lrp.Composite | None) -> Callable:
     """Relevance, or without a composite the gradient, of the targets' scores."""
 
@@ -76,31 +54,6 @@ def ours(model: Any, composite: lrp.Composite | None) -> Callable:
         return jax.vjp(f, x)[1](jax.nn.one_hot(target, 1000))[0]
 
     return jax.jit(explain)
-
-
-def images(count: int, side: int) -> np.ndarray:
-    """Images of noise within the bounds."""
-    return np.random.default_rng(1).uniform(LOW, HIGH, (count, side, side, 3)).astype(np.float32)
-
-
-def peak(function: Any, *arguments: Any) -> float:
-    """Bytes that a compiled function holds at once."""
-    memory = function.lower(*arguments).compile().memory_analysis()
-    return memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
-
-
-def alternate(functions: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """The shortest time of each of several functions, which take turns, after a first round."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(repeats + 1):
-        for name, function in functions.items():
-            print(f"\r  round {turn} of {repeats}: {name:<40}", end="", file=sys.stderr, flush=True)
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
-    return {name: min(values) for name, values in times.items()}
 
 
 def compare(name: str, model: Any, load: Callable, batch: int, options: Options) -> list[dict[str, Any]]:
@@ -129,17 +82,17 @@ def compare(name: str, model: Any, load: Callable, batch: int, options: Options)
         functions[f"zennit {composite}"] = zennit(composite)
     seconds = alternate(functions, options.repeats)
     base = peak(gradient, variables, x, target)
-    results = [_result(f"{name} {key}", value, "s") for key, value in seconds.items()]
+    results = [result(f"{name} {key}", value, "s") for key, value in seconds.items()]
     for composite, explain in explainers.items():
         ratio = seconds[f"jxai {composite}"] / seconds["jax gradient"]
         rival = seconds[f"zennit {composite}"]
         label = f"{name} {composite}"
         goal = f"at most {COMPOSITES[composite][1]}"
         results += [
-            _result(f"{label}: times jax's gradient", ratio, "x", goal),
-            _result(f"{label}: zennit's times torch's", rival / seconds["torch gradient"], "x"),
-            _result(f"{label}: faster than zennit", rival / seconds[f"jxai {composite}"], "x", "more than 1"),
-            _result(
+            result(f"{label}: times jax's gradient", ratio, "x", goal),
+            result(f"{label}: zennit's times torch's", rival / seconds["torch gradient"], "x"),
+            result(f"{label}: faster than zennit", rival / seconds[f"jxai {composite}"], "x", "more than 1"),
+            result(
                 f"{label}: memory of gradient", peak(explain, variables, x, target) / base, "x", "at most 1.5"
             ),
         ]
@@ -164,7 +117,7 @@ def agreement(options: Options) -> list[dict[str, Any]]:
         reference = torch_models.to_numpy(relevance)
         found = np.asarray(ours(model, rules)(variables, x, target))
         error = np.abs(found - reference).max() / np.abs(reference).max()
-        results.append(_result(f"ResNet18 at 64 {name}: difference", float(error), ""))
+        results.append(result(f"ResNet18 at 64 {name}: difference", float(error), ""))
     return results
 
 
@@ -178,14 +131,8 @@ def memory(options: Options) -> list[dict[str, Any]]:
         base = peak(ours(model, None), variables, x, target)
         for composite, (rules, _) in COMPOSITES.items():
             ratio = peak(ours(model, rules), variables, x, target) / base
-            results.append(
-                _result(f"ResNet18, batch {batch}, {composite}: memory", ratio, "x", "at most 1.5")
-            )
+            results.append(result(f"ResNet18, batch {batch}, {composite}: memory", ratio, "x", "at most 1.5"))
     return results
-
-
-def _result(name: str, value: float, unit: str, goal: str | None = None) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "goal": goal}
 
 
 def main(options: Options) -> None:

@@ -1,9 +1,9 @@
-"""PyTorch's side of the benchmarks: ResNet18 and VGG16 with a JAX model's weights, explained by zennit.
+"""PyTorch's side of the benchmarks: ResNet18 and VGG16 with a JAX model's weights, explained by zennit and captum.
 
-Needs torch and zennit, which jxai does not; whoever needs them imports this module, no other does. zennit imports
-torchvision for two classes and installs it with its own torch, so install it without its dependencies:
+Needs torch, zennit and captum, which jxai does not; whoever needs them imports this module, no other does. zennit
+imports torchvision for two classes and installs it with its own torch, so install it without its dependencies:
 
-    pip install torch && pip install --no-deps zennit && pip install click
+    pip install torch && pip install --no-deps zennit captum && pip install click matplotlib packaging tqdm
 
 The networks are torchvision's, module by module (without VGG16's dropout and its pooling from 7x7 to 7x7), because
 zennit finds its rules by the modules' classes and its batch norms by the modules' order. Tensors here are
@@ -109,7 +109,7 @@ def to_torch(maps: Any) -> torch.Tensor:
 
 def to_numpy(maps: torch.Tensor) -> np.ndarray:
     """A tensor (N, C, H, W) as an array (N, H, W, C)."""
-    return maps.detach().numpy().transpose(0, 2, 3, 1)
+    return maps.detach().cpu().numpy().transpose(0, 2, 3, 1)
 
 
 def resnet18(variables: Mapping[str, Any]) -> ResNet18:
@@ -209,6 +209,100 @@ def torch_gradient(model: nn.Module, x: torch.Tensor, target: torch.Tensor) -> t
     x = x.detach().requires_grad_()
     scores = model(x)
     return torch.autograd.grad(scores.gather(1, target[:, None]).sum(), x)[0]
+
+
+def captum_integrated_gradients(
+    model: nn.Module, x: torch.Tensor, target: torch.Tensor, *, num_steps: int, batch: int
+) -> torch.Tensor:
+    """Integrated Gradients from black by captum, with the right Riemann sum.
+
+    Args:
+        model: the network, in evaluation mode.
+        x: images (N, 3, H, W).
+        target: a class of each image, (N,), of integers.
+        num_steps: gradients an image.
+        batch: how many inputs are in flight.
+
+    Returns:
+        The attributions, (N, 3, H, W).
+    """
+    method = importlib.import_module("captum.attr").IntegratedGradients(model)
+    return method.attribute(
+        x, target=target, n_steps=num_steps, method="riemann_right", internal_batch_size=max(batch, len(x))
+    )
+
+
+def captum_smooth_grad(
+    model: nn.Module, x: torch.Tensor, target: torch.Tensor, *, deviation: float, num_roots: int, batch: int
+) -> torch.Tensor:
+    """SmoothGrad by captum's noise tunnel: the mean gradient, with its sign, at noisy copies.
+
+    Args:
+        model: the network, in evaluation mode.
+        x: images (N, 3, H, W).
+        target: a class of each image, (N,), of integers.
+        deviation: the noise's standard deviation in the units of `x`.
+        num_roots: gradients an image.
+        batch: how many inputs are in flight.
+
+    Returns:
+        The mean gradient, (N, 3, H, W).
+    """
+    captum = importlib.import_module("captum.attr")
+    return captum.NoiseTunnel(captum.Saliency(model)).attribute(
+        x,
+        target=target,
+        abs=False,
+        nt_samples=num_roots,
+        nt_samples_batch_size=max(1, batch // len(x)),
+        stdevs=deviation,
+    )
+
+
+@torch.no_grad()
+def perturbation_curve(
+    model: nn.Module,
+    x: torch.Tensor,
+    heatmap: torch.Tensor,
+    target: int,
+    *,
+    low: float,
+    high: float,
+    window: int,
+    num_regions: int,
+    num_draws: int,
+) -> torch.Tensor:
+    """The curve of `jxai.metrics.perturbation_curve`, of one image, all draws of a region in one batch.
+
+    Args:
+        model: the network, in evaluation mode.
+        x: the image, (1, 3, H, W).
+        heatmap: what ranks its regions, (H, W).
+        target: the explained class.
+        low: what black is in `x`.
+        high: what white is in `x`.
+        window: side of the windows, in pixels.
+        num_regions: how many windows are replaced, one on top of another.
+        num_draws: draws of noise a window.
+
+    Returns:
+        The curve, (num_regions + 1,).
+    """
+    means = nn.functional.avg_pool2d(heatmap.abs()[None, None], window, 1)[0, 0, :-1, :-1].clone()
+    initial = model(x)[0, target]
+    scores = [initial]
+    for _ in range(num_regions):
+        row, column = divmod(int(means.argmax()), means.shape[1])
+        rows, columns = (slice(max(start - window + 1, 0), start + window) for start in (row, column))
+        means[rows, columns] = -1
+        batch = x.repeat(num_draws, 1, 1, 1)
+        patch = batch[:, :, row : row + window, column : column + window]
+        patch.copy_(low + (high - low) * torch.rand_like(patch))
+        logits = model(batch)[:, target]
+        kept = logits.median(dim=0).indices
+        x = batch[kept][None]
+        scores.append(logits.mean())
+    return torch.stack(scores) / initial.abs()
 
 
 def zennit_relevance(

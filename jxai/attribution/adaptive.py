@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from jxai.attribution.checks import check_count, check_finite, per_image
+from jxai.batches.checks import as_array, check_count, check_finite, per_image
 
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -87,7 +87,8 @@ def adaptive_noise(
             draws, so that the objective is a function of σ.
 
     Returns:
-        The best scales, their values, and the traces.
+        The best scales, their values, and the traces. |σ − α| may be 0, where SmoothTaylor is 0 everywhere: an
+        objective for which that is best needs a floor of its own.
 
     Raises:
         TypeError: `x` holds no floats.
@@ -98,7 +99,7 @@ def adaptive_noise(
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
         algorithm 1.
     """
-    x = jnp.asarray(x)
+    x = as_array(x)
     check_finite("x", x)
     check_count("max_iterations", max_iterations)
     if max_stops < 0 or step <= 0 or not 0 < decay <= 1:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from jxai.attribution.checks import check_count, check_finite
-from jxai.attribution.rows import row_keys
+from jxai.batches.blur import gaussian_blur
+from jxai.batches.checks import as_array, as_greys, check_count, check_finite
+from jxai.batches.draws import row_keys
 
 _TRUNCATION = 4.0  # of the Gaussian, in standard deviations
 
@@ -29,15 +30,15 @@ def uniform_baselines(
 
     Raises:
         TypeError: `x` holds no floats.
-        ValueError: count is less than 1, or `x` is not finite or no batch.
+        ValueError: count is less than 1, `x` is not finite or no batch, or low and high do not fit it.
 
     References:
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020.
     """
-    x = jnp.asarray(x)
+    x = as_array(x)
     check_finite("x", x)
     check_count("count", count)
-    low, high = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
+    low, high = as_greys(low, high, x)
     images, numbers = jnp.tile(jnp.arange(len(x)), count), jnp.repeat(jnp.arange(count), len(x))
     keys = row_keys(key, images, numbers)
     noise = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype))(keys)
@@ -61,23 +62,11 @@ def blurred_baseline(x: jax.Array, *, sigma: float) -> jax.Array:
     References:
         Sturmfels et al., *Visualizing the Impact of Feature Attribution Baselines*, 2020.
     """
-    x = jnp.asarray(x)
+    x = as_array(x)
     check_finite("x", x)
     if x.ndim != 4:
         raise ValueError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
     if not (sigma > 0 and math.isfinite(sigma)):
         raise ValueError(f"expected sigma above 0 in pixels, got {sigma}: an unblurred image is no baseline")
-    blurred = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     radius = int(_TRUNCATION * sigma + 0.5)
-    offsets = jnp.arange(-radius, radius + 1)
-    weights = jnp.exp(-0.5 * (offsets / sigma) ** 2)
-    weights = (weights / weights.sum()).astype(blurred.dtype)
-    for axis in (1, 2):
-        size = x.shape[axis]
-        # Blur and edges in one matrix: output i gathers inputs clip(i + offset).
-        taken = jnp.clip(jnp.arange(size)[:, None] + offsets, 0, size - 1)
-        matrix = jnp.zeros((size, size), blurred.dtype).at[jnp.arange(size)[:, None], taken].add(weights)
-        blurred = jnp.moveaxis(
-            jnp.tensordot(matrix, blurred, axes=(1, axis), precision=jax.lax.Precision.HIGHEST), 0, axis
-        )
-    return blurred.astype(x.dtype)
+    return gaussian_blur(x, sigma=sigma, radius=radius).astype(x.dtype)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
-from jxai.attribution.checks import check_finite, check_inputs
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.attribution.rows import row_keys, sum_over_roots
+from jxai.batches.checks import as_array, check_finite, check_inputs
+from jxai.batches.chunks import sum_over_roots
+from jxai.batches.draws import row_keys
 
 
 def expected_gradients(
@@ -49,7 +50,7 @@ def expected_gradients(
         Erion et al., *Improving performance of deep learning models with axiomatic attribution priors and expected
         gradients*, 2021, equation 4.
     """
-    x, target, references = jnp.asarray(x), jnp.asarray(target), jnp.asarray(references)
+    x, target, references = as_array(x), as_array(target), as_array(references)
     check_inputs(f, x, target)
     check_finite("references", references)
     if references.shape[1:] != x.shape[1:]:
@@ -57,15 +58,18 @@ def expected_gradients(
             f"expected references of shape (B, *{x.shape[1:]}), got {references.shape}: resize them"
         )
 
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         of_reference, of_position = jax.random.split(key)
         reference = references[jax.random.randint(of_reference, (), 0, len(references))]
-        return reference.astype(x.dtype), jax.random.uniform(of_position, (1,) * (x.ndim - 1), x.dtype)
+        return reference.astype(wide), jax.random.uniform(of_position, (1,) * (x.ndim - 1), wide)
 
     def terms(images: jax.Array, samples: jax.Array) -> jax.Array:
         start, alpha = jax.vmap(draw)(row_keys(key, images, samples))
-        path = x[images] - start
-        return path * explain(f, start + alpha * path, target[images])
+        path = x[images].astype(wide) - start
+        at = (start + alpha * path).astype(x.dtype)
+        return path * explain(f, at, target[images]).astype(wide)
 
     total = sum_over_roots(terms, x, num_roots=num_samples, chunk_size=chunk_size, mesh=mesh)
     return (total / num_samples).astype(x.dtype)

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from jxai.attribution.checks import check_inputs
 from jxai.attribution.gradients import Explain, Scores, gradient
+from jxai.batches.checks import as_array, check_inputs
 
 
 def grad_cam(
@@ -39,7 +38,7 @@ def grad_cam(
         Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization*, 2017,
         equations 1 and 2.
     """
-    x, target = jnp.asarray(x), jnp.asarray(target)
+    x, target = as_array(x), as_array(target)
     check_inputs(lambda x: head(features(x)), x, target)
     maps = features(x)
     if maps.ndim != 4 or x.ndim != 4:

@@ -6,10 +6,9 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from jxai.attribution.checks import check_inputs
+from jxai.batches.checks import as_array, check_inputs
 
 Scores = Callable[[jax.Array], jax.Array]
 # An explanation at a point: of (f, x, target) to an array of x's shape. `gradient` is one, and so is
@@ -40,7 +39,7 @@ def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
     References:
         Simonyan et al., *Deep Inside Convolutional Networks*, 2014.
     """
-    x, target = jnp.asarray(x), jnp.asarray(target)
+    x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
     scores, pullback = jax.vjp(f, x)
     return pullback(jax.nn.one_hot(target, scores.shape[-1], dtype=scores.dtype))[0]
@@ -65,6 +64,6 @@ def input_x_gradient(f: Scores, x: jax.Array, target: ArrayLike, *, explain: Exp
     References:
         Shrikumar et al., *Not Just a Black Box*, 2016.
     """
-    x, target = jnp.asarray(x), jnp.asarray(target)
+    x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
     return x * explain(f, x, target)

@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
-from jxai.attribution.checks import as_baseline, check_count, check_finite, check_inputs
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.attribution.rows import sum_over_roots
+from jxai.batches.checks import as_array, as_baselines, check_count, check_inputs
+from jxai.batches.chunks import sum_over_roots
 
 Method = Literal["right", "trapezoid", "midpoint", "gauss-legendre"]
 
@@ -61,27 +61,20 @@ def integrated_gradients(
         Sundararajan et al., *Axiomatic Attribution for Deep Networks*, 2017, equation 3; Goh et al., *Understanding
         Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020 (noise baselines).
     """
-    x, target = jnp.asarray(x), jnp.asarray(target)
+    x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
     check_count("num_steps", num_steps)
     positions, weights = _quadrature(method, num_steps)
-    alphas, weights = jnp.asarray(positions, x.dtype), jnp.asarray(weights, x.dtype)
-    baselines = jnp.asarray(baseline, x.dtype)
-    if baselines.ndim > x.ndim:
-        check_finite("baseline", baselines)
-        if baselines.shape[1:] != x.shape:
-            raise ValueError(
-                f"expected baselines of shape (B, *{x.shape}), got {baselines.shape}: give each image B of them"
-            )
-    else:
-        baselines = as_baseline(baselines, x)[None]
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    alphas, weights = jnp.asarray(positions, wide), jnp.asarray(weights, wide)
+    baselines = as_baselines(baseline, x)
 
     def terms(images: jax.Array, roots: jax.Array) -> jax.Array:
         which, step = roots // len(weights), roots % len(weights)
         start = baselines[which, images]
-        path = x[images] - start
-        at = start + _rows(alphas[step], path) * path
-        return _rows(weights[step], path) * path * explain(f, at, target[images])
+        path = x[images].astype(wide) - start
+        at = (start + _rows(alphas[step], path) * path).astype(x.dtype)
+        return _rows(weights[step], path) * path * explain(f, at, target[images]).astype(wide)
 
     num_roots = len(baselines) * len(weights)
     total = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
@@ -107,15 +100,13 @@ def convergence_delta(
         TypeError: `x` holds no floats, or `target` no integers.
         ValueError: shapes do not fit, or as `integrated_gradients` says.
     """
-    x, target, attributions = jnp.asarray(x), jnp.asarray(target), jnp.asarray(attributions)
+    x, target, attributions = as_array(x), as_array(target), as_array(attributions)
     check_inputs(f, x, target)
     if attributions.shape != x.shape:
         raise ValueError(
             f"expected attributions of x's shape {x.shape}, got {attributions.shape}: keep the channels"
         )
-    several = jnp.asarray(baseline, x.dtype)
-    if several.ndim <= x.ndim:
-        several = as_baseline(several, x)[None]
+    several = as_baselines(baseline, x)
 
     def score(z: jax.Array) -> jax.Array:
         return jnp.take_along_axis(f(z), target[:, None], axis=1)[:, 0]

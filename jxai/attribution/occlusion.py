@@ -6,9 +6,9 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
-from jxai.attribution.checks import as_baseline, check_count, check_inputs
 from jxai.attribution.gradients import Scores
-from jxai.attribution.rows import sum_over_roots
+from jxai.batches.checks import as_array, as_baseline, check_count, check_inputs
+from jxai.batches.chunks import sum_over_roots
 
 
 def occlusion(
@@ -47,7 +47,7 @@ def occlusion(
     References:
         Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, 2014.
     """
-    x, target = jnp.asarray(x), jnp.asarray(target)
+    x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
     if x.ndim != 4:
         raise ValueError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
-from jxai.attribution.checks import check_finite, check_inputs, per_image
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.attribution.rows import row_keys, sum_over_roots
+from jxai.batches.checks import as_array, check_finite, check_inputs, per_image
+from jxai.batches.chunks import sum_over_roots
+from jxai.batches.draws import normal_draws
 
 Statistic = Literal["mean", "square", "variance"]
 
@@ -58,7 +59,7 @@ def smooth_grad(
         Interpretability Methods in Deep Neural Networks*, 2019 (squares); Adebayo et al., *Local Explanation Methods
         for Deep Neural Networks Lack Sensitivity to Parameter Values*, 2018 (VarGrad).
     """
-    x, target = jnp.asarray(x), jnp.asarray(target)
+    x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
     if statistic not in ("mean", "square", "variance"):
         raise ValueError(f"expected statistic among mean, square and variance, got {statistic!r}: choose one")
@@ -130,7 +131,7 @@ def smooth_taylor(
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
         equation 5.
     """
-    x, target = jnp.asarray(x), jnp.asarray(target)
+    x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
     scale = per_image("noise_scale", noise_scale, x)
 
@@ -175,7 +176,7 @@ def taylor_at_roots(
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
         equation 4.
     """
-    x, roots, target = jnp.asarray(x), jnp.asarray(roots), jnp.asarray(target)
+    x, roots, target = as_array(x), as_array(roots), as_array(target)
     check_inputs(f, x, target)
     if roots.shape[1:] != x.shape:
         raise ValueError(
@@ -193,8 +194,8 @@ def taylor_at_roots(
 
 def _noise(key: jax.Array, images: jax.Array, roots: jax.Array, x: jax.Array, scale: jax.Array) -> jax.Array:
     """σ ε of these rows, (c, ...)."""
-    draw = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], scale.dtype))
-    return (scale[images] * draw(row_keys(key, images, roots))).astype(x.dtype)
+    draws = normal_draws(key, images, roots, x.shape[1:], scale.dtype)
+    return (scale[images] * draws).astype(x.dtype)
 
 
 def _wide(values: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ def decode(data: bytes, *, name: str) -> np.ndarray:
         ValueError: the bytes are no picture, a damaged one, or numbers of more than 16 bits.
     """
     with opened(data, name) as picture:
-        return np.asarray(eight_bits(picture).convert("RGB"))
+        return np.asarray(eight_bits(picture, kind=picture.format).convert("RGB"))
 
 
 def image_shape(data: bytes, *, name: str) -> tuple[int, int]:
@@ -47,11 +47,12 @@ def image_shape(data: bytes, *, name: str) -> tuple[int, int]:
         return picture.height, picture.width
 
 
-def eight_bits(picture: "Image.Image") -> "Image.Image":
+def eight_bits(picture: "Image.Image", *, kind: str | None) -> "Image.Image":
     """The picture with 8 bits a channel.
 
     Args:
         picture: as Pillow opens it; grey of 16 bits is in a mode that `convert` would clip at 255.
+        kind: the file's format, such as "PNG".
 
     Returns:
         The picture itself, or of 16 bits the upper 8.
@@ -65,6 +66,8 @@ def eight_bits(picture: "Image.Image") -> "Image.Image":
         raise ValueError("floating point, whose white is unknown")
     if not picture.mode.startswith("I"):
         return picture
+    if picture.mode == "I" and kind not in ("PNG", "PPM"):  # those have no more than 16 bits
+        raise ValueError("32 bits, whose white is unknown")
     grey = np.asarray(picture)
     if grey.min() < 0 or grey.max() > 65_535:
         raise ValueError(f"numbers from {grey.min()} to {grey.max()}, not of 16 bits")

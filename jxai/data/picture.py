@@ -3,7 +3,7 @@
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from jxai.data.decode import eight_bits, opened, read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Resampling = Literal["bicubic", "bilinear"]
 
 # Phones put a second picture for depth or as a thumbnail behind the first one: nobody would call that animated.
 _ONE_PICTURE = ("MPO",)
@@ -35,7 +37,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
 
     with opened(read_bytes(Path(path)), str(path)) as picture:
         frames = 1 if picture.format in _ONE_PICTURE else getattr(picture, "n_frames", 1)
-        upright = eight_bits(ImageOps.exif_transpose(picture))
+        upright = eight_bits(ImageOps.exif_transpose(picture), kind=picture.format)
         if upright.has_transparency_data:
             white = Image.new("RGBA", upright.size, "white")
             upright = Image.alpha_composite(white, upright.convert("RGBA"))
@@ -45,14 +47,16 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     return pixels
 
 
-def centre_square(picture: np.ndarray, *, size: int, shorter: int) -> np.ndarray:
+def centre_square(
+    picture: np.ndarray, *, size: int, shorter: int, resampling: Resampling = "bicubic"
+) -> np.ndarray:
     """The centre of a picture, as ImageNet's networks are tested.
 
     Args:
         picture: uint8 (H, W, 3).
         size: side of the result in pixels.
-        shorter: what the picture's shorter side is resized to, bicubically, before the centre is cut out; at least
-            `size`.
+        shorter: what the picture's shorter side is resized to before the centre is cut out; at least `size`.
+        resampling: how: bicubically, as EfficientNets were tested, or bilinearly, as torchvision's networks were.
 
     Returns:
         uint8 (size, size, 3).
@@ -70,7 +74,7 @@ def centre_square(picture: np.ndarray, *, size: int, shorter: int) -> np.ndarray
     factor = shorter / min(whole.size)
     width, height = (round(side * factor) for side in whole.size)
     left, top = (width - size) // 2, (height - size) // 2
-    resized = whole.resize((width, height), Image.Resampling.BICUBIC)
+    resized = whole.resize((width, height), Image.Resampling[resampling.upper()])
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 

@@ -1,4 +1,4 @@
-"""Metrics that judge heatmaps, each jitted, batched and with a direction in which it is better."""
+"""Metrics that judge heatmaps, pure and batched, to be called under `jax.jit`; `DIRECTIONS` says what is better."""
 
 from jxai.metrics.completeness import Completeness, completeness
 from jxai.metrics.concentration import complexity, sparseness

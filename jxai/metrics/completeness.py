@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jxai.metrics._chunks import map_chunks
-from jxai.metrics._inputs import target_scores
-from jxai.metrics._options import Scores, as_baseline, as_batch, as_finite, check_number, rows_in_flight
+from jxai.batches.checks import as_baseline, check_number
+from jxai.batches.chunks import map_chunks, rows_in_flight
+from jxai.metrics._inputs import Scores, as_batch, as_finite, target_scores
 
 
 class Completeness(NamedTuple):
@@ -56,7 +56,7 @@ def completeness(
     References:
         Axiomatic Attribution for Deep Networks, Sundararajan et al., 2017.
     """
-    x, target = as_batch(x, target)
+    x, target = as_batch(x, target, f=f)
     attributions = as_finite("attributions", attributions)
     if len(attributions) != len(x):
         raise ValueError(
@@ -74,5 +74,5 @@ def completeness(
     change = score[0] if baseline is None else score[0] - score[1]
     total = attributions.sum(axis=tuple(range(1, attributions.ndim)))
     error = jnp.abs(total - change)
-    residual = jnp.where(error > 0, error / jnp.abs(change), 0)
+    residual = jnp.where(error == 0, 0, error / jnp.abs(change))
     return Completeness(residual, residual <= tolerance)

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jxai.metrics._chunks import map_chunks
-from jxai.metrics._inputs import check_count, target_scores
-from jxai.metrics._options import Scores, as_batch, as_finite, check_number, draws, rows_in_flight
+from jxai.batches.checks import check_count, check_number
+from jxai.batches.chunks import map_chunks, rows_in_flight
+from jxai.batches.draws import normal_draws
+from jxai.metrics._inputs import Scores, as_batch, as_finite, target_scores
 
 
 def infidelity(
@@ -49,7 +50,7 @@ def infidelity(
     References:
         On the (In)fidelity and Sensitivity of Explanations, Yeh et al., 2019.
     """
-    x, target = as_batch(x, target)
+    x, target = as_batch(x, target, f=f)
     attributions = as_finite("attributions", attributions)
     if attributions.shape != x.shape:
         raise ValueError(
@@ -64,7 +65,7 @@ def infidelity(
         """(I·A, f(x − I)); an image's first row has I = 0."""
         image, sample = rows // num_rows, rows % num_rows
         scale = jnp.where(sample == 0, 0.0, noise_scale).reshape(-1, *[1] * (x.ndim - 1))
-        perturbed = (x[image] - scale * draws(key, image, sample, x.shape[1:])).astype(x.dtype)
+        perturbed = (x[image] - scale * normal_draws(key, image, sample, x.shape[1:])).astype(x.dtype)
         # What was subtracted after rounding to x's dtype, so that both sides speak of one perturbation.
         change = x[image].astype(jnp.float32) - perturbed.astype(jnp.float32)
         forecast = (change * attributions[image]).sum(axis=tuple(range(1, x.ndim)))

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.metrics._inputs import as_heatmap, is_known
-from jxai.metrics._options import check_number
+from jxai.batches.checks import check_number, values
+from jxai.metrics._inputs import as_heatmap
 from jxai.metrics._pixels import removal_ranks
 
 
@@ -107,7 +107,8 @@ def _checked(heatmap: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]
     if mask.shape != heatmap.shape:
         raise ValueError(f"expected `mask` of shape {heatmap.shape}, got {mask.shape}: one value a pixel")
     # In NumPy: a known mask that a jitted function closes over would be traced otherwise.
-    if is_known(mask) and (empty := np.flatnonzero(~np.asarray(mask).any(axis=(1, 2))).tolist()):
+    known = values(mask)
+    if known is not None and (empty := np.flatnonzero(~known.any(axis=(1, 2))).tolist()):
         raise ValueError(
             f"expected an object in every mask, got empty ones at {empty}: leave these images out"
         )

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jxai.metrics._chunks import default_chunk, map_chunks
-from jxai.metrics._inputs import as_heatmap, check_count, check_images, is_known, target_scores
+from jxai.batches.checks import as_array, as_greys, check_count
+from jxai.batches.chunks import map_chunks, rows_in_flight
+from jxai.batches.convolutions import with_plain_convolutions
+from jxai.metrics._inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson
 
 
@@ -125,13 +126,12 @@ def perturbation_curve(
         Samek, Binder, Montavon, Lapuschkin and Müller, "Evaluating the Visualization of What a Deep Neural Network
         Has Learned", 2017.
     """
-    x, target = jnp.asarray(x), jnp.asarray(target)
-    check_images(x, target)
-    heatmap = as_heatmap(heatmap, x)
+    heatmap = as_heatmap(heatmap, as_array(x))
+    x, target = as_batch(x, target, f=f)
     check_count("num_draws", num_draws)
-    chunk_size = default_chunk(x[0].size) if chunk_size is None else chunk_size
-    check_count("chunk_size", chunk_size)
-    low, high = _grey_range(low, high, x.shape[-1])
+    chunk_size = rows_in_flight(x, chunk_size)
+    f = with_plain_convolutions(f)
+    black, white = as_greys(low, high, x)
     count, images = x.shape[0], jnp.arange(x.shape[0])
     # Under vmap other generators give a row other numbers than alone, and the draw that stays is made a second time.
     key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
@@ -144,7 +144,7 @@ def perturbation_curve(
         key = jax.random.fold_in(jax.random.fold_in(key, region), draw)
         # Drawn flat: XLA takes three times as long to compile a draw of three axes.
         unit = jax.random.uniform(key, (window * window * image.shape[-1],), jnp.float32).reshape(shape)
-        noise = (low + (high - low) * unit).astype(image.dtype)
+        noise = (black + (white - black) * unit).astype(image.dtype)
         patch = jnp.where(corner[0] < 0, lax.dynamic_slice(image, start, shape), noise)
         return lax.dynamic_update_slice(image, patch, start)
 
@@ -195,14 +195,3 @@ def aupc(curve: ArrayLike) -> jax.Array:
         Neural Network Attribution", 2020.
     """
     return simpson(curve)
-
-
-def _grey_range(low: ArrayLike, high: ArrayLike, channels: int) -> tuple[jax.Array, jax.Array]:
-    for name, value in (("low", low), ("high", high)):
-        if np.shape(value) not in ((), (channels,)):
-            raise ValueError(
-                f"expected {name} as a number or of shape ({channels},), got {np.shape(value)}: one a channel"
-            )
-    if is_known(low) and is_known(high) and not (np.asarray(low) <= np.asarray(high)).all():
-        raise ValueError(f"expected low <= high, got {low} and {high}: black first, then white, without NaN")
-    return jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)

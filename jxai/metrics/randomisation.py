@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jxai.batches.convolutions import with_plain_convolutions
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 
@@ -40,19 +41,20 @@ def model_randomisation(
         randomised: a tree like it with random parameters: the model's own initialisation (`model.init(key, x)`), as
             in the paper, or `shuffled_parameters`.
         layers: names in the order of randomisation, top layer first: paths such as "block4/conv1", or "block4" for
-            all below it. By default `randomisation_layers(variables)`, whose order is JAX's of the tree reversed:
-            alphabetical in a dict, whatever the model's order, so name the layers where the cascade's order matters.
+            all below it. A cascade needs them; otherwise all of `randomisation_layers(variables)` by default.
         cascading: whether layers randomised before stay so, or each is randomised alone.
 
     Returns:
         Rank correlations and structural similarities, each (N, number of layers).
 
     Raises:
-        ValueError: if the trees differ, a name of `layers` is unknown or `explain` gives no heatmaps (N, H, W).
+        ValueError: if a cascade has no `layers`, the trees differ, a name of `layers` is unknown or `explain` gives
+            no heatmaps (N, H, W).
 
     References:
         Sanity Checks for Saliency Maps, Adebayo et al., 2018.
     """
+    explain = with_plain_convolutions(explain)
     named, structure = jax.tree_util.tree_flatten_with_path(variables)
     leaves, others = [jnp.asarray(leaf) for _, leaf in named], jax.tree.leaves(randomised)
     if jax.tree.structure(randomised) != structure or any(
@@ -60,6 +62,11 @@ def model_randomisation(
     ):
         raise ValueError(
             "expected `randomised` as a tree like `variables`, got other keys or shapes: initialise the same model"
+        )
+    if layers is None and cascading:
+        raise ValueError(
+            "expected `layers` from the top down for a cascade, got none: name them, for a tree does not know the "
+            "model's order, or give cascading=False"
         )
     names = randomisation_layers(variables) if layers is None else tuple(layers)
     paths = [_layer(path, variables) for path, _ in named]

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jxai.metrics._chunks import map_chunks
-from jxai.metrics._inputs import as_heatmap, check_count, target_scores
-from jxai.metrics._options import Scores, as_baseline, as_batch, as_finite, probabilities, rows_in_flight
-from jxai.metrics._pixels import blur, removal_ranks
+from jxai.batches.blur import gaussian_blur
+from jxai.batches.checks import as_baseline, check_count
+from jxai.batches.chunks import map_chunks, rows_in_flight
+from jxai.metrics._inputs import Scores, as_batch, as_finite, as_heatmap, probabilities, target_scores
+from jxai.metrics._pixels import removal_ranks
 
 # Petsiuk's insertion starts from a blur of 5 pixels' standard deviation and 11 pixels' width.
 _BLUR_SIGMA, _BLUR_RADIUS = 5.0, 5
@@ -52,7 +53,7 @@ def pixel_flipping(
         On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance Propagation, Bach et
         al., 2015. Evaluating the Visualization of What a Deep Neural Network Has Learned, Samek et al., 2017.
     """
-    x, target = as_batch(x, target)
+    x, target = as_batch(x, target, f=f)
     return _curve(f, x, as_baseline(baseline, x), heatmap, target, num_steps, chunk_size)
 
 
@@ -91,7 +92,7 @@ def deletion(
     References:
         RISE: Randomized Input Sampling for Explanation of Black-box Models, Petsiuk et al., 2018.
     """
-    x, target = as_batch(x, target)
+    x, target = as_batch(x, target, f=f)
     return _curve(probabilities(f), x, as_baseline(baseline, x), heatmap, target, num_steps, chunk_size)
 
 
@@ -112,9 +113,9 @@ def insertion(
         x: images, (N, H, W, C).
         heatmap: (N, H, W), the largest value comes first.
         target: the class whose probability is read, (N,) integers.
-        baseline: where the curve starts: a number, (C,), or whatever broadcasts to `x`. By default `x` blurred as in
-            the paper's program (a Gaussian of standard deviation 5 in a window of 11 x 11), with edges repeated
-            where the program has zeros.
+        baseline: where the curve starts: a number, (C,), or whatever broadcasts to `x`. By default `x` blurred about
+            as RISE's program does (standard deviation 5, windows of 11 x 11): its window is a reflected Gaussian, a
+            little flatter, and it has zeros beyond the edges, which are repeated here.
         num_steps: steps from the baseline to the whole image, at least 1; by default those of the paper's program.
         chunk_size: images in flight; by default about 2.4 million elements on a CPU, 40 million elsewhere.
 
@@ -128,9 +129,11 @@ def insertion(
     References:
         RISE: Randomized Input Sampling for Explanation of Black-box Models, Petsiuk et al., 2018.
     """
-    x, target = as_batch(x, target)
+    x, target = as_batch(x, target, f=f)
     heatmap = as_heatmap(heatmap, x)  # before the blur, which wants images
-    start = as_baseline(blur(x, sigma=_BLUR_SIGMA, radius=_BLUR_RADIUS) if baseline is None else baseline, x)
+    start = as_baseline(
+        gaussian_blur(x, sigma=_BLUR_SIGMA, radius=_BLUR_RADIUS) if baseline is None else baseline, x
+    )
     return _curve(probabilities(f), start, x, heatmap, target, num_steps, chunk_size)
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jxai.metrics._chunks import map_chunks
-from jxai.metrics._inputs import as_heatmap, target_scores
-from jxai.metrics._options import Scores, as_batch, check_number, draws, probabilities, rows_in_flight
+from jxai.batches.checks import check_number
+from jxai.batches.chunks import map_chunks, rows_in_flight
+from jxai.batches.draws import normal_draws
+from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
 from jxai.metrics._pixels import removal_ranks
 
 # Residual over right-hand side. At 224 x 224 with 90 % removed it leaves errors of about 3e-4 of the image's standard
@@ -58,7 +59,7 @@ def road(
     References:
         A Consistent and Efficient Evaluation Strategy for Attribution Methods, Rong et al., 2022.
     """
-    x, target = as_batch(x, target)
+    x, target = as_batch(x, target, f=f)
     heatmap = as_heatmap(heatmap, x)
     num_images, num_shares, num_pixels = len(x), len(shares), heatmap[0].size
     counts = [round(share * num_pixels) for share in shares]
@@ -74,7 +75,7 @@ def road(
         image, share = rows // num_shares, rows % num_shares
         removed = ranks[image] < limits[share, None, None]
         imputed = linear_imputation(x[image], removed)
-        added = jnp.where(removed[..., None], noise * draws(key, image, share, x.shape[1:]), 0)
+        added = jnp.where(removed[..., None], noise * normal_draws(key, image, share, x.shape[1:]), 0)
         return target_scores(probabilities(f), (imputed + added).astype(x.dtype), image, target)
 
     curve = map_chunks(scores, num_images * num_shares, rows_in_flight(x, chunk_size))

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jxai.batches.blur import gaussian_blur
 from jxai.metrics._inputs import as_heatmap
-from jxai.metrics._pixels import blur
 
 # Wang's constants, for values in [0, 1].
 _SIGMA, _RADIUS, _C1, _C2 = 1.5, 5, 0.01**2, 0.03**2
@@ -71,7 +71,10 @@ def _spearman(heatmap: jax.Array, other: jax.Array) -> jax.Array:
     first, second = jax.vmap(_centred_ranks)(heatmap), jax.vmap(_centred_ranks)(other)
     covariance = (first * second).mean(axis=1)
     variances = (first**2).mean(axis=1) * (second**2).mean(axis=1)
-    return jnp.where(variances > 0, covariance / jnp.sqrt(jnp.where(variances > 0, variances, 1)), 0)
+    likeness = jnp.where(variances > 0, covariance / jnp.sqrt(jnp.where(variances > 0, variances, 1)), 0)
+    # NaN has a place in a sorted row; here it must not look like no likeness.
+    finite = (jnp.isfinite(heatmap) & jnp.isfinite(other)).all(axis=(1, 2))
+    return jnp.where(finite, likeness, jnp.nan)
 
 
 def _centred_ranks(values: jax.Array) -> jax.Array:
@@ -87,7 +90,7 @@ def _ssim(heatmap: jax.Array, other: jax.Array) -> jax.Array:
     a, b = _stretched(heatmap), _stretched(other)
     moments = jnp.stack([a, b, a * a, b * b, a * b], axis=-1)
     mean_a, mean_b, square_a, square_b, product = jnp.moveaxis(
-        blur(moments, sigma=_SIGMA, radius=_RADIUS), -1, 0
+        gaussian_blur(moments, sigma=_SIGMA, radius=_RADIUS), -1, 0
     )
     variance = square_a - mean_a**2 + square_b - mean_b**2
     covariance = product - mean_a * mean_b

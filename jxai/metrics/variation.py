@@ -100,18 +100,22 @@ def autvc(curve: ArrayLike) -> jax.Array:
     Areas compare only where the number of levels is the same.
 
     Args:
-        curve: of `multiscale_total_variation`, (N, levels); a single level has no area.
+        curve: of `multiscale_total_variation`, (N, levels), at least two.
 
     Returns:
         (N,), float32.
 
     Raises:
-        ValueError: there is no level.
+        ValueError: there is a single level, which has no area, or none.
 
     References:
         Goh, Lapuschkin, Weber, Samek and Binder, "Understanding Integrated Gradients with SmoothTaylor for Deep
         Neural Network Attribution", 2020.
     """
+    if (levels := jnp.shape(curve)[-1]) < 2:
+        raise ValueError(
+            f"expected at least two levels, got {levels}: lower `smallest`, or compare `average_total_variation`"
+        )
     return simpson(curve)
 
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.layers import batch_norm, check_classes, check_images, conv, stem_224
+from jxai.models.layers import Activation, batch_norm, check_classes, check_images, conv, stem_224
 
 
 class DenseLayer(nn.Module):
@@ -88,7 +88,7 @@ class DenseNet(nn.Module):
             for _ in range(size):
                 x = DenseLayer(self.growth, self.bottleneck, name=f"layer{index}")(x, train=train)
                 index += 1
-        x = nn.relu(batch_norm(train=train, name="bn_last")(x))
+        x = Activation(nn.relu, name="activation_last")(batch_norm(train=train, name="bn_last")(x))
         return nn.Dense(self.num_classes, name="head")(x.mean(axis=(1, 2)))
 
 

@@ -15,7 +15,7 @@ import jax
 from flax.linen.initializers import variance_scaling
 
 from jxai.depthwise import conv_general_dilated
-from jxai.models.layers import check_classes, check_images, conv, conv_init
+from jxai.models.layers import Activation, check_classes, check_images, conv, conv_init
 
 # A depthwise kernel (k, k, 1, C) counts k·k inputs a channel; conv_init would divide by all C channels as well.
 _depthwise_init = variance_scaling(2.0, "fan_in", "normal")
@@ -190,7 +190,8 @@ class EfficientNet(nn.Module):
                 )(x, train=train)
                 index += 1
         x = conv(self.head_width, 1, name="conv_last")(x)
-        x = activation(_batch_norm(train=train, name="bn_last")(x)).mean(axis=(1, 2))
+        x = _batch_norm(train=train, name="bn_last")(x)
+        x = Activation(activation, name="activation_last")(x).mean(axis=(1, 2))
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="head")(x)
 

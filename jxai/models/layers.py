@@ -1,6 +1,7 @@
 """What the encoders of this package share: initialisation, padding, batch norm, pooling, the check of input."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -126,6 +127,20 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
         Maps (N, H // 2, W // 2, C).
     """
     return max_pool(x, 2)
+
+
+class Activation(nn.Module):
+    """A function of each number as a module of its own, so that `split` can tell what is above it.
+
+    Attributes:
+        function: of an array.
+    """
+
+    function: Callable[[jax.Array], jax.Array]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The function of `x`, of its shape."""
+        return self.function(x)
 
 
 def check_images(x: jax.Array, *, smallest: int) -> None:

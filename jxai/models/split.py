@@ -27,12 +27,12 @@ def split(
 
     | network | path | map at 224x224 |
     |---|---|---|
-    | VGG16 | "conv12", or "bn12" with batch norm; before its ReLU | 14x14x512 |
+    | VGG16 | "relu12" | 14x14x512 |
     | ResNet18, ResNet34 in `Classifier` | "encoder" | 7x7x512 |
     | ResNet50, ResNet101, ResNet152 | "block15", "block32", "block49" | 7x7x2048 |
-    | DenseNet121 | "bn_last", before its ReLU | 7x7x1024 |
+    | DenseNet121 | "activation_last" | 7x7x1024 |
     | SqueezeNet 1.1 | "fire7" | 13x13x512 |
-    | EfficientNet-Lite0, B0 | "bn_last", before its activation | 7x7x1280 |
+    | EfficientNet-Lite0, B0 | "activation_last" | 7x7x1280 |
 
     Example:
         >>> from jxai.models import Classifier, Conv4

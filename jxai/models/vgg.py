@@ -6,10 +6,10 @@ See *Very Deep Convolutional Networks for Large-Scale Image Recognition* by Simo
 import flax.linen as nn
 import jax
 
+from jxai.models.layers import Activation, check_classes, check_images, conv, max_pool_2x2
 from jxai.models.layers import (
     batch_norm as norm,  # the class below has a field of the other name
 )
-from jxai.models.layers import check_classes, check_images, conv, max_pool_2x2
 
 
 class VGG(nn.Module):
@@ -68,7 +68,7 @@ class VGG(nn.Module):
                 x = conv(width, 3, padding=1, use_bias=True, name=f"conv{index}")(x)
                 if self.batch_norm:
                     x = norm(train=train, name=f"bn{index}")(x)
-                x = nn.relu(x)
+                x = Activation(nn.relu, name=f"relu{index}")(x)
                 index += 1
             x = max_pool_2x2(x)
         x = x.reshape(x.shape[0], -1)

@@ -80,7 +80,7 @@ def test_wrong_targets_and_images(name):
         (lambda: attribution.smooth_taylor(f, KEY, X, TARGET, noise_scale=0.0), "noise_scale above 0"),
         (
             lambda: attribution.smooth_taylor(f, KEY, X, TARGET, noise_scale=jnp.array([0.5, 0])),
-            "above 0, got 0",
+            "above 0 and finite, got 0",
         ),
         (lambda: attribution.smooth_taylor(f, KEY, X, TARGET, noise_scale=jnp.ones(3)), "one an image"),
         (lambda: attribution.smooth_taylor(f, KEY, X, TARGET, num_roots=0), "num_roots of at least 1"),

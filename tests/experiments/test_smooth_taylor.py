@@ -31,7 +31,7 @@ def network(x):
 def small(monkeypatch, tmp_path):
     """Options of a run on small pictures; the numbers of roots are smaller than the paper's too."""
     examples = [imagenet.Example(f"{i}.png", lambda p=p: p) for i, p in enumerate(PICTURES)]
-    monkeypatch.setattr(smooth_taylor, "validation", lambda source, count: examples[:count])
+    monkeypatch.setattr(smooth_taylor, "validation", lambda source, count, resampling: examples[:count])
     monkeypatch.setattr(smooth_taylor, "load_network", lambda name, weights: network)
     return dataclasses.replace(OPTIONS, out=tmp_path)
 
@@ -86,7 +86,12 @@ def test_the_table_stands_beside_the_published_one():
     lines = table(logs).splitlines()
     assert "3 pictures" in lines[0]
     first = next(line for line in lines if line.startswith("| IG, black"))
-    assert first.split(" | ")[1:5] == ["21.00 ± 1.13", "1.40 ± 0.11", "23.63", "1.52"]
+    assert first.split(" | ")[1:5] == [
+        "21.00 ± 2.48",
+        "1.40 ± 0.25",
+        "23.63",
+        "1.52",
+    ]  # t of 2 degrees of freedom: 4.303
     second = next(line for line in lines if line.startswith("| IG, noise, N = 1 "))
     assert second.split(" | ")[5:8] == ["+1.00 ± 0.00", "0 of 3", "+0.00 ± 0.00"]
     assert set(LABELS) == set(PUBLISHED["densenet121"]) == set(PUBLISHED["resnet152"])
@@ -99,7 +104,7 @@ def test_validation_pictures_come_in_the_order_of_their_names(tmp_path):
         (tmp_path / folder).mkdir(exist_ok=True)
         Image.new("RGB", (300, 280), (grey, grey, grey)).save(tmp_path / folder / name)
     found = imagenet.validation(str(tmp_path), 2)
-    assert [example.name for example in found] == ["val_1.JPEG", "val_2.JPEG"]
+    assert [example.name for example in found] == ["n2/val_1.JPEG", "n1/val_2.JPEG"]
     assert found[1].read().shape == (224, 224, 3) and found[1].read().mean() == 200
     assert [example.name for example in imagenet.validation("photographs", 3)] == [
         f"photograph {index}" for index in range(3)

@@ -27,8 +27,9 @@ def test_mass_and_rank_are_their_definitions():
 def test_perfect_and_wrong_heatmaps():
     perfect = MASK.astype(np.float32)
     for metric in (metrics.relevance_mass, metrics.relevance_rank, metrics.pointing_game):
-        np.testing.assert_allclose(metric(perfect, MASK), 1)
-        np.testing.assert_allclose(metric(-perfect, MASK), 0)
+        compiled = jax.jit(metric)
+        np.testing.assert_allclose(compiled(perfect, MASK), 1)
+        np.testing.assert_allclose(compiled(-perfect, MASK), 0)
 
 
 @pytest.mark.parametrize(("tolerance", "hit"), [(0.0, 0), (2.0, 0), (2.23, 0), (2.24, 1), (15.0, 1)])

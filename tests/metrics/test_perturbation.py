@@ -11,6 +11,7 @@ from jxai import metrics
 
 # Compiled once and run a few times: XLA's own passes would cost more than they save.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+positions = quick_jit(metrics.perturbation_positions, static_argnames=("window", "num_regions"))
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 11, 13, 2)).astype(np.float32)
@@ -80,8 +81,7 @@ def noise(key, n, region, draw):
 )
 def test_positions_as_a_loop(size, window, num_regions):
     heatmaps = np.random.default_rng(1).normal(size=(3, *size)).astype(np.float32)
-    of = functools.partial(metrics.perturbation_positions, window=window, num_regions=num_regions)
-    ours = quick_jit(of)(heatmaps)
+    ours = positions(heatmaps, window=window, num_regions=num_regions)
     assert ours.dtype == jnp.int32
     np.testing.assert_array_equal(
         ours, [slow_positions(heatmap, window, num_regions) for heatmap in heatmaps]
@@ -91,14 +91,14 @@ def test_positions_as_a_loop(size, window, num_regions):
 def test_positions_without_room_are_minus_one():
     heatmap = np.zeros((1, 9, 9))
     heatmap[0, 2:6, 2:6] = 1  # corners lie in 0 to 4, and all of these are less than 4 from 2
-    ours = metrics.perturbation_positions(heatmap, window=4, num_regions=4)[0].tolist()
+    ours = positions(heatmap, window=4, num_regions=4)[0].tolist()
     assert ours == [[2, 2], [-1, -1], [-1, -1], [-1, -1]]
 
 
 def test_positions_the_last_of_each_axis_is_never_tried_and_ties_go_in_reading_order():
     heatmap = np.zeros((1, 7, 7))
     heatmap[0, -1, -1] = 1
-    ours = metrics.perturbation_positions(heatmap, window=2, num_regions=3)[0].tolist()
+    ours = positions(heatmap, window=2, num_regions=3)[0].tolist()
     assert ours == [[0, 0], [0, 2], [0, 4]]
 
 
@@ -181,12 +181,12 @@ def test_curve_of_bfloat16_and_its_gradient():
         ({"low": 1.0, "high": 0.5}, r"expected low <= high, got 1\.0 and 0\.5"),
         ({"low": np.nan}, "expected low <= high, got nan"),
         ({"high": [1.0, 2.0, 3.0]}, r"expected high as a number or of shape \(2,\), got \(3,\)"),
-        ({"x": X[:1]}, r"expected `x` of shape .* got \(1, 11, 13, 2\) and \(2,\)"),
+        ({"x": X[:1]}, r"expected `x` of shape .* got \(1, 11, 13, 2\) and \(2, 11, 13\)"),
         ({"x": X[:, 1:]}, r"expected `x` of shape .* got \(2, 10, 13, 2\) and \(2, 11, 13\)"),
         ({"x": X * np.inf}, "expected finite `x`, got 572 of 572"),
         ({"heatmap": X}, r"got \(2, 11, 13, 2\): give attributions\.sum\(axis=-1\)"),
         ({"heatmap": HEATMAP * np.nan}, "expected a finite `heatmap`"),
-        ({"target": TARGET[:1]}, r"and \(1,\): give one class index an image"),
+        ({"target": TARGET[:1]}, r"got \(1,\): give one class index an image"),
         ({"target": np.array([0, 3])}, r"expected `target` in \[0, 3\), got values from 0 to 3"),
         ({"target": np.array([-1, 0])}, r"expected `target` in \[0, 3\), got values from -1 to 0"),
         ({"f": lambda x: x}, r"expected `f` to give scores of shape .* got an array of shape"),
@@ -195,9 +195,12 @@ def test_curve_of_bfloat16_and_its_gradient():
 )
 def test_wrong_arguments(options, message):
     known = {"low": 0.0, "high": 1.0, "num_draws": 4, **SIZE, **options}
-    arrays = [known.pop(name, value) for name, value in (("x", X), ("heatmap", HEATMAP), ("target", TARGET))]
+    named = (("x", X), ("heatmap", HEATMAP), ("target", TARGET))
+    # Of JAX, so that their values are known while the function is traced and nothing is compiled.
+    arrays = [jnp.asarray(known.pop(name, value)) for name, value in named]
     with pytest.raises(ValueError, match=message):
-        metrics.perturbation_curve(known.pop("f", f), jax.random.key(0), *arrays, **known)
+        score = known.pop("f", f)
+        jax.eval_shape(lambda: metrics.perturbation_curve(score, jax.random.key(0), *arrays, **known))
 
 
 def test_wrong_types():

@@ -87,7 +87,7 @@ _STAGES = {"stage_sizes": (1, 1), "widths": (4, 6), "stem_width": 5}
     ("model", "path", "shape"),
     [
         (Classifier(ResNet(**_STAGES), 2), "encoder", (4, 4, 6)),
-        (DenseNet(2, stage_sizes=(1, 1), growth=2, stem_width=4), "bn_last", (4, 4, 5)),
+        (DenseNet(2, stage_sizes=(1, 1), growth=2, stem_width=4), "activation_last", (4, 4, 5)),
     ],
     ids=["ResNet", "DenseNet"],
 )
@@ -110,16 +110,16 @@ def test_networks_with_batch_norm(model, path, shape, draw_variables):
 @pytest.mark.parametrize(
     ("name", "path", "shape"),
     [
-        ("VGG16", "conv12", (14, 14, 512)),
-        ("VGG16 with batch norm", "bn12", (14, 14, 512)),
+        ("VGG16", "relu12", (14, 14, 512)),
+        ("VGG16 with batch norm", "relu12", (14, 14, 512)),
         ("ResNet18", "encoder", (7, 7, 512)),
         ("ResNet34", "encoder", (7, 7, 512)),
         ("ResNet50", "block15", (7, 7, 2048)),
         ("ResNet101", "block32", (7, 7, 2048)),
         ("ResNet152", "block49", (7, 7, 2048)),
-        ("DenseNet121", "bn_last", (7, 7, 1024)),
+        ("DenseNet121", "activation_last", (7, 7, 1024)),
         ("SqueezeNet 1.1", "fire7", (13, 13, 512)),
-        ("EfficientNet-Lite0", "bn_last", (7, 7, 1280)),
+        ("EfficientNet-Lite0", "activation_last", (7, 7, 1280)),
     ],
 )
 def test_last_maps_of_whole_networks(name, path, shape, evaluate_shapes):

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxai.metrics._chunks import default_chunk, map_chunks
+from jxai.batches.chunks import map_chunks, rows_in_flight
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "chunk_size", "widest"), [(7, 3, 3), (7, 100, 7), (7, 1, 1), (17, 16, 9)]
+    ("num_rows", "chunk_size", "widest"),
+    [(7, 3, 2), (7, 100, 7), (7, 1, 1), (17, 16, 9), (100, 16, 10), (50, 16, 10)],
 )
 def test_every_row_once_in_even_chunks(num_rows, chunk_size, widest):
     widths = []
@@ -26,10 +27,11 @@ def test_every_row_once_in_even_chunks(num_rows, chunk_size, widest):
 
 def test_the_default_goes_by_size_and_backend(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert default_chunk(224 * 224 * 3) == 15
-    assert default_chunk(10**9) == 1
+    assert rows_in_flight(jnp.zeros((1, 224, 224, 3)), None) == 16
+    assert rows_in_flight(jnp.zeros((1, 4_000_000)), None) == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert default_chunk(224 * 224 * 3) == 265
+    assert rows_in_flight(jnp.zeros((1, 224, 224, 3)), None) == 256
+    assert rows_in_flight(jnp.zeros((1, 2)), 7) == 7
 
 
 @pytest.mark.parametrize(("num_rows", "chunk_size"), [(0, 1), (1, 0)])

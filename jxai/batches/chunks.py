@@ -1,20 +1,20 @@
-"""Sums over the roots of every image, some inputs at a time: the one loop that all estimators share.
+"""Many inputs of a function, some at a time: the two loops that all estimators and metrics share.
 
-A row is one root r of one image n, one input of the network. Rows are numbered n · num_roots + r and taken in chunks
-by a scan whose carry is the running sum of each image, so memory is bounded by the chunk, and a chunk may end within
-an image.
+A row is one input of the network. `map_chunks` keeps what each row gives; `sum_over_roots` sums it over the roots r
+of each image n, rows n · num_roots + r, by a scan whose carry is the running sum of each image: memory is bounded by
+the chunk, and a chunk may end within an image.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jxai.attribution.checks import check_count
-from jxai.attribution.convolutions import with_plain_convolutions
+from jxai.batches.checks import check_count
+from jxai.batches.convolutions import with_plain_convolutions
 
 # Numbers of the inputs in flight by default: 16 images of 224x224x3 on a CPU, whose convolutions gain nothing from
 # more; 256 on an accelerator.
@@ -22,19 +22,60 @@ _CPU_ELEMENTS = 2_408_448
 _ACCELERATOR_ELEMENTS = 38_535_168
 
 Terms = Callable[[jax.Array, jax.Array], Any]
+Tree = TypeVar("Tree")
 
 
-def default_chunk_size(row_elements: int) -> int:
-    """How many inputs are in flight unless the caller says so.
+def rows_in_flight(x: jax.Array, chunk_size: int | None) -> int:
+    """How many inputs are in flight at once: the caller's number, or one by the size of an input.
 
     Args:
-        row_elements: numbers in one input.
+        x: the images, (N, ...).
+        chunk_size: the caller's, or None.
 
     Returns:
         At least 1.
+
+    Raises:
+        ValueError: chunk_size is less than 1.
     """
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+        return chunk_size
     budget = _CPU_ELEMENTS if jax.default_backend() == "cpu" else _ACCELERATOR_ELEMENTS
-    return max(1, budget // row_elements)
+    return max(1, budget // x[0].size)
+
+
+def _even_size(num_rows: int, chunk_size: int) -> int:
+    """The size of chunks, from half of `chunk_size` to all of it, that repeats the fewest rows; else the largest."""
+    largest = min(chunk_size, num_rows)
+    return min(range(largest, (largest - 1) // 2, -1), key=lambda size: -(-num_rows // size) * size)
+
+
+def map_chunks(function: Callable[[jax.Array], Tree], num_rows: int, chunk_size: int) -> Tree:
+    """Apply a function to the rows 0 .. num_rows - 1, a chunk of them at a time.
+
+    Args:
+        function: from row indices, (c,) int32, to a tree of arrays (c, ...). It is traced once.
+        num_rows: at least 1.
+        chunk_size: how many rows are in flight at most, at least 1. Chunks are of one size; the last one repeats the
+            last row where it has to.
+
+    Returns:
+        The tree of arrays (num_rows, ...).
+
+    Raises:
+        ValueError: a count is less than 1.
+    """
+    check_count("num_rows", num_rows)
+    check_count("chunk_size", chunk_size)
+    size = _even_size(num_rows, chunk_size)
+    num_chunks = -(-num_rows // size)
+    function = with_plain_convolutions(function)
+    if num_chunks == 1:
+        return function(jnp.arange(num_rows, dtype=jnp.int32))
+    indices = jnp.minimum(jnp.arange(num_chunks * size, dtype=jnp.int32), num_rows - 1)
+    chunks = lax.map(function, indices.reshape(num_chunks, size))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_rows], chunks)
 
 
 def sum_over_roots(
@@ -47,7 +88,7 @@ def sum_over_roots(
             must treat each row alone.
         x: the images, (N, ...); of them only the number and size matter here.
         num_roots: R.
-        chunk_size: rows in flight; by default `default_chunk_size`. With a mesh it is rounded up to its devices.
+        chunk_size: rows in flight; by default `rows_in_flight`. With a mesh it is rounded up to its devices.
         mesh: devices that the rows in flight are spread over.
 
     Returns:
@@ -58,14 +99,12 @@ def sum_over_roots(
     """
     check_count("num_roots", num_roots)
     num_images = x.shape[0]
-    chunk_size = default_chunk_size(x[0].size) if chunk_size is None else chunk_size
-    check_count("chunk_size", chunk_size)
+    chunk_size = rows_in_flight(x, chunk_size)
     total = num_images * num_roots
-    num_chunks = -(-total // chunk_size)
-    size = -(-total // num_chunks)  # the last chunk as full as the others
+    size = _even_size(total, chunk_size)
     if mesh is not None:
         size = -(-size // mesh.size) * mesh.size
-        num_chunks = -(-total // size)
+    num_chunks = -(-total // size)
     span = min(num_images, (size - 2) // num_roots + 2)  # images that a chunk can touch
     terms = with_plain_convolutions(terms)
 
@@ -105,17 +144,3 @@ def sum_over_roots(
     shapes = jax.eval_shape(lambda first: chunk(first)[1], jnp.zeros((), jnp.int32))
     zeros = jax.tree.map(lambda part: jnp.zeros((num_images, *part.shape[1:]), part.dtype), shapes)
     return lax.scan(step, zeros, jnp.arange(num_chunks) * size)[0]
-
-
-def row_keys(key: jax.Array, images: jax.Array, roots: jax.Array) -> jax.Array:
-    """A key for each row, which depends on (key, image, root) alone, however rows are chunked.
-
-    Args:
-        key: a random key.
-        images: (c,), integers.
-        roots: (c,), integers.
-
-    Returns:
-        Keys, (c,).
-    """
-    return jax.vmap(lambda n, r: jax.random.fold_in(jax.random.fold_in(key, n), r))(images, roots)

@@ -1,15 +1,25 @@
-"""What every estimator asks of its arguments, once, at the public boundary.
+"""What estimators and metrics ask of their arguments, once, at the public boundary.
 
 Shapes and types are checked always, values only where they are known: not of tracers under `jit`, `vmap` or `grad`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import DTypeLike
 from numpy.typing import ArrayLike
+
+
+def as_array(value: Any, dtype: DTypeLike | None = None) -> jax.Array:
+    """The value as an array of JAX that stays known where it was known, also while a caller's `jax.jit` traces."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        return jnp.asarray(value, dtype)
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(value, dtype)
 
 
 def values(array: jax.Array) -> np.ndarray | None:
@@ -17,17 +27,16 @@ def values(array: jax.Array) -> np.ndarray | None:
     return None if isinstance(array, Tracer) else np.asarray(array)
 
 
-def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
+def check_batch(x: jax.Array, target: jax.Array) -> None:
     """Refuse what is no batch of finite inputs with one class each.
 
     Args:
-        f: from a batch (N, ...) to scores (N, K).
         x: (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers.
 
     Raises:
         TypeError: `x` holds no floats or `target` no integers.
-        ValueError: shapes do not fit, `x` is not finite, a target is out of range, or `f` gives no scores (N, K).
+        ValueError: shapes do not fit, or `x` is not finite.
     """
     check_finite("x", x)
     if not jnp.issubdtype(target.dtype, jnp.integer):
@@ -36,6 +45,21 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
         raise ValueError(
             f"expected `target` of shape {x.shape[:1]}, got {target.shape}: give one class index an image"
         )
+
+
+def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
+    """Refuse what `check_batch` does, and what does not fit the function's scores.
+
+    Args:
+        f: from a batch (N, ...) to scores (N, K).
+        x: (N, ...), floats.
+        target: (N,), integers in [0, K).
+
+    Raises:
+        TypeError: as `check_batch`.
+        ValueError: as `check_batch`; a target is out of range, or `f` gives no scores (N, K).
+    """
+    check_batch(x, target)
     scores = jax.eval_shape(f, jax.ShapeDtypeStruct(x.shape, x.dtype))
     shape = getattr(scores, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
@@ -80,6 +104,16 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"expected {name} of at least 1, got {value}: raise it")
 
 
+def check_number(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:
+    """Refuse a known number that is not above a bound, or less than one; NaN too."""
+    if isinstance(value, Tracer):
+        return
+    if above is not None and not value > above:
+        raise ValueError(f"expected {name} above {above:g}, got {value}: raise it")
+    if least is not None and not value >= least:
+        raise ValueError(f"expected {name} of at least {least:g}, got {value}: raise it")
+
+
 def per_image(name: str, value: ArrayLike, x: jax.Array) -> jax.Array:
     """A positive number, or one an image, as an array that broadcasts to `x`.
 
@@ -94,14 +128,16 @@ def per_image(name: str, value: ArrayLike, x: jax.Array) -> jax.Array:
     Raises:
         ValueError: another shape, or a value that is not positive and finite.
     """
-    value = jnp.asarray(value, jnp.promote_types(x.dtype, jnp.float32))
+    value = as_array(value, jnp.promote_types(x.dtype, jnp.float32))
     if value.shape not in ((), x.shape[:1]):
         raise ValueError(
             f"expected {name} as a number or of shape {x.shape[:1]}, got {value.shape}: one an image"
         )
     known = values(value)
-    if known is not None and not ((known > 0) & np.isfinite(known)).all():
-        raise ValueError(f"expected {name} above 0, got {known.min():g}: for no noise take the gradient")
+    if known is not None and (bad := ~((known > 0) & np.isfinite(known))).any():
+        raise ValueError(
+            f"expected {name} above 0 and finite, got {known[bad].ravel()[0]:g}: choose another one"
+        )
     return jnp.broadcast_to(value, x.shape[:1]).reshape(-1, *[1] * (x.ndim - 1))
 
 
@@ -118,14 +154,66 @@ def as_baseline(baseline: ArrayLike, x: jax.Array) -> jax.Array:
     Raises:
         ValueError: it does not broadcast to `x`, or is not finite.
     """
-    baseline = jnp.asarray(baseline, x.dtype)
+    given = as_array(baseline, x.dtype)
     try:
-        whole = jnp.broadcast_to(baseline, x.shape)
+        whole = jnp.broadcast_to(given, x.shape)
     except ValueError as error:
         raise ValueError(
-            f"expected a baseline that broadcasts to {x.shape}, got {baseline.shape}: give a number, one a channel, "
+            f"expected a baseline that broadcasts to {x.shape}, got {given.shape}: give a number, one a channel, "
             "or an image"
         ) from error
-    if count_not_finite(baseline):
+    if count_not_finite(given):
         raise ValueError("expected a finite baseline, got NaN or infinite values: look for them")
     return whole
+
+
+def as_baselines(baseline: ArrayLike, x: jax.Array) -> jax.Array:
+    """One or several baselines for every image.
+
+    Args:
+        baseline: as in `as_baseline`, or (B, *x.shape).
+        x: (N, ...).
+
+    Returns:
+        (B, *x.shape), x's dtype; B is 1 for one.
+
+    Raises:
+        ValueError: as `as_baseline`; or several are of another shape.
+    """
+    given = as_array(baseline, x.dtype)
+    if given.ndim <= x.ndim:
+        return as_baseline(given, x)[None]
+    if given.shape[1:] != x.shape:
+        raise ValueError(
+            f"expected baselines of shape (B, *{x.shape}), got {given.shape}: give each image B of them"
+        )
+    check_finite("baseline", given)
+    return given
+
+
+def as_greys(low: ArrayLike, high: ArrayLike, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What black and white are in the function's inputs.
+
+    Args:
+        low: black, a number or one a channel, (C,).
+        high: white, likewise; not below `low`.
+        x: (N, ..., C).
+
+    Returns:
+        Both in x's dtype.
+
+    Raises:
+        ValueError: another shape, a value that is not finite, or black above white.
+    """
+    found = []
+    for name, value in (("low", low), ("high", high)):
+        grey = as_array(value, x.dtype)
+        if grey.shape not in ((), x.shape[-1:]):
+            raise ValueError(
+                f"expected {name} as a number or of shape {x.shape[-1:]}, got {grey.shape}: one a channel"
+            )
+        found.append(grey)
+    black, white = (values(grey) for grey in found)
+    if black is not None and white is not None and not (np.isfinite(white - black) & (black <= white)).all():
+        raise ValueError(f"expected low <= high, got {low} and {high}: black first, then white, without NaN")
+    return found[0], found[1]

@@ -1,0 +1,1 @@
+"""Batches of inputs to any function: what is asked of them, many inputs a chunk at a time, noise and blur."""

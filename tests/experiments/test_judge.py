@@ -1,0 +1,176 @@
+"""The table of methods by metrics: on a network that is a mean and a dense layer, and of scores that are known."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import explain
+import judge
+from judge import Options, main
+from judge_methods import CONTROL, REFERENCE, judged
+from judge_metrics import Case, Costs, judging_metrics
+from judge_report import difference_table, score_table
+from jxai import metrics
+from line_labels import line_styles, spread
+from methods import Settings
+from photographs import to_input
+from picture_files import Picture
+
+METHODS = (REFERENCE, CONTROL)
+METRICS = ("aupc", "sparseness", "completeness")
+SETTINGS = Settings(num_roots=3, num_steps=3, num_samples=3, window=16, stride=16)
+COSTS = Costs(num_regions=3, num_steps=2, shares=(0.5,), num_perturbations=2, num_moves=1)
+
+
+@pytest.fixture
+def two(tiny_classifier, monkeypatch):
+    """Two small pictures in the place of the photographs."""
+    rng = np.random.default_rng(0)
+    pictures = [Picture(str(i), rng.integers(0, 256, (32, 32, 3), np.uint8)) for i in range(2)]
+    monkeypatch.setattr(judge, "read_pictures", lambda paths: pictures)
+    return tiny_classifier, jnp.asarray(to_input(np.stack([picture.pixels for picture in pictures])))
+
+
+def options(folder, **changes):
+    given = {"methods": METHODS, "metrics": METRICS, "settings": SETTINGS, "costs": COSTS}
+    return Options(out=folder, count=2, batch=1, progress=False, **{**given, **changes})
+
+
+def rows(table):
+    return {line.split(" | ")[0].strip("| "): line for line in table.splitlines() if line.startswith("| ")}
+
+
+def test_judge_and_resume(two, tmp_path, capsys, monkeypatch):
+    main(options(tmp_path, figure=tmp_path / "made" / "figure.png"))
+    printed = capsys.readouterr().out
+    for name in ("judge.md", "judge.json", "made/figure.png"):
+        assert (tmp_path / name).stat().st_size > 500 and name in printed
+    text, log = (tmp_path / "judge.md").read_text("utf-8"), (tmp_path / "judge.jsonl").read_bytes()
+    assert text in printed and "σ 0.225" in text and "1 draw each" in text
+    table, differences = text.split("Differences to IG, black")
+    assert "| method | AUPC ↓ | sparseness ↑ | residual ↓ |" in table
+    # What moves without the network is never the best.
+    assert "**" not in rows(table)["random (control)"] and rows(table)["random (control)"].endswith("| – |")
+    assert rows(table)["IG, black"].count("**") == 6 and "IG, black" not in rows(differences)
+
+    whole = json.loads((tmp_path / "judge.json").read_text())
+    found = whole["scores"]
+    assert whole["settings"]["judge-num_regions"] == 3 and set(found) == set(METHODS)
+    # Integrated Gradients of a linear network is complete.
+    assert max(found[REFERENCE]["completeness"]["values"]) < 1e-4 and "completeness" not in found[CONTROL]
+    curve = np.array(whole["mean perturbation curves"][CONTROL])
+    assert curve.shape == (4,) and abs(curve[0]) == 1
+    np.testing.assert_allclose(metrics.aupc(curve), found[CONTROL]["aupc"]["mean"], rtol=1e-5)
+
+    # Half of the log and a torn line: the rest is measured again, to the same numbers.
+    (tmp_path / "judge.jsonl").write_bytes(log[: len(log) // 2])
+    main(options(tmp_path))
+    assert json.loads((tmp_path / "judge.json").read_text()) == whole
+    assert (tmp_path / "judge.jsonl").read_bytes() == log
+    # Nothing is missing of less: neither the network nor a program is needed.
+    monkeypatch.setattr(explain, "load_classifier", lambda: pytest.fail("measured again"))
+    main(options(tmp_path, methods=(CONTROL,), metrics=("aupc", "completeness")))
+    assert json.loads((tmp_path / "judge.json").read_text())["scores"][CONTROL] == {
+        "aupc": found[CONTROL]["aupc"]
+    }
+    with pytest.raises(ValueError, match=r"expected the settings {'seed': 0} of .*, got {'seed': 1}"):
+        main(options(tmp_path, seed=1))
+
+
+def test_what_cannot_be_is_named(two, tmp_path):
+    for changes, message in (
+        ({"methods": ("nothing",)}, "expected methods among gradient, .*, got nothing"),
+        ({"metrics": ("aupc", "x")}, "expected metrics among aupc, .*, got x"),
+        ({"count": 3}, "expected a count from 1 to 2, got 3"),
+        ({"batch": 0}, "expected a batch of at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            main(dataclasses.replace(options(tmp_path), **changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_registry_is_whole():
+    known = judged(Settings(), references=None)
+    assert len(known) == 18 and all(one.method.name == name for name, one in known.items())
+    assert list(known)[:4] == ["gradient", "input-x-gradient", REFERENCE, "ig-noise"]
+    assert len({one.method.label for one in known.values()}) == 18
+    assert {name for name, one in known.items() if one.baseline} == {REFERENCE, "ig-noise"}
+    columns = judging_metrics(Costs())
+    assert len(columns) == 12 and set(columns) < set(metrics.DIRECTIONS)
+
+
+@pytest.mark.slow
+def test_randomisation_is_the_end_of_the_cascade(two):
+    f, x = two
+    target, key = jnp.array([3, 7]), jax.random.key(0)
+    shuffled = metrics.shuffled_parameters(jax.random.key(1), f.variables["params"])
+    other = dataclasses.replace(f, variables={"params": shuffled})
+    one = judged(SETTINGS, references=x)["smooth-taylor"]
+
+    def heatmaps(variables):
+        return one.method.explain(dataclasses.replace(f, variables=variables), key, x, target).sum(axis=-1)
+
+    attributions = one.method.explain(f, key, x, target)
+    case = Case(f, other, one, key, key, x, target, attributions)
+    found = judging_metrics(COSTS)["model_randomisation"].measure(case).values
+    cascade = metrics.model_randomisation(
+        heatmaps, f.variables, other.variables, layers=metrics.randomisation_layers(f.variables)
+    )
+    np.testing.assert_allclose(found, cascade.rank_correlation[:, -1], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_every_method_by_every_metric(two, tmp_path):
+    main(options(tmp_path, methods=(), metrics=(), batch=2))
+    found = json.loads((tmp_path / "judge.json").read_text())["scores"]
+    assert len(found) == 18 and {len(of) for of in found.values()} == {11, 12}
+    for name, of in found.items():
+        assert all(len(column["values"]) == 2 for column in of.values())
+        if name != CONTROL:
+            assert np.isfinite([of[metric]["mean"] for metric in ("aupc", "autvc", "road")]).all(), name
+    assert max(found["ig-noise"]["completeness"]["values"]) < 1e-3
+
+
+def test_tables_of_known_scores():
+    methods = {REFERENCE: "IG", "gradient": "gradient", CONTROL: "random"}
+    scores = {
+        REFERENCE: {"aupc": np.array([2.0, 4.0]), "sparseness": np.array([0.5, 0.7])},
+        "gradient": {"aupc": np.array([1.0, 2.98])},
+        CONTROL: {"aupc": np.array([0.0, 0.0]), "sparseness": np.array([0.9, np.inf])},
+    }
+    # Half widths 12.706·s/√2 (Student's t) with s = √2, 1.400 and 0.1414; decimals by the middle one above 0.
+    assert rows(
+        score_table(scores, methods=methods, columns={"aupc": "A", "sparseness": "S"}, control=CONTROL)
+    ) == {
+        "method": "| method | A ↓ | S ↑ |",
+        "---": "| --- | ---: | ---: |",
+        "IG": "| IG | 3 ± 13 | **0.6 ± 1.3** |",
+        "gradient": "| gradient | **2 ± 13** | – |",
+        "random": "| random | 0 ± 0 | not finite |",
+    }
+    table = difference_table(scores, methods=methods, columns={"aupc": "A"}, reference=REFERENCE)
+    # Differences −1, −1.02 and −2, −4: s = 0.01414 and √2.
+    assert rows(table)["gradient"] == "| gradient | **−1.0 ± 0.1** |"
+    assert rows(table)["random"] == "| random | −3.0 ± 12.7 |"
+    worse = {REFERENCE: scores["gradient"], "gradient": scores[REFERENCE]}
+    names = {name: methods[name] for name in worse}
+    table = difference_table(worse, methods=names, columns={"aupc": "A"}, reference=REFERENCE)
+    assert rows(table)["gradient"] == "| gradient | +1.01 ± 0.13 |"
+
+
+def test_names_are_spread_in_order():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        places = rng.normal(size=9)
+        moved = spread(places, 0.3)
+        order = np.argsort(places)
+        assert (np.diff(moved[order]) >= 0.3 - 1e-12).all()
+        assert abs((moved - places).sum()) < 1e-9  # of the least squares
+    assert spread([0.0, 5.0, 1.0], 0.5).tolist() == [0.0, 5.0, 1.0]
+    assert spread([1.0, 1.0], 0.5).tolist() == [0.75, 1.25]
+    styles = line_styles(18)
+    assert len({str(style) for style in styles}) == 18
