@@ -138,3 +138,13 @@ def test_the_walk_takes_the_default_of_code_written_for_each_device():
     composite = lrp.Composite(((lrp.Kind.ACTIVATION, lrp.Pass()),))
     rows = lrp.coverage(network, X, composite=composite).rows
     assert [row.operation.primitives for row in rows] == [("tanh", "mul")]
+
+
+def test_a_second_call_compiles_nothing(caplog):
+    ours, _ = pair((1, 1), "SAME")
+    ours(X, KERNEL)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        ours(2 * X, KERNEL)
+        assert "Compiling" not in caplog.text
+        ours(X[:1], KERNEL)
+        assert "Compiling" in caplog.text

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.batches.checks import check_number, values
+from jxai.batches.checks import as_array, check_number, values
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics._pixels import removal_ranks
 
@@ -101,7 +101,7 @@ def pointing_game(heatmap: jax.Array, mask: jax.Array, *, tolerance: float = 0.0
 
 
 def _checked(heatmap: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    heatmap, mask = as_heatmap(heatmap), jnp.asarray(mask)
+    heatmap, mask = as_heatmap(heatmap), as_array(mask)
     if mask.dtype != jnp.bool_:
         raise TypeError(f"expected `mask` of bool, got {mask.dtype}: compare it with a threshold")
     if mask.shape != heatmap.shape:

@@ -219,3 +219,18 @@ def test_relevance_in_the_place_of_the_gradient():
     found = attribution.taylor_at_roots(f, X, roots, TARGET, explain=relevance)
     expected = ((X - roots) * roots * of_target()).mean(axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_sums_many_small_shares():
+    x = jnp.ones((1, 4), jnp.bfloat16)
+    for num_steps in (150, 300):
+        found = attribution.integrated_gradients(
+            lambda x: x.sum(axis=1, keepdims=True), x, jnp.array([0]), num_steps=num_steps
+        )
+        assert found.dtype == jnp.bfloat16 and (found == 1).all()
+
+
+def test_blur_keeps_float64():
+    with jax.enable_x64(True):
+        image = jnp.full((1, 6, 5, 1), 1 / 3, jnp.float64)
+        np.testing.assert_allclose(attribution.blurred_baseline(image, sigma=1.0), 1 / 3, rtol=1e-12)

@@ -9,6 +9,7 @@ from jxai import attribution
 KEY = jax.random.key(0)
 X = jnp.ones((2, 6, 6, 3))
 TARGET = jnp.array([0, 1])
+BAD = X * jnp.nan
 
 
 def f(x):
@@ -96,3 +97,33 @@ def test_wrong_targets_and_images(name):
 def test_wrong_options_are_named(run, message):
     with pytest.raises(ValueError, match=message):
         run()
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda x: attribution.gradient(f, x, [0, 7]), r"in \[0, 3\)"),
+        (lambda x: attribution.smooth_taylor(f, KEY, x, [0, 1], noise_scale=-1.0), "noise_scale above 0"),
+        (lambda x: attribution.smooth_taylor(f, KEY, x, [0, 1], noise_scale=[0.5, float("inf")]), "got inf"),
+        (lambda x: attribution.integrated_gradients(f, x, [0, 1], baseline=float("nan")), "finite baseline"),
+        (
+            lambda x: attribution.expected_gradients(f, KEY, x, [0, 1], references=BAD),
+            "finite `references`",
+        ),
+    ],
+)
+def test_what_is_known_is_checked_under_jit_too(run, message):
+    with pytest.raises(ValueError, match=message):
+        jax.jit(run)(X)
+
+
+def test_baselines_are_checked_in_the_delta_and_where_they_are_drawn():
+    with pytest.raises(ValueError, match=r"baselines of shape \(B, "):
+        attribution.convergence_delta(f, X, TARGET, X, baseline=jnp.ones((5, 1, 6, 6, 3)))
+    with pytest.raises(ValueError, match="finite `baseline`"):
+        attribution.convergence_delta(f, X, TARGET, X, baseline=jnp.full((5, *X.shape), jnp.nan))
+    for low, high in ((2.0, -2.0), (float("nan"), 1.0)):
+        with pytest.raises(ValueError, match="low <= high"):
+            attribution.uniform_baselines(KEY, X, count=1, low=low, high=high)
+    with pytest.raises(ValueError, match="one a channel"):
+        attribution.uniform_baselines(KEY, X, count=1, low=jnp.zeros(2), high=1.0)

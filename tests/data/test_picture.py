@@ -134,3 +134,9 @@ def test_a_long_strip_does_not_become_huge():
     square = centre_square(strip, size=224, shorter=256)  # 256 x 15 million as a whole
     assert square.shape == (224, 224, 3) and square.max() > 200
     assert centre_square(strip.transpose(1, 0, 2), size=224, shorter=256).shape == (224, 224, 3)
+
+
+def test_grey_of_32_bits_has_no_known_white(tmp_path):
+    Image.fromarray(np.full((4, 4), 200, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif .*white is unknown"):
+        read_picture(tmp_path / "a.tif")

@@ -148,3 +148,19 @@ def test_inputs_are_normalised_between_black_and_white():
     found = imagenet.to_input(picture)
     np.testing.assert_allclose(found[0, 0, 0], imagenet.LOW, rtol=1e-6)
     np.testing.assert_allclose(found[1, 0, 0], imagenet.HIGH, rtol=1e-6)
+
+
+def test_pictures_of_one_name_in_two_folders_are_two(tmp_path):
+    from PIL import Image
+
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (260, 260)).save(tmp_path / folder / "1.png")
+    assert [example.name for example in imagenet.validation(str(tmp_path), 9)] == ["a/1.png", "b/1.png"]
+
+
+def test_other_weights_are_other_settings(tmp_path):
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_bytes(name.encode())
+    settings = [dataclasses.replace(OPTIONS, weights=tmp_path / name).settings for name in ("a.pth", "b.pth")]
+    assert settings[0] != settings[1] and OPTIONS.settings["weights"] is None

@@ -74,3 +74,10 @@ def test_errors(options, match):
     arguments = {"x": X, "attributions": ROWS, "target": TARGET, **options}
     with pytest.raises(ValueError, match=match):
         metrics.completeness(linear, **arguments)
+
+
+def test_scores_that_are_not_finite_are_not_complete():
+    found = metrics.completeness(
+        lambda x: x.sum(axis=1, keepdims=True) * jnp.nan, jnp.ones((1, 3)), jnp.ones((1, 3)), jnp.array([0])
+    )
+    assert jnp.isnan(found.residual).all() and not found[1].any()

@@ -57,3 +57,10 @@ def test_an_estimator_with_a_fixed_key_does_not_move_by_its_own_noise():
 def test_errors(explain, options, match):
     with pytest.raises(ValueError, match=match):
         sensitivity(explain, **options)
+
+
+def test_explanations_that_are_not_finite_are_not_insensitive():
+    found = metrics.maximum_sensitivity(
+        lambda x, target: x * jnp.nan, jax.random.key(0), jnp.ones((1, 3)), jnp.array([0]), num_samples=2
+    )
+    assert jnp.isnan(found).all()

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
@@ -61,3 +62,8 @@ def test_constant_heatmaps_have_no_order():
     flat = np.ones_like(A)
     np.testing.assert_array_equal(rank_correlation(flat, flat), 0)
     np.testing.assert_allclose(structural_similarity(flat, flat), 1, rtol=1e-6)
+
+
+def test_heatmaps_that_are_not_finite_are_like_nothing():
+    bad = jnp.ones((1, 4, 4)).at[0, 1, 1].set(jnp.nan)
+    assert jnp.isnan(jax.jit(metrics.rank_correlation)(bad, jnp.arange(16.0).reshape(1, 4, 4))).all()

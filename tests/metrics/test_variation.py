@@ -134,3 +134,8 @@ def test_a_known_heatmap_may_be_closed_over():
     heatmap = jnp.asarray(MAPS[:1])
     ours = quick_jit(lambda scale: scale * metrics.average_total_variation(heatmap))(2.0)
     np.testing.assert_allclose(ours, 2 * variation(MAPS)[:1], rtol=1e-5)
+
+
+def test_a_single_level_has_no_area():
+    with pytest.raises(ValueError, match="at least two levels, got 1"):
+        metrics.autvc(metrics.multiscale_total_variation(jnp.ones((1, 32, 32))))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jxai import attribution
 from jxai.models import Classifier, DenseNet, ResNet, split
 from jxai.models.published_names import NETWORKS
 
@@ -99,11 +100,18 @@ def test_networks_with_batch_norm(model, path, shape, draw_variables):
     @once
     def run(variables, x):
         maps = features(variables, x)
-        return maps, head(variables, maps), model.apply(variables, x, train=False)
+        cam = attribution.grad_cam(partial(features, variables), partial(head, variables), x, [0, 1])
+        return maps, head(variables, maps), model.apply(variables, x, train=False), cam
 
-    maps, got, want = run(variables, x)
+    maps, got, want, cam = run(variables, x)
     assert maps.shape == (2, *shape)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    # Below a mean and a dense layer, Grad-CAM is the class activation map (Selvaraju et al. 2017, section 3.1).
+    assert maps.min() >= 0
+    weights = np.asarray(variables["params"]["head"]["kernel"])[:, [0, 1]].T
+    coarse = np.maximum((maps * weights[:, None, None]).sum(axis=-1, keepdims=True) / maps[0, ..., 0].size, 0)
+    whole = jax.image.resize(coarse, cam.shape, "bilinear")
+    np.testing.assert_allclose(cam, whole, rtol=1e-4, atol=1e-4 * float(whole.max()))
 
 
 @pytest.mark.slow
