@@ -23,6 +23,7 @@ def options(tmp_path):
     )
 
 
+@pytest.mark.slow  # the quickstart's test trains and compares as well
 def test_compare_trains_evaluates_draws_and_never_twice(tiny, options, monkeypatch):
     table = compare(tiny, options)
     names = {"1shot-plain-1", "1shot-guided-1"}
