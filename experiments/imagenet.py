@@ -15,6 +15,7 @@ import numpy as np
 
 from jxai import data, models
 from jxai.data.decode import decode
+from jxai.data.picture import Resampling
 from photographs import SIZE, photographs
 
 NetworkName = Literal["densenet121", "resnet152", "efficientnet-lite0"]
@@ -80,7 +81,7 @@ def _scores(model: Any, variables: Any, x: jax.Array) -> jax.Array:
     return jnp.asarray(model.apply(variables, x, train=False))
 
 
-def validation(source: str, count: int, *, resampling: data.Resampling = "bicubic") -> Sequence[Example]:
+def validation(source: str, count: int, *, resampling: Resampling = "bicubic") -> Sequence[Example]:
     """The first validation pictures, in the order of their file names.
 
     Args:
@@ -122,7 +123,7 @@ def validation(source: str, count: int, *, resampling: data.Resampling = "bicubi
     return [Example(str(path.relative_to(folder)), lambda path=path: read(path)) for path in files[:count]]
 
 
-def _prepared(count: int, resampling: data.Resampling) -> list[Example]:
+def _prepared(count: int, resampling: Resampling) -> list[Example]:
     import tensorflow_datasets as tfds
 
     skip = {"image": tfds.decode.SkipDecoding()}
@@ -144,7 +145,7 @@ def _prepared(count: int, resampling: data.Resampling) -> list[Example]:
     return [Example(names[index], lambda index=index: read(index)) for index in order]
 
 
-def _square(picture: np.ndarray, resampling: data.Resampling) -> np.ndarray:
+def _square(picture: np.ndarray, resampling: Resampling) -> np.ndarray:
     return data.centre_square(picture, size=SIZE, shorter=SIZE + 32, resampling=resampling)
 
 

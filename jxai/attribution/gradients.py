@@ -20,6 +20,7 @@ def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
     """∇f_t(x): the gradient of each image's target score.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> f = lambda x: x @ jnp.array([[1.0, 0.0], [2.0, -1.0]])
         >>> gradient(f, jnp.ones((1, 2)), [0])
         Array([[1., 2.]], dtype=float32)

@@ -4,7 +4,7 @@ from jxai.data.classification import classification_dataset
 from jxai.data.domains import DOMAINS, Domain, load
 from jxai.data.episodes import episode_dataset, episode_indices, episode_table
 from jxai.data.folder import load_folder
-from jxai.data.picture import Resampling, centre_square, read_picture
+from jxai.data.picture import centre_square, read_picture
 from jxai.data.pipeline import iterate
 from jxai.data.preprocess import denormalise, normalise
 from jxai.data.source import SPLITS, Source, from_arrays, merge, split_classes
@@ -13,7 +13,6 @@ __all__ = [
     "DOMAINS",
     "SPLITS",
     "Domain",
-    "Resampling",
     "Source",
     "centre_square",
     "classification_dataset",
