@@ -78,7 +78,7 @@ def max_pool(
     """Max pooling of square windows with stride 2; rows and columns that fill no window are left out.
 
     The maximum of slices, along the columns of the maximum along the rows, because the gradient of `nn.max_pool` is
-    three to six times (3x3) and eighteen times (2x2) slower on a CPU. Equal winners share the gradient: of two that
+    about three times (3x3) and eighteen times (2x2) slower on a CPU. Equal winners share the gradient: of two that
     are compared, each gets half of what the two get together. `nn.max_pool` gives all to the first.
 
     Args:
