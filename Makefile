@@ -29,8 +29,9 @@ demo: $(DEMO)
 test: lint
 	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -n 2
 
+# An empty XLA_FLAGS: programs compiled as users' are (tests/conftest.py), the golden ones once more.
 test-slow: $(TEST)
-	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -m slow
+	XLA_FLAGS= JXAI_TEST_INSTALLED=1 $(BIN)/pytest -m "slow or golden"
 
 lint: $(TEST)
 	$(BIN)/ruff check .

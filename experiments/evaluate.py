@@ -2,8 +2,9 @@
 
     python experiments/evaluate.py runs/plain runs/guided
 
-Prints one table; with two runs or more, each difference to the first one with its paired interval. 2000 episodes a
-domain by default: about two minutes a run on two cores with the embedded benchmark.
+Prints one table; with two runs or more, each difference to the first one with its paired interval. `--transductive`
+lets the most confident queries join the support. 2000 episodes a domain by default: about two minutes a run on two
+cores with the embedded benchmark.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ import command_line
 from configs import Config, from_json
 from jxai import data, fewshot, training
 from system import build, load_for_evaluation
-from tables import Scores, comparison_table
+from tables import Scores, accuracy_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Options:
     domains: tuple[str, ...] = tuple(data.DOMAINS)
     which: str = "best"
     """The best checkpoint on validation episodes, or the latest."""
+    transductive: bool = False
+    """Whether the most confident queries join the support, in two rounds."""
 
 
 def evaluate(
@@ -43,6 +46,7 @@ def evaluate(
     episodes: int = 2000,
     domains: Sequence[str] = tuple(data.DOMAINS),
     which: Any = "best",
+    transductive: bool = False,
     progress: bool = True,
 ) -> dict[str, Scores]:
     """Evaluate a run on domains, at the shots that it was trained with.
@@ -55,6 +59,7 @@ def evaluate(
         episodes: how many a domain.
         domains: names of domains.
         which: "best" or "latest" checkpoint, or a step.
+        transductive: whether the most confident queries join the support.
         progress: whether to show a progress bar.
 
     Returns:
@@ -67,7 +72,15 @@ def evaluate(
     for name in tqdm(domains, desc=f"{folder.name}: evaluation", unit="domain", disable=not progress):
         source, support, query = episodes_for(config, name, count=episodes, purpose="evaluation")
         features = fewshot.encode(encoder, variables, source.array(config.image_size))
-        accuracies = fewshot.episode_accuracies(head, variables, features, support, query, way=config.way)
+        accuracies = fewshot.episode_accuracies(
+            head,
+            variables,
+            features,
+            support,
+            query,
+            way=config.way,
+            transduction=transduction(config, query.shape[1]) if transductive else None,
+        )
         correct = np.rint(accuracies * query.shape[1]).astype(int)
         shot, queries = (rows.shape[1] // config.way for rows in (support, query))
         found[name] = Scores(shot=shot, queries=queries, of=query.shape[1], correct=correct)
@@ -101,6 +114,16 @@ def episodes_for(
     return source, support, query
 
 
+def transduction(config: Config, num_queries: int) -> fewshot.Transduction:
+    """The release's two rounds: the 35, then 70 most confident of 75 queries join the support, or as large a share.
+
+    RelationNet's release goes on from the first round's support, the cross-attention network's starts anew; so do
+    here the heads that no release has this for.
+    """
+    counts = tuple(round(count * num_queries / 75) for count in (35, 70))
+    return fewshot.Transduction(counts=counts, restart=config.head != "relation")
+
+
 def setting(domain: str, shot: int) -> tuple[int, int]:
     """(shots, queries a class) of an evaluation: as trained with 15 queries, or what a small domain has instead."""
     if domain not in data.DOMAINS:
@@ -120,13 +143,21 @@ def config_of(folder: Path) -> Config:
 
 
 def main(options: Options) -> None:
-    """Evaluate and print the table."""
-    groups: dict[str, dict[str, list[dict[str, Scores]]]] = {}
+    """Evaluate and print a table for each number of shots."""
+    groups: dict[int, dict[str, list[dict[str, Scores]]]] = {}
     for folder in options.folders:
-        found = evaluate(folder, episodes=options.episodes, domains=options.domains, which=options.which)
-        group = groups.setdefault(f"{config_of(folder).shot}-shot", {})
-        group[str(folder)] = [found]
-    print(comparison_table(groups))
+        found = evaluate(
+            folder,
+            episodes=options.episodes,
+            domains=options.domains,
+            which=options.which,
+            transductive=options.transductive,
+        )
+        groups.setdefault(config_of(folder).shot, {})[str(folder)] = [found]
+    for shot, rows in groups.items():
+        first, *others = rows
+        pairs = dict.fromkeys(others, first)
+        print(accuracy_table(f"{shot}-shot", rows, targets=options.domains, pairs=pairs) + "\n")
 
 
 if __name__ == "__main__":

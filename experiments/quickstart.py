@@ -15,9 +15,9 @@ from pathlib import Path
 import jax
 
 import command_line
-import compare
 import explain
-from configs import CONFIGS
+import reproduce
+from configs import TABLES
 from jxai import data
 from methods import Settings
 from picture_files import read_pictures
@@ -41,8 +41,8 @@ class Options:
     """Where results go, and how much is done."""
 
     folder: Path = Path("runs/quickstart")
-    config: str = "latin-quick"
-    """One of the configurations of experiments/configs."""
+    table: str = "letters-quick"
+    """One of the tables of experiments/configs."""
     episodes: int = 600
     """Of the evaluation, a domain."""
     domains: tuple[str, ...] = tuple(data.DOMAINS)
@@ -75,31 +75,31 @@ def draw_photographs(path: Path, *, progress: bool = True) -> None:
 def main(options: Options) -> None:
     """Train, compare, draw; print the table and where everything is."""
     start = time.perf_counter()
-    runs = options.folder / "runs"
     print(
         "Training RelationNet on Latin letters: plain and guided, 1-shot and 5-shot, with the same encoder."
     )
-    comparison = compare.Options(
-        config=options.config,
-        seeds=(0,),
+    chosen = reproduce.Options(
+        table=options.table,
         episodes=options.episodes,
-        domains=options.domains,
-        runs=runs,
+        targets=options.domains,
+        runs=options.folder / "runs",
         results=options.folder,
         progress=options.progress,
     )
-    table = compare.compare(CONFIGS[options.config](), comparison)
-    folders = [compare.run_folder(runs, seed=0, shot=5, name=name) for name in comparison.systems]
+    table = TABLES[options.table]()
+    text = reproduce.reproduce(table, chosen)
+    folders = [job.folder(chosen) for job in reproduce.jobs(table, chosen) if job.config.shot == 5]
     sheets = [options.folder / "sheets" / folder.name for folder in folders]
     for folder, out in zip(folders, sheets, strict=True):
         draw_sheets(folder, out, domains=options.domains, progress=options.progress)
     ink = ink_table(folders, domains=options.domains, episodes=2, progress=options.progress)
     text = (
         f"5-way accuracy in percent, mean ± 95 % interval; {options.episodes} episodes a domain, 15 queries a class:"
-        f"\n\n{table}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"
+        f"\n\n{text}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"
     )
     (options.folder / "table.md").write_text(text)
-    print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {options.folder / 'table-curves.png'}")
+    curves = options.folder / options.table / "table-curves.png"
+    print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {curves}")
     for out in sheets:
         print(f"sheets: {out}/")
     if options.photographs:

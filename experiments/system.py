@@ -1,43 +1,64 @@
 """From a configuration to its encoder, head and sources."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from configs import Config
-from jxai import data, models
-from jxai.fewshot import Head, RelationHead
-
-HEADS = ("relation",)
+from configs import HEADS, Config
+from jxai import data, fewshot, models
+from jxai.fewshot import Head
 
 
-def build(config: Config) -> tuple[nn.Module, Head]:
+def build(config: Config, *, num_classes: int | None = None) -> tuple[nn.Module, Head]:
     """The configuration's encoder and head.
+
+    Args:
+        config: the configuration.
+        num_classes: base classes of all sources together, for what is learnt of them in training; None to evaluate.
+
+    Returns:
+        (encoder, head).
 
     Raises:
         ValueError: unknown encoder or head, images too small for the encoder, or a map too small for the head.
     """
     if config.head not in HEADS:
         raise ValueError(f"expected a head among {', '.join(HEADS)}, got {config.head!r}: choose one of them")
-    options = {"width": config.width}
+    options: dict[str, Any] = {"width": config.width}
     if config.encoder.startswith("resnet"):
         options = {"widths": tuple(config.width * 2**stage for stage in range(4)), "stem_width": config.width}
     encoder = models.encoder(config.encoder, image_size=config.image_size, **options)
     side = _map_side(encoder, config.image_size)
-    if side < 4:
-        raise ValueError(
-            f"expected a feature map of at least 4x4 for the head's two poolings, got {side}x{side} from "
-            f"{config.encoder} at {config.image_size} pixels: take an encoder that pools less, such as conv4np"
-        )
-    # As released: the head pads maps below 10x10. All encoders end in a ReLU.
-    return encoder, RelationHead(features=config.head_width, padding=1 if side < 10 else 0, nonnegative=True)
+    match config.head:
+        case "relation":
+            if side < 4:
+                raise ValueError(
+                    f"expected a feature map of at least 4x4 for the head's two poolings, got {side}x{side} "
+                    f"from {config.encoder} at {config.image_size} pixels: take an encoder that pools less, "
+                    "such as conv4np"
+                )
+            # As released: the head pads maps below 10x10. All encoders end in a ReLU.
+            head = fewshot.RelationHead(
+                features=config.head_width, padding=1 if side < 10 else 0, nonnegative=True
+            )
+        case "graph":
+            head = fewshot.GraphHead()
+        case "cross-attention":
+            head = fewshot.CrossAttentionHead(num_classes=num_classes)
+        case "prototype":
+            head = fewshot.PrototypeHead()
+        case _:
+            head = fewshot.MatchingHead()
+    return encoder, head
 
 
-def load_sources(config: Config, split: str) -> list[data.Source]:
-    """One split of every source domain."""
-    return [load_domain(name, split) for name in config.sources]
+def load_sources(names: Sequence[str], split: str) -> list[data.Source]:
+    """One split of every domain."""
+    return [load_domain(name, split) for name in names]
 
 
 def load_for_evaluation(config: Config, name: str) -> data.Source:
@@ -47,8 +68,8 @@ def load_for_evaluation(config: Config, name: str) -> data.Source:
 
 
 def load_domain(name: str, split: str) -> data.Source:
-    """A domain by its name, or a folder of class folders by its path."""
-    if name not in data.DOMAINS and Path(name).is_dir():
+    """A domain by its name, as `data.load` takes it, or a folder of class folders by its path."""
+    if name not in {*data.DOMAINS, *data.PAPER_DOMAINS} and Path(name).is_dir():
         return data.load_folder(name, split=split)
     return data.load(name, split=split)
 

@@ -48,55 +48,69 @@ class Scores:
         return cls(value["shot"], value["queries"], value["of"], np.asarray(value["correct"]))
 
 
-# Systems by name, each a list of seeds' scores by domain.
-Systems = Mapping[str, Sequence[Mapping[str, Scores]]]
+# A row's seeds, each with its scores by target.
+Seeds = Sequence[Mapping[str, Scores]]
 
 
-def comparison_table(groups: Mapping[str, Systems]) -> str:
-    """Domains by systems: accuracy in percent, mean ± 95 % interval, and differences to the first system.
+def accuracy_table(
+    heading: str,
+    rows: Mapping[str, Seeds],
+    *,
+    targets: Sequence[str],
+    pairs: Mapping[str, str] | None = None,
+    published: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """Systems by targets: accuracy in percent, mean ± 95 % interval, and what differs within pairs.
 
     With several seeds, an episode's accuracy is its mean over the seeds; intervals are over episodes, those of
     differences paired, and each seed's difference stands behind them.
 
     Args:
-        groups: {"1-shot": systems, ...}; each group has its own columns.
+        heading: of the first column, such as "5-shot".
+        rows: the systems' scores.
+        targets: the columns; a row without one has an empty cell.
+        pairs: {row: the one that its difference is to}; a row of differences follows the former.
+        published: {row: {target: text}}; a row of them follows.
 
     Returns:
         Markdown.
     """
-    header, ruler = ["domain"], ["---"]
-    for group, systems in groups.items():
-        first, *others = systems
-        names = [first, *others, *(f"{other} − {first}" for other in others)]
-        header += [f"{group} {name}".strip() for name in names]
-        ruler += ["---:"] * len(names)
-    rows, notes = [], {}
-    for domain in dict.fromkeys(
-        name for systems in groups.values() for seeds in systems.values() for name in seeds[0]
-    ):
-        cells = [domain]
-        if domain in data.DOMAINS and (note := data.DOMAINS[domain].settings_note):
-            cells = [f"{domain} ({len(notes) + 1})"]
-            notes[domain] = note
-        for systems in groups.values():
-            first, *others = systems
-            cells += [_cell([seed[domain].percent for seed in seeds]) for seeds in systems.values()]
-            for other in others:
-                pairs = zip(systems[other], systems[first], strict=True)
-                cells.append(
-                    _cell([ours[domain].percent - theirs[domain].percent for ours, theirs in pairs], True)
-                )
-        rows.append(cells)
-    lines = [header, ruler, *rows]
+    notes = {
+        target: data.DOMAINS[target].settings_note
+        for target in targets
+        if target in data.DOMAINS and data.DOMAINS[target].settings_note
+    }
+    numbers = {target: number for number, target in enumerate(notes, start=1)}
+    columns = [f"{target} ({numbers[target]})" if target in numbers else target for target in targets]
+    lines = [[heading, *columns], ["---", *["---:"] * len(columns)]]
+    for name, seeds in rows.items():
+        lines.append([name, *(_accuracy(seeds, target) for target in targets)])
+        if published and name in published:
+            lines.append(["*published*", *(published[name].get(target, "") for target in targets)])
+        if pairs and name in pairs and pairs[name] in rows:
+            theirs = rows[pairs[name]]
+            lines.append([f"*− {pairs[name]}*", *(_difference(seeds, theirs, target) for target in targets)])
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    for number, note in enumerate(notes.values(), start=1):
-        text += f"\n\n({number}) {note}."
+    for target, note in notes.items():
+        text += f"\n\n({numbers[target]}) {note}."
     return text
 
 
-def _cell(seeds: Sequence[np.ndarray], difference: bool = False) -> str:
-    mean, half = fewshot.mean_and_interval(np.mean(seeds, axis=0))
-    if not difference:
-        return f"{mean:.2f} ± {half:.2f}"
-    each = f" ({', '.join(f'{seed.mean():+.1f}' for seed in seeds)})" if len(seeds) > 1 else ""
+def _accuracy(seeds: Seeds, target: str) -> str:
+    found = [seed[target].percent for seed in seeds if target in seed]
+    if not found:
+        return ""
+    mean, half = fewshot.mean_and_interval(np.mean(found, axis=0))
+    return f"{mean:.2f} ± {half:.2f}"
+
+
+def _difference(ours: Seeds, theirs: Seeds, target: str) -> str:
+    pairs = [
+        (a[target], b[target]) for a, b in zip(ours, theirs, strict=False) if target in a and target in b
+    ]
+    if not pairs:
+        return ""
+    differences = [a.percent - b.percent for a, b in pairs]
+    mean, half = fewshot.mean_and_interval(np.mean(differences, axis=0))
+    each = f" ({', '.join(f'{seed.mean():+.1f}' for seed in differences)})" if len(differences) > 1 else ""
     return f"{mean:+.2f} ± {half:.2f}{each}"

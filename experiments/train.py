@@ -1,7 +1,7 @@
 """Train a few-shot system: the encoder as a classifier first, then episodes, plain or guided.
 
-    python experiments/train.py latin --folder runs/guided
-    python experiments/train.py latin --folder runs/plain --config.guidance.guided-weight 0
+    python experiments/train.py letters/relation-guided --folder runs/guided
+    python experiments/train.py letters/relation --folder runs/plain
 
 Called again with the same folder and configuration, a run goes on where it stopped. In the folder: `config.json`,
 `metrics.jsonl`, `encoder/` (the pretrained encoder) and `episodes/` (checkpoints).
@@ -20,9 +20,12 @@ import numpy as np
 import tyro
 
 import command_line
-from configs import CONFIGS, Config, describe
+from configs import TABLES, Config, configs
 from jxai import data, fewshot, models, training
 from system import build, load_sources
+
+# Of a learned transformation, as released.
+_TRANSFORMATION_ADAM = training.OptimizerConfig("adam", 1e-3, weight_decay=1e-8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,21 +52,28 @@ def train(run: Run) -> training.FitResult:
         The last state and the validation accuracies; the best checkpoint is in the folder.
     """
     config = run.config
-    encoder, head = build(config)
+    base, validation = load_sources(config.sources, "base"), load_sources(config.sources, "validation")
+    num_classes = sum(len(source.class_names) for source in base)
+    encoder, head = build(config, num_classes=num_classes)
     devices = _devices(config)
     if config.episodes_per_step % len(devices):
         raise ValueError(
             f"expected episodes_per_step divisible by {len(devices)} devices, got {config.episodes_per_step}: "
             "give every device as many"
         )
+    if not config.train_encoder and (config.transformation != "none" or config.auxiliary):
+        raise ValueError(
+            "expected train_encoder with a transformation or an auxiliary classifier, got train_encoder=False: "
+            "both teach the encoder"
+        )
     if config.optimizer.weight_decay and not config.train_encoder:
         raise ValueError(
             "expected no weight_decay with train_encoder=False, got one: it would shrink the encoder"
         )
-    base, validation = load_sources(config, "base"), load_sources(config, "validation")
     # Both the training episodes and those of validation are checked against the data before any work is done.
-    shards = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
-    episodes = data.episode_dataset(
+    shards: dict[str, Any] = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
+    learned = config.transformation == "learned"
+    episodes = (data.episode_pairs_dataset if learned else data.episode_dataset)(
         base,
         way=config.way,
         shot=config.shot,
@@ -72,28 +82,30 @@ def train(run: Run) -> training.FitResult:
         batch_size=config.episodes_per_step,
         image_size=config.image_size,
         augment=config.augment,
+        epoch=config.domain_epoch,
         **shards,
     )
     evaluate = _validation(config, encoder, head, validation)
     run.folder.mkdir(parents=True, exist_ok=True)
     key = jax.random.key(config.seed)
-    variables = fewshot.init_variables(encoder, head, key, image_size=config.image_size)
+    transformation = {}
+    if config.transformation != "none":
+        transformation = fewshot.init_transformation(encoder, image_size=config.image_size)
+    variables = fewshot.init_multi_domain(
+        encoder,
+        head,
+        key,
+        image_size=config.image_size,
+        num_classes=num_classes if config.auxiliary else None,
+        transformation=transformation if learned else None,
+    )
     if config.pretraining.steps:
         _use_encoder(variables, _pretrain(run, encoder, variables, base))
-    optimizer = training.make_optimizer(config.optimizer, num_steps=config.steps)
-
-    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array) -> Any:
-        del key  # RelationNet draws nothing
-        return fewshot.guided_loss(
-            encoder,
-            head,
-            variables,
-            episode,
-            guidance=config.guidance,
-            train_encoder=config.train_encoder,
-        )
-
-    step = training.make_step(loss, optimizer, deterministic=config.deterministic)
+    parts = {"transformation": _TRANSFORMATION_ADAM} if learned else None
+    optimizer = training.make_optimizer(config.optimizer, num_steps=config.steps, parts=parts)
+    step = training.make_step(
+        _loss(config, encoder, head, transformation), optimizer, deterministic=config.deterministic
+    )
     state = training.TrainState.create(jax.random.fold_in(key, 1), variables, optimizer=optimizer)
     tensorboard = run.folder / "tensorboard" if run.tensorboard else None
     with (
@@ -118,6 +130,35 @@ def train(run: Run) -> training.FitResult:
         )
 
 
+def _loss(config: Config, encoder: Any, head: Any, transformation: Any) -> Any:
+    """The loss of an episode, or of a pair of them where a transformation is learned."""
+    if config.transformation == "learned":
+        return fewshot.learned_transformation_loss(
+            encoder,
+            head,
+            learning_rate=config.optimizer.learning_rate,
+            guidance=config.guidance,
+            num_steps=config.steps,
+        )
+    if config.transformation == "fixed" or config.auxiliary:
+        return fewshot.transformed_loss(
+            encoder, head, transformation=transformation, guidance=config.guidance, num_steps=config.steps
+        )
+
+    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array) -> Any:
+        del key  # nothing is drawn
+        return fewshot.guided_loss(
+            encoder,
+            head,
+            variables,
+            episode,
+            guidance=config.guidance,
+            train_encoder=config.train_encoder,
+        )
+
+    return loss
+
+
 def _devices(config: Config) -> Sequence[Any]:
     """All devices, unless one episode a step leaves work for a single one."""
     return jax.local_devices()[:1] if config.episodes_per_step == 1 else jax.devices()
@@ -131,6 +172,8 @@ def _fingerprints(sources: Sequence[data.Source]) -> dict[str, str]:
 def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -> dict[str, Any]:
     """Variables of the encoder after training as a classifier of all base classes."""
     config, pretraining = run.config, run.config.pretraining
+    if pretraining.sources:
+        base = load_sources(pretraining.sources, "base")
     images = data.merge(base)
     classifier = models.Classifier(encoder, num_classes=len(images.class_names))
     key = jax.random.key(config.seed)
@@ -149,9 +192,8 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
         augment=config.augment,
     )
     about = {
-        name: getattr(config, name)
-        for name in ("sources", "encoder", "width", "image_size", "augment", "seed")
-    }
+        name: getattr(config, name) for name in ("encoder", "width", "image_size", "augment", "seed")
+    } | {"sources": pretraining.sources or config.sources}
     folder = run.encoder_folder or run.folder / "encoder"
     with (
         training.Checkpoints(
@@ -210,7 +252,11 @@ def _validation(config: Config, encoder: Any, head: Any, sources: list[data.Sour
 
 def main() -> None:
     """Read the command line and train."""
-    runs = {name: (describe(config), Run(config(), Path("runs") / name)) for name, config in CONFIGS.items()}
+    titles = {name: table().title for name, table in TABLES.items()}
+    runs = {
+        name: (f"{titles[name.split('/')[0]]}: {name.split('/')[1]}", Run(config, Path("runs") / name))
+        for name, config in configs().items()
+    }
     run = tyro.extras.overridable_config_cli(runs)
     train(run)
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 import tyro
 
 from jxai import fewshot, models
 from jxai.fewshot.heads.convolution import multiplications
 from measure import matmul_gflops, report, seconds
+from steps import Task, head_step, system_step, with_adam
 
 RIVAL_SECONDS = {"plain": 3.2, "guided": 20.6}
 RIVAL_MATMUL_GFLOPS = 205.0
@@ -28,10 +27,7 @@ RIVAL_MATMUL_GFLOPS = 205.0
 class Options:
     """Sizes of the update; the defaults are the paper's."""
 
-    way: int = 5
-    shot: int = 5
-    queries: int = 16
-    """Queries a class."""
+    task: Task = Task()
     side: int = 7
     channels: int = 512
     repeats: int = 3
@@ -41,87 +37,15 @@ class Options:
     """Where the results go as JSON."""
 
 
-def head_update(options: Options, guidance: fewshot.Guidance):
-    """The head's update by Adam, with the gradient that goes on to the encoder, and its arguments."""
-    head = fewshot.RelationHead(features=options.channels, nonnegative=True)
-    support, query = options.way * options.shot, options.way * options.queries
-    keys = jax.random.split(jax.random.key(0), 2)
-    # What an encoder that ends in a ReLU gives: about half zeros.
-    features = jax.nn.relu(
-        jax.random.normal(keys[0], (support + query, options.side, options.side, options.channels))
-    )
-    labels = [jnp.repeat(jnp.arange(options.way), n) for n in (options.shot, options.queries)]
-    small = features[: options.way]
-    variables = head.init(keys[1], small, jnp.arange(options.way), small, options.way)
-    optimiser = optax.adam(1e-3)
-    state = optimiser.init(variables["params"])
-
-    def loss(params, features, statistics):
-        return fewshot.head_loss(
-            head,
-            {"params": params, "batch_stats": statistics},
-            features[:support],
-            labels[0],
-            features[support:],
-            labels[1],
-            way=options.way,
-            shot=options.shot,
-            guidance=guidance,
-        )
-
-    def update(variables, state, features):
-        params = variables["params"]
-        gradients, (statistics, metrics) = jax.grad(loss, argnums=(0, 1), has_aux=True)(
-            params, features, variables["batch_stats"]
-        )
-        steps, state = optimiser.update(gradients[0], state)
-        params = optax.apply_updates(params, steps)
-        return {"params": params, "batch_stats": statistics}, state, gradients[1], metrics
-
-    return update, (variables, state, features)
-
-
-def system_update(options: Options, guidance: fewshot.Guidance):
-    """The whole update: ResNet10 at 224x224 and the head, and its arguments."""
-    encoder, head = (
-        models.encoder("resnet10", image_size=224),
-        fewshot.RelationHead(features=options.channels, nonnegative=True),
-    )
-    support, query = options.way * options.shot, options.way * options.queries
-    keys = jax.random.split(jax.random.key(0))
-    images = jax.random.normal(keys[0], (support + query, 224, 224, 3))
-    episode = fewshot.Episode(
-        images[:support],
-        jnp.repeat(jnp.arange(options.way), options.shot),
-        images[support:],
-        jnp.repeat(jnp.arange(options.way), options.queries),
-        options.way,
-    )
-    variables = fewshot.init_variables(encoder, head, keys[1], image_size=224)
-    optimiser = optax.adam(1e-3)
-
-    def update(variables, state, episode):
-        def loss(params):
-            return fewshot.guided_loss(
-                encoder, head, {**variables, "params": params}, episode, guidance=guidance
-            )
-
-        gradients, (statistics, metrics) = jax.grad(loss, has_aux=True)(variables["params"])
-        steps, state = optimiser.update(gradients, state)
-        params = optax.apply_updates(variables["params"], steps)
-        return {"params": params, "batch_stats": statistics}, state, metrics
-
-    return update, (variables, optimiser.init(variables["params"]), episode)
-
-
 def least_work(options: Options) -> dict[str, float]:
     """TFLOP of the update, counted: convolutions as this program rearranges them on a CPU, and direct.
 
     A direct 3x3 convolution multiplies 9 times a position and pair of channels; each is counted once for the
     forward pass and once for each gradient that is taken.
     """
-    pairs = options.way**2 * options.queries
-    halves = options.way + options.way * options.queries
+    task = options.task
+    pairs = task.way**2 * task.queries
+    halves = task.way + task.way * task.queries
     channels, pooled = options.channels**2, options.side // 2
 
     def convolution(maps: int, side: int, pairs_of_channels: int, fast: bool) -> float:
@@ -154,10 +78,13 @@ def measure(update: Any, arguments: tuple, repeats: int) -> tuple[float, int]:
 def main(options: Options) -> None:
     """Measure and report."""
     rate = matmul_gflops()
+    head = fewshot.RelationHead(features=options.channels, nonnegative=True)
+    shape = (options.side, options.side, options.channels)
     guidances = {"plain": fewshot.PLAIN, "guided": fewshot.Guidance()}
     times, peaks = {}, {}
     for kind, guidance in guidances.items():
-        times[kind], peaks[kind] = measure(*head_update(options, guidance), options.repeats)
+        step = with_adam(*head_step(head, shape, options.task, guidance))
+        times[kind], peaks[kind] = measure(*step, options.repeats)
         print(f"{kind} head: {times[kind]:.3f} s")
     work = least_work(options)
     results = []
@@ -179,9 +106,10 @@ def main(options: Options) -> None:
     for kind in guidances:
         add("peak_bytes" if kind == "guided" else "plain_peak_bytes", peaks[kind], "bytes", "at most 2.5e9")
     if options.encoder:
-        whole = {}
+        whole, encoder = {}, models.encoder("resnet10", image_size=224)
         for kind, guidance in guidances.items():
-            whole[kind], _ = measure(*system_update(options, guidance), options.repeats)
+            step = with_adam(*system_step(encoder, head, 224, options.task, guidance))
+            whole[kind], _ = measure(*step, options.repeats)
             print(f"{kind} with ResNet10 at 224: {whole[kind]:.3f} s")
             add(f"system_{kind}_seconds", whole[kind], "s")
         add("system_guided_over_plain", whole["guided"] / whole["plain"], "times", "at most 1.8")

@@ -1,30 +1,34 @@
-"""Configurations of experiments; the docstring of each gives command, time and expected number."""
+"""Configurations of experiments: every row of every table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from configs.few_shot import Config, Pretraining, from_json
-from configs.latin import latin, latin_quick
-from configs.mini_imagenet import mini_imagenet
+from configs.letters import letters, letters_conditions, letters_domains, letters_quick
+from configs.paper import cross_domain, multi_domain
+from configs.systems import HEADS
+from configs.table import Table
 
-CONFIGS: dict[str, Callable[[], Config]] = {
-    "latin": latin,
-    "latin-quick": latin_quick,
-    "mini-imagenet": mini_imagenet,
+TABLES: dict[str, Callable[[], Table]] = {
+    "letters": letters,
+    "letters-quick": letters_quick,
+    "letters-conditions": letters_conditions,
+    "letters-domains": letters_domains,
+    "cross-domain": cross_domain,
+    "multi-domain": multi_domain,
 }
 
 
-def describe(config: Callable[[], Config]) -> str:
-    """The first line of a configuration's docstring, for the command line's help."""
-    return (config.__doc__ or "").splitlines()[0]
+def configs() -> Mapping[str, Config]:
+    """Every row by "TABLE/SYSTEM", as `experiments/train.py` takes it.
+
+    Returns:
+        {name: configuration}.
+    """
+    return {
+        f"{name}/{system}": config
+        for name, table in TABLES.items()
+        for system, config in table().systems.items()
+    }
 
 
-__all__ = [
-    "CONFIGS",
-    "Config",
-    "Pretraining",
-    "describe",
-    "from_json",
-    "latin",
-    "latin_quick",
-    "mini_imagenet",
-]
+__all__ = ["HEADS", "TABLES", "Config", "Pretraining", "Table", "configs", "from_json"]

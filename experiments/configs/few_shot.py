@@ -3,15 +3,21 @@
 import dataclasses
 import types
 import typing
-from typing import Any
+from typing import Any, Literal
 
 from jxai.fewshot import Guidance
 from jxai.training import OptimizerConfig
 
+Augmentation = Literal["resized-crop", "crop-erase"]
+Transformation = Literal["none", "fixed", "learned"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-    """The encoder as a classifier of the source's base classes, before episodes begin."""
+    """The encoder as a classifier of base classes, before episodes begin."""
+
+    sources: tuple[str, ...] = ()
+    """Domains whose base classes it learns; () for the run's own."""
 
     steps: int = 4000
     """0 leaves the encoder as it was drawn."""
@@ -31,11 +37,17 @@ class Config:
     width: int = 64
     """Channels of a convolutional encoder's blocks, or of a residual one's first stage (doubled at each next)."""
     image_size: int = 32
-    augment: bool = False
-    """Random crops, colour jitter and flips as released; a flipped letter is another letter."""
+    augment: Augmentation | None = None
+    """"resized-crop" or "crop-erase", see `data.episode_dataset`; a flipped letter is another letter."""
+    domain_epoch: int = 1
+    """Episodes for which training keeps a domain, or a pair of domains, that it has drawn."""
+    transformation: Transformation = "none"
+    """Feature-wise transformation of the encoder in training: with fixed noise scales (FT), or learned ones (LFT)."""
+    auxiliary: bool = False
+    """Whether the encoder also learns to tell all base classes apart, ever less as training goes on."""
     head: str = "relation"
     head_width: int = 64
-    """Channels of the head's convolutions; the release has the encoder's last width, 512."""
+    """Channels of RelationNet's convolutions; the release has the encoder's last width, 512."""
     way: int = 5
     shot: int = 5
     queries: int = 16

@@ -1,24 +1,34 @@
 """Domains of labelled pictures, and endless datasets of episodes and of batches drawn from them."""
 
 from jxai.data.classification import classification_dataset
-from jxai.data.domains import DOMAINS, Domain, load
-from jxai.data.episodes import episode_dataset, episode_indices, episode_table
+from jxai.data.device_augment import augment_on_device
+from jxai.data.domains import DOMAINS, PAPER_DOMAINS, Domain, PaperDomain
+from jxai.data.episodes import episode_dataset, episode_pairs_dataset
 from jxai.data.folder import load_folder
+from jxai.data.loading import load, prepare
+from jxai.data.merging import merge
 from jxai.data.picture import centre_square, read_picture
 from jxai.data.pipeline import iterate
+from jxai.data.prepared import Prepared
 from jxai.data.preprocess import denormalise, normalise
-from jxai.data.source import SPLITS, Source, from_arrays, merge, split_classes
+from jxai.data.sampler import episode_indices, episode_table
+from jxai.data.source import SPLITS, Source, from_arrays, split_classes
 
 __all__ = [
     "DOMAINS",
+    "PAPER_DOMAINS",
     "SPLITS",
     "Domain",
+    "PaperDomain",
+    "Prepared",
     "Source",
+    "augment_on_device",
     "centre_square",
     "classification_dataset",
     "denormalise",
     "episode_dataset",
     "episode_indices",
+    "episode_pairs_dataset",
     "episode_table",
     "from_arrays",
     "iterate",
@@ -26,6 +36,7 @@ __all__ = [
     "load_folder",
     "merge",
     "normalise",
+    "prepare",
     "read_picture",
     "split_classes",
 ]

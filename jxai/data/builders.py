@@ -1,6 +1,6 @@
 """The embedded benchmark as a TensorFlow Datasets builder, which needs no TensorFlow.
 
-Importing this file loads TensorFlow Datasets; `jxai.data.domains` does so on first use.
+Importing this file loads TensorFlow Datasets; `jxai.data.loading` does so on first use.
 """
 
 import contextlib
@@ -88,18 +88,6 @@ def read_archive(name: str) -> dict[str, np.ndarray]:
     path = importlib.resources.files("jxai.data") / "archives" / f"{name}.npz"
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {key: archive[key] for key in ("images", "labels", "class_names")}
-
-
-def data_root() -> Path:
-    """Returns where prepared data lives.
-
-    Returns:
-        `$JXAI_DATA` if set, else `jxai` in the user's cache (`$XDG_CACHE_HOME`, or `~/.cache`).
-    """
-    if root := os.environ.get("JXAI_DATA"):
-        return Path(root).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "jxai"
 
 
 def prepare(name: str, root: str | os.PathLike[str]) -> Path:

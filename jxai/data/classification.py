@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jxai.data import pipeline, preprocess
+from jxai.data import augmentation, pipeline, preprocess
+from jxai.data.augmentation import Augmentation
 from jxai.data.source import Source
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def classification_dataset(
     batch_size: int,
     seed: int,
     image_size: int = 32,
-    augment: bool = False,
+    augment: Augmentation | None = None,
     num_epochs: int | None = None,
     shard_index: int = 0,
     shard_count: int = 1,
@@ -38,7 +39,7 @@ def classification_dataset(
         batch_size: pictures a step, over all hosts.
         seed: another seed gives another order and other augmentations.
         image_size: side of the pictures in pixels.
-        augment: whether pictures are augmented as in the releases' training.
+        augment: None, or as the releases train: "resized-crop" or "crop-erase", as in `episode_dataset`.
         num_epochs: number of epochs; without end by default.
         shard_index: this host's number, from 0.
         shard_count: number of hosts.
@@ -48,13 +49,14 @@ def classification_dataset(
         k is batch_size / shard_count: this host's share, in the order of the hosts.
 
     Raises:
-        ValueError: a number below its least value, a batch larger than the source, or one that the hosts do
-            not divide.
+        ValueError: a number below its least value, a batch larger than the source, one that the hosts do not
+            divide, or an unknown augmentation.
     """
     import grain
 
     pipeline.check_count("seed", seed, least=0)
     pipeline.check_count("image_size", image_size)
+    augmentation.check_augmentation(augment)
     positions = pipeline.shard_positions(batch_size, shard_index=shard_index, shard_count=shard_count)
     if batch_size > len(source):
         raise ValueError(
@@ -77,7 +79,7 @@ class _Batches:
     batch_size: int
     positions: range
     image_size: int
-    augment: bool
+    augment: Augmentation | None
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         """Returns this host's pictures of a step."""
@@ -85,17 +87,16 @@ class _Batches:
         order = pipeline.stream(self.seed, epoch, purpose=_SHUFFLE).permutation(len(self.source))
         first = step_of_epoch * self.batch_size
         indices = order[first + self.positions.start : first + self.positions.stop]
-        if self.augment:
+        if self.augment is None:
+            images = self.source.images(indices, self.image_size)
+        else:
+            # Each picture's stream is that of its number in the whole run, whichever host makes it.
+            numbers = [int(step) * self.batch_size + position for position in self.positions]
+            streams = [pipeline.stream(self.seed, number, purpose=_AUGMENT) for number in numbers]
             images = np.stack(
                 [
-                    self._augmented(i, int(step) * self.batch_size + p)
-                    for i, p in zip(indices, self.positions, strict=True)
+                    self.source.augmented(i, rng, size=self.image_size, kind=self.augment)
+                    for i, rng in zip(indices, streams, strict=True)
                 ]
             )
-        else:
-            images = self.source.images(indices, self.image_size)
         return {"image": preprocess.normalise(images), "label": self.source.labels[indices]}
-
-    def _augmented(self, i: int, example: int) -> np.ndarray:
-        rng = pipeline.stream(self.seed, example, purpose=_AUGMENT)
-        return preprocess.augment(self.source.image(i), rng, size=self.image_size)

@@ -1,5 +1,6 @@
 """Encoded pictures to arrays."""
 
+import abc
 import contextlib
 import io
 from collections.abc import Iterator
@@ -10,6 +11,22 @@ import numpy as np
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+class LazyPictures(abc.ABC):
+    """Pictures that are decoded when they are asked for."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of pictures."""
+
+    @abc.abstractmethod
+    def opened(self, i: int) -> "contextlib.AbstractContextManager[Image.Image]":
+        """Opens picture i; what fails inside the `with` is an error that names it."""
+
+    def __getitem__(self, i: int, /) -> np.ndarray:
+        with self.opened(i) as picture:
+            return np.asarray(to_rgb(picture))
 
 
 def decode(data: bytes, *, name: str) -> np.ndarray:
@@ -27,7 +44,23 @@ def decode(data: bytes, *, name: str) -> np.ndarray:
         ValueError: the bytes are no picture, a damaged one, or numbers of more than 16 bits.
     """
     with opened(data, name) as picture:
-        return np.asarray(eight_bits(picture, kind=picture.format).convert("RGB"))
+        return np.asarray(to_rgb(picture))
+
+
+def to_rgb(picture: "Image.Image") -> "Image.Image":
+    """The picture in RGB with 8 bits a channel.
+
+    Args:
+        picture: as Pillow opens it.
+
+    Returns:
+        The picture itself if it is RGB, not decoded by that; else another one: grey has three equal channels, of 16
+        bits the upper 8 stay, transparency is dropped.
+
+    Raises:
+        ValueError: floating point or more than 16 bits, so that nothing says which number is white.
+    """
+    return picture if picture.mode == "RGB" else eight_bits(picture, kind=picture.format).convert("RGB")
 
 
 def image_shape(data: bytes, *, name: str) -> tuple[int, int]:

@@ -1,11 +1,12 @@
-"""The registry of domains, and loading one as a source."""
+"""The registry of domains."""
 
 import dataclasses
-import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from jxai.data.source import Source, split_classes
+from jxai.data import layouts
+from jxai.data.listing import Listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,36 +74,85 @@ DOMAINS: Mapping[str, Domain] = types.MappingProxyType(
 )
 
 
-def load(name: str, *, split: str = "all") -> Source:
-    """Loads a domain, decoded into memory; the first call on a machine prepares it (about a second).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaperDomain(Domain):
+    """A data set of the papers, which somebody has to put in place.
 
-    The prepared copy lives in `$JXAI_DATA`, or in the user's cache.
-
-    Args:
-        name: a key of `DOMAINS`.
-        split: classes by their place i in the stored order: "all", "base" (i % 2 = 0), "validation"
-            (i % 4 = 1) or "novel" (i % 4 = 3).
-
-    Returns:
-        The source; its labels are numbered within the split.
-
-    Raises:
-        ValueError: unknown domain or split.
+    Attributes:
+        layout: lists the pictures in a directory; its second argument is what errors say of what belongs there.
+        needs: what somebody has to get, and from where.
+        num_classes: classes of the splits base, validation and novel.
+        num_pictures: pictures in all, before any is left out as corrupt; None where nothing says it.
+        largest: whether these are the largest classes of many, of equal ones the first by name.
+        per_class: of each class so many are taken, the first ones in sorted order; None for all.
     """
-    if name not in DOMAINS:
-        raise ValueError(
-            f"expected a domain, one of {', '.join(DOMAINS)}, got {name!r}: name one of these, "
-            "or load a folder of class folders with load_folder"
+
+    layout: Callable[[Path, str], Listing]
+    needs: str
+    num_classes: tuple[int, int, int]
+    num_pictures: int | None
+    largest: bool = False
+    per_class: int | None = None
+
+
+PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
+    {
+        domain.name: domain
+        for domain in (
+            PaperDomain(
+                name="miniImageNet",
+                description="a hundred classes of ImageNet, 600 photographs each",
+                licence="ImageNet's terms: research and teaching, not commercial",
+                layout=layouts.mini_imagenet,
+                needs="put there the folders base, val and novel with a folder a class, or the folder images with "
+                "train.csv, val.csv and test.csv (columns filename and label)",
+                num_classes=(64, 16, 20),
+                num_pictures=60_000,
+            ),
+            PaperDomain(
+                name="CUB",
+                description="two hundred species of birds, Caltech-UCSD Birds 200-2011",
+                licence="research and teaching, not commercial; the photographs are Flickr's users'",
+                layout=layouts.cub,
+                needs="put there CUB_200_2011.tgz from https://data.caltech.edu/records/65de6-vp158, or the folder "
+                "CUB_200_2011 that it holds",
+                num_classes=(100, 50, 50),
+                num_pictures=11_788,
+            ),
+            PaperDomain(
+                name="Cars",
+                description="196 models of cars, Stanford Cars' training pictures",
+                licence="research, not commercial",
+                layout=layouts.cars,
+                needs="put there cars_train.tgz and car_devkit.tgz, or the folders cars_train and devkit that they "
+                "hold; Stanford's page is gone, so take a mirror or your own copy",
+                num_classes=(98, 49, 49),
+                num_pictures=8_144,
+            ),
+            PaperDomain(
+                name="Places",
+                description="365 kinds of scenes, Places365-Standard, 200 training pictures of each",
+                licence="research and teaching, not commercial; the photographs are their owners'",
+                layout=layouts.places,
+                needs="put there one of places365standard_easyformat.tar, train_256_places365standard.tar and "
+                "train_large_places365standard.tar from http://places2.csail.mit.edu, or the folder that it holds",
+                num_classes=(183, 91, 91),
+                num_pictures=365 * 200,
+                per_class=200,
+            ),
+            PaperDomain(
+                name="Plantae",
+                description="the 200 largest classes of plants of iNaturalist 2018, at most 600 pictures each",
+                licence="research, not commercial; each photograph has its own licence",
+                layout=layouts.plantae,
+                needs="put there train2018.json.tar.gz and train_val2018.tar.gz from "
+                "https://github.com/visipedia/inat_comp/tree/master/2018, or train2018.json and the folder "
+                "train_val2018 that they hold",
+                num_classes=(100, 50, 50),
+                num_pictures=None,
+                largest=True,
+                per_class=600,
+            ),
         )
-    split_classes(0, split)  # an unknown split is told before anything is prepared
-    # TensorFlow Datasets is loaded here, when it is needed.
-    from jxai.data import builders
-
-    return _whole(name, str(builders.data_root())).restrict(split)
-
-
-@functools.cache
-def _whole(name: str, root: str) -> Source:
-    from jxai.data import builders
-
-    return builders.read(name, root)
+    }
+)

@@ -1,4 +1,4 @@
-"""Episodes as a function of (seed, index), and datasets of them with random access."""
+"""Datasets of episodes with random access: of one domain or several, single or in pairs of two domains."""
 
 from __future__ import annotations
 
@@ -8,73 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jxai.data import pipeline, preprocess
+from jxai.data import augmentation, pipeline, preprocess
+from jxai.data.augmentation import Augmentation
+from jxai.data.sampler import Sampler
 from jxai.data.source import Source
 from jxai.fewshot.episode import Episode
 
 if TYPE_CHECKING:
     import grain
 
-# Streams of one (seed, index): what is drawn, from which domain, and how it is augmented.
-_DRAW, _DOMAIN, _AUGMENT = 0, 1, 2
-
-# Draws of classes until each has enough pictures of its own: the first will do unless classes are near-copies.
-_ATTEMPTS = 100
-
-
-def episode_indices(
-    source: Source | Sequence[int] | np.ndarray, *, way: int, shot: int, num_query: int, seed: int, index: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws an episode: `way` classes, and for each `shot` pictures and `num_query` other ones.
-
-    No picture stands in an episode twice, also where a domain has identical pictures in two classes.
-
-    Args:
-        source: the pictures, or their labels alone, (n,); then every picture counts as different.
-        way: number of classes.
-        shot: support pictures a class.
-        num_query: query pictures a class.
-        seed: the dataset's seed, at least 0.
-        index: the episode's number, at least 0.
-
-    Returns:
-        Numbers of the support pictures, (way·shot,), and of the query pictures, (way·num_query,), int64, both
-        class by class. They depend on the arguments alone; `episode_dataset` of one source has this episode
-        at this index.
-
-    Raises:
-        ValueError: a number below its least value, too few classes, or too few different pictures of one.
-    """
-    pipeline.check_count("seed", seed, least=0)
-    pipeline.check_count("index", index, least=0)
-    return _Sampler.create(source, way=way, shot=shot, num_query=num_query).draw(seed, index)
-
-
-def episode_table(
-    source: Source, *, way: int, shot: int, num_query: int, seed: int, num_episodes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws many episodes of one source as indices, to evaluate on pictures that are encoded once.
-
-    Args:
-        source: the pictures.
-        way: number of classes.
-        shot: support pictures a class.
-        num_query: query pictures a class.
-        seed: the dataset's seed, at least 0.
-        num_episodes: how many episodes.
-
-    Returns:
-        Support (num_episodes, way·shot) and queries (num_episodes, way·num_query); row i is what
-        `episode_indices` draws at index i.
-
-    Raises:
-        ValueError: as `episode_indices` does.
-    """
-    pipeline.check_count("seed", seed, least=0)
-    pipeline.check_count("num_episodes", num_episodes)
-    sampler = _Sampler.create(source, way=way, shot=shot, num_query=num_query)
-    support, query = zip(*(sampler.draw(seed, index) for index in range(num_episodes)), strict=True)
-    return np.stack(support), np.stack(query)
+# Streams of one (seed, index), beside the sampler's 0: from which domain an episode is, and how it is augmented.
+_DOMAIN, _AUGMENT = 1, 2
 
 
 def episode_dataset(
@@ -87,7 +31,9 @@ def episode_dataset(
     num_episodes: int | None = None,
     batch_size: int = 1,
     image_size: int = 32,
-    augment: bool = False,
+    augment: Augmentation | None = None,
+    repeat: bool = False,
+    epoch: int = 1,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.MapDataset[Episode]:
@@ -97,7 +43,7 @@ def episode_dataset(
     its share: the shares of all hosts in order are the batch of a single one. Iterate with `data.iterate`.
 
     Args:
-        sources: a source, or several, of which each episode draws one.
+        sources: a source, or several, of which each epoch draws one.
         way: number of classes.
         shot: support pictures a class.
         num_query: query pictures a class.
@@ -105,22 +51,108 @@ def episode_dataset(
         num_episodes: total number of episodes, a multiple of `batch_size`; without end by default.
         batch_size: episodes a step, over all hosts.
         image_size: side of the pictures in pixels.
-        augment: whether pictures are augmented as in the releases' training.
+        augment: None, or as the releases train: "resized-crop" (RelationNet and GNN: random resized crop, colour
+            jitter, flip) or "crop-erase" (cross attention: shifted crop, flip, random erasing).
+        repeat: whether a class with too few pictures repeats them, as in `episode_indices`, or is an error.
+        epoch: episodes in a row from one source; 1 draws a source for each episode.
         shard_index: this host's number, from 0.
         shard_count: number of hosts.
 
     Returns:
-        Random access to Episodes of NumPy arrays with a leading axis of batch_size / shard_count.
+        Random access to Episodes of NumPy arrays with a leading axis of batch_size / shard_count. Their
+        `query_classes` number the classes of all sources on, as `merge(sources)` does.
 
     Raises:
         ValueError: a number below its least value, no source, too few classes or different pictures for the
-            episode, or numbers that do not divide.
+            episode, numbers that do not divide, or an unknown augmentation.
     """
+    sources = (sources,) if isinstance(sources, Source) else tuple(sources)
+    if not sources:
+        raise ValueError("expected at least one source, got none: load one")
+    return _dataset(
+        _Batches,
+        sources,
+        task={"way": way, "shot": shot, "num_query": num_query, "repeat": repeat},
+        making={"seed": seed, "image_size": image_size, "augment": augment, "epoch": epoch},
+        num_episodes=num_episodes,
+        batch_size=batch_size,
+        shard={"shard_index": shard_index, "shard_count": shard_count},
+    )
+
+
+def episode_pairs_dataset(
+    sources: Sequence[Source],
+    *,
+    way: int,
+    shot: int,
+    num_query: int,
+    seed: int,
+    num_episodes: int | None = None,
+    batch_size: int = 1,
+    image_size: int = 32,
+    augment: Augmentation | None = None,
+    repeat: bool = False,
+    epoch: int = 100,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> grain.MapDataset[tuple[Episode, Episode]]:
+    """Makes a dataset of batches of pairs: an episode of a pseudo-seen domain and one of a pseudo-unseen domain.
+
+    For multi-domain training, whose epochs each draw two different domains (100 episodes an epoch, as released).
+
+    Args:
+        sources: at least two sources.
+        way: number of classes.
+        shot: support pictures a class.
+        num_query: query pictures a class.
+        seed: episodes of another seed are others.
+        num_episodes: total number of pairs, a multiple of `batch_size`; without end by default.
+        batch_size: pairs a step, over all hosts.
+        image_size: side of the pictures in pixels.
+        augment: as in `episode_dataset`.
+        repeat: as in `episode_dataset`.
+        epoch: pairs in a row from the same two domains.
+        shard_index: this host's number, from 0.
+        shard_count: number of hosts.
+
+    Returns:
+        Random access to pairs (seen, unseen) of what `episode_dataset` gives.
+
+    Raises:
+        ValueError: as `episode_dataset`, or fewer than two sources.
+    """
+    sources = tuple(sources)
+    if len(sources) < 2:
+        raise ValueError(f"expected at least two sources for pairs, got {len(sources)}: load another one")
+    return _dataset(
+        _PairBatches,
+        sources,
+        task={"way": way, "shot": shot, "num_query": num_query, "repeat": repeat},
+        making={"seed": seed, "image_size": image_size, "augment": augment, "epoch": epoch},
+        num_episodes=num_episodes,
+        batch_size=batch_size,
+        shard={"shard_index": shard_index, "shard_count": shard_count},
+    )
+
+
+def _dataset(
+    kind: type[_Batches],
+    sources: tuple[Source, ...],
+    *,
+    task: dict[str, Any],
+    making: dict[str, Any],
+    num_episodes: int | None,
+    batch_size: int,
+    shard: dict[str, int],
+) -> grain.MapDataset[Any]:
+    """Checks what both datasets are told, and makes them: `task` is the sampler's, `making` the batches'."""
     import grain
 
-    pipeline.check_count("seed", seed, least=0)
-    pipeline.check_count("image_size", image_size)
-    positions = pipeline.shard_positions(batch_size, shard_index=shard_index, shard_count=shard_count)
+    pipeline.check_count("seed", making["seed"], least=0)
+    pipeline.check_count("image_size", making["image_size"])
+    pipeline.check_count("epoch", making["epoch"])
+    augmentation.check_augmentation(making["augment"])
+    positions = pipeline.shard_positions(batch_size, **shard)
     num_steps = pipeline.ENDLESS
     if num_episodes is not None:
         num_steps, rest = divmod(pipeline.check_count("num_episodes", num_episodes), batch_size)
@@ -129,146 +161,81 @@ def episode_dataset(
                 f"expected `num_episodes` as a multiple of the batch size {batch_size}, got {num_episodes}: "
                 "every batch has the same shape"
             )
-    sources = (sources,) if isinstance(sources, Source) else tuple(sources)
-    if not sources:
-        raise ValueError("expected at least one source, got none: load one")
-    batches = _EpisodeBatches(
-        sources=sources,
-        samplers=tuple(_Sampler.create(s, way=way, shot=shot, num_query=num_query) for s in sources),
-        seed=seed,
-        batch_size=batch_size,
-        positions=positions,
-        image_size=image_size,
-        augment=augment,
-    )
+    samplers = tuple(Sampler.create(source, **task) for source in sources)
+    batches = kind(sources, samplers, batch_size=batch_size, positions=positions, **making)
     return grain.MapDataset.range(num_steps).map(batches)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Sampler:
-    """Draws episodes from the labels of one source."""
-
-    # Pictures of each class, of identical ones the first alone.
-    members: tuple[np.ndarray, ...]
-    digests: np.ndarray
-    # Whether any picture stands in two classes.
-    shared: bool
-    way: int
-    shot: int
-    num_query: int
-    name: str
-
-    @classmethod
-    def create(
-        cls, source: Source | Sequence[int] | np.ndarray, *, way: int, shot: int, num_query: int
-    ) -> _Sampler:
-        """Sorts the pictures by class and checks that every episode asked for can be drawn."""
-        for name, value in (("way", way), ("shot", shot), ("num_query", num_query)):
-            pipeline.check_count(name, value)
-        if isinstance(source, Source):
-            labels, digests = source.labels, source.digests
-            class_names, name = source.class_names, f"{source.name!r} (split {source.split!r})"
-        else:
-            labels = np.asarray(source)
-            if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-                raise ValueError(
-                    f"expected labels of shape (n,) and an integer type, got {labels.dtype} {labels.shape}: "
-                    "one class index a picture"
-                )
-            digests = np.arange(len(labels))
-            class_names, name = tuple(str(c) for c in range(int(labels.max(initial=-1)) + 1)), "the labels"
-        if len(class_names) < way:
-            raise ValueError(
-                f"expected at least {way} classes for {way}-way episodes, got {len(class_names)} in {name}: "
-                "ask for fewer ways"
-            )
-        members = tuple(
-            _first_of_identical(np.flatnonzero(labels == c), digests) for c in range(len(class_names))
-        )
-        sizes = np.asarray([len(of_class) for of_class in members])
-        needed, smallest = shot + num_query, int(sizes.argmin())
-        if sizes[smallest] < needed:
-            raise ValueError(
-                f"expected at least {needed} different pictures a class ({shot} shots, {num_query} queries), "
-                f"got {sizes[smallest]} of class {class_names[smallest]!r} in {name} "
-                f"({int((sizes < needed).sum())} of {len(sizes)} classes have too few): "
-                "ask for fewer shots or queries"
-            )
-        kept = digests[np.concatenate(members)]
-        shared = len(np.unique(kept)) < len(kept)
-        return cls(members, digests, shared, way=way, shot=shot, num_query=num_query, name=name)
-
-    def draw(self, seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the support's and the query's picture numbers of episode `index`."""
-        rng = pipeline.stream(seed, index, purpose=_DRAW)
-        for _ in range(_ATTEMPTS):
-            classes = rng.choice(len(self.members), self.way, replace=False)
-            if (drawn := self._pictures(rng, classes)) is not None:
-                return drawn[:, : self.shot].reshape(-1), drawn[:, self.shot :].reshape(-1)
-        raise ValueError(
-            f"expected classes with pictures of their own, got classes that share too many of {self.name} "
-            f"in each of {_ATTEMPTS} draws of episode {index}: remove the copies"
-        )
-
-    def _pictures(self, rng: np.random.Generator, classes: np.ndarray) -> np.ndarray | None:
-        """Returns pictures of the classes, (way, shot + num_query), or None if one has too few of its own."""
-        drawn = np.empty((self.way, self.shot + self.num_query), np.int64)
-        for row, c in enumerate(classes):
-            members = self.members[c]
-            if self.shared:
-                members = members[~np.isin(self.digests[members], self.digests[drawn[:row]])]
-                if len(members) < drawn.shape[1]:
-                    return None
-            drawn[row] = rng.choice(members, drawn.shape[1], replace=False)
-        return drawn
-
-
-def _first_of_identical(indices: np.ndarray, digests: np.ndarray) -> np.ndarray:
-    _, first = np.unique(digests[indices], return_index=True)
-    return indices[np.sort(first)]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _EpisodeBatches:
+class _Batches:
     """The function from a step to this host's share of its batch."""
 
     sources: tuple[Source, ...]
-    samplers: tuple[_Sampler, ...]
-    seed: int
+    samplers: tuple[Sampler, ...]
     batch_size: int
     positions: range
+    seed: int
     image_size: int
-    augment: bool
+    augment: Augmentation | None
+    epoch: int
 
-    def __call__(self, step: int) -> Episode:
+    def __call__(self, step: int) -> Any:
         """Returns this host's episodes of a step."""
-        images = np.stack(
-            [self._episode(int(step) * self.batch_size + position) for position in self.positions]
-        )
+        return self._stacked([(self._domain(index), index) for index in self._indices(step)])
+
+    def _indices(self, step: int) -> list[int]:
+        return [int(step) * self.batch_size + position for position in self.positions]
+
+    def _domain(self, index: int) -> int:
+        return int(self._stream(index).integers(len(self.sources))) if len(self.sources) > 1 else 0
+
+    def _stream(self, index: int) -> np.random.Generator:
+        """What the epoch of episode `index` draws its sources from."""
+        return pipeline.stream(self.seed, index // self.epoch, purpose=_DOMAIN)
+
+    def _stacked(self, drawn: Sequence[tuple[int, int]]) -> Episode:
+        """Returns episodes, each of a domain and with its own index, as one with a leading axis."""
+        images, classes = zip(*(self._episode(domain, index) for domain, index in drawn), strict=True)
         sampler = self.samplers[0]
         num_support = sampler.way * sampler.shot
-        normalised = preprocess.normalise(images)
+        normalised = preprocess.normalise(np.stack(images))
         # NumPy leaves: they become device arrays when a step function takes them.
         leaves: dict[str, Any] = {
             "support": normalised[:, :num_support],
             "support_labels": self._labels(sampler.shot),
             "query": normalised[:, num_support:],
             "query_labels": self._labels(sampler.num_query),
+            "query_classes": np.stack(classes),
         }
         return Episode(**leaves, way=sampler.way)
 
-    def _episode(self, index: int) -> np.ndarray:
-        """Returns the bytes of episode `index`, support and then query."""
-        domain = 0
-        if len(self.sources) > 1:
-            domain = int(pipeline.stream(self.seed, index, purpose=_DOMAIN).integers(len(self.sources)))
+    def _episode(self, domain: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns an episode's bytes, support and then query, and its queries' classes among all sources'."""
         source = self.sources[domain]
-        indices = np.concatenate(self.samplers[domain].draw(self.seed, index))
-        if not self.augment:
-            return source.images(indices, self.image_size)
+        support, query = self.samplers[domain].draw(self.seed, index)
+        before = sum(len(other.class_names) for other in self.sources[:domain])
+        classes = source.labels[query] + np.int32(before)
+        indices = np.concatenate([support, query])
+        if self.augment is None:
+            return source.images(indices, self.image_size), classes
         rng = pipeline.stream(self.seed, index, purpose=_AUGMENT)
-        return np.stack([preprocess.augment(source.image(i), rng, size=self.image_size) for i in indices])
+        augmented = [source.augmented(i, rng, size=self.image_size, kind=self.augment) for i in indices]
+        return np.stack(augmented), classes
 
     def _labels(self, per_class: int) -> np.ndarray:
         labels = np.repeat(np.arange(self.samplers[0].way, dtype=np.int32), per_class)
         return np.tile(labels, (len(self.positions), 1))
+
+
+class _PairBatches(_Batches):
+    """The function from a step to this host's share of its batch of pairs."""
+
+    def __call__(self, step: int) -> tuple[Episode, Episode]:
+        """Returns this host's pairs of a step."""
+        seen, unseen = [], []
+        for index in self._indices(step):
+            one, other = self._stream(index).choice(len(self.sources), 2, replace=False)
+            # Twice as many indices: the two episodes of a pair draw from different streams.
+            seen.append((one, 2 * index))
+            unseen.append((other, 2 * index + 1))
+        return self._stacked(seen), self._stacked(unseen)

@@ -1,13 +1,18 @@
 """A folder of class folders as a source, such as miniImageNet on a disk."""
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jxai.data.decode import decode, image_shape, read_bytes
+from jxai.data.decode import LazyPictures, image_shape, opened, read_bytes
 from jxai.data.source import Pictures, Source, digest, from_pictures
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Decoded pictures up to this many bytes together are kept in memory.
 _MEMORY_LIMIT = 2**29
@@ -63,7 +68,7 @@ def load_folder(path: str | os.PathLike[str], *, split: str = "all") -> Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Files:
+class _Files(LazyPictures):
     """Pictures read from their files when they are asked for."""
 
     paths: tuple[Path, ...]
@@ -71,8 +76,8 @@ class _Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, i: int, /) -> np.ndarray:
-        return decode(read_bytes(self.paths[i]), name=str(self.paths[i]))
+    def opened(self, i: int) -> "contextlib.AbstractContextManager[Image.Image]":
+        return opened(read_bytes(self.paths[i]), str(self.paths[i]))
 
 
 def _in_memory(files: _Files) -> Pictures:

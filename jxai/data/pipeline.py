@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,26 +86,83 @@ def stream(seed: int, index: int, *, purpose: int = 0) -> np.random.Generator:
 
 
 def iterate(
-    dataset: grain.MapDataset[Any], *, num_threads: int = 2, buffer_size: int = 4
-) -> grain.DatasetIterator[Any]:
-    """Returns an iterator over a dataset that makes the next batches in threads while one is used.
+    dataset: grain.MapDataset[Any], *, num_threads: int = 2, num_workers: int = 0, buffer_size: int = 4
+) -> Batches:
+    """Returns an iterator over a dataset that makes the next batches while one is used.
 
-    `get_state()` gives a dict for JSON: the number of batches taken. After `set_state` a fresh iterator
-    goes on from there.
+    In threads of this process by default, which share its cores well where decoding takes the time; with
+    `num_workers`, in so many processes of `num_threads` threads each. A script with worker processes keeps its
+    work below `if __name__ == "__main__":`, since they import it.
 
     Args:
-        dataset: what `episode_dataset` or `classification_dataset` returned.
+        dataset: what `episode_dataset`, `episode_pairs_dataset` or `classification_dataset` returned.
         num_threads: threads that make batches; 0 makes them when they are asked for.
-        buffer_size: batches made ahead. Grain's own default of 500 would fill the memory with images.
+        num_workers: processes that make batches; 0 for none but this one.
+        buffer_size: batches made ahead, by each process. Grain's own default of 500 would fill the memory.
 
     Returns:
-        The iterator.
-    """
-    import grain
+        The iterator. Its state, for a checkpoint, does not depend on the number of threads and workers.
 
+    Raises:
+        ValueError: a number below its least value.
+    """
     check_count("num_threads", num_threads, least=0)
+    check_count("num_workers", num_workers, least=0)
     check_count("buffer_size", buffer_size)
-    options = grain.ReadOptions(
-        num_threads=num_threads, prefetch_buffer_size=buffer_size if num_threads else 0
-    )
-    return iter(dataset.to_iter_dataset(options))
+    return Batches(dataset, num_threads, num_workers, buffer_size)
+
+
+class Batches(Iterator[Any]):
+    """An iterator over a dataset with random access, whose state is the number of batches taken."""
+
+    def __init__(self, dataset: grain.MapDataset[Any], num_threads: int, num_workers: int, buffer_size: int):
+        self._dataset = dataset
+        self._options = num_threads, num_workers, buffer_size
+        self._taken = 0
+        self._running: grain.DatasetIterator[Any] | None = None
+
+    def __next__(self) -> Any:
+        if self._running is None:
+            self._running = self._start()
+        batch = next(self._running)
+        self._taken += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """Returns where the iterator stands, for JSON."""
+        return {"next_index": self._taken}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to where `get_state` was called.
+
+        Args:
+            state: what it returned.
+        """
+        self.close()
+        self._taken = int(state["next_index"])
+
+    def close(self) -> None:
+        """Ends threads and worker processes; the next batch asked for starts them anew."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def _start(self) -> grain.DatasetIterator[Any]:
+        import grain
+
+        num_threads, num_workers, buffer_size = self._options
+        reading = grain.ReadOptions(
+            num_threads=num_threads, prefetch_buffer_size=buffer_size if num_threads else 0
+        )
+        batches = self._dataset[self._taken :].to_iter_dataset(reading)
+        if num_workers:
+            from absl import flags
+
+            # Grain's processes ask for flags, which only a program of absl's has parsed.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            processes = grain.MultiprocessingOptions(
+                num_workers=num_workers, per_worker_buffer_size=buffer_size
+            )
+            batches = batches.mp_prefetch(processes)
+        return iter(batches)

@@ -1,14 +1,20 @@
 """A source: the labelled pictures of one domain, or of one class split of it."""
 
+import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from jxai.data import preprocess
+from jxai.data import augmentation, preprocess
+from jxai.data.decode import LazyPictures
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SPLITS = ("all", "base", "validation", "novel")
 
@@ -36,6 +42,7 @@ class Source:
         digests: a number that two pictures share only if they are identical, (n,) uint64.
         pictures: pictures of the whole domain.
         rows: where in `pictures` those of this source are, (n,) int64.
+        class_splits: the split that each class belongs to, "base", "validation" or "novel".
         split: the class split, one of "all", "base", "validation" and "novel".
     """
 
@@ -45,6 +52,7 @@ class Source:
     digests: np.ndarray
     pictures: Pictures
     rows: np.ndarray
+    class_splits: tuple[str, ...]
     split: str = "all"
 
     def __len__(self) -> int:
@@ -69,6 +77,28 @@ class Source:
         """
         return self.pictures[int(self.rows[i])]
 
+    @contextlib.contextmanager
+    def opened(self, i: int) -> "Iterator[Image.Image]":
+        """Opens one picture; one that is stored encoded is decoded only when its pixels are asked for.
+
+        Args:
+            i: number of the picture in this source.
+
+        Yields:
+            The picture. Whatever fails inside the `with` over an encoded one is an error that names it.
+
+        Raises:
+            ValueError: the stored picture cannot be read, or is damaged.
+        """
+        row = int(self.rows[i])
+        if isinstance(self.pictures, LazyPictures):
+            with self.pictures.opened(row) as picture:
+                yield picture
+        else:
+            from PIL import Image
+
+            yield Image.fromarray(self.pictures[row])
+
     def images(self, indices: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
         """Returns pictures at one size, as a model sees them at test time but not yet normalised.
 
@@ -83,9 +113,27 @@ class Source:
         if isinstance(self.pictures, np.ndarray) and self.pictures.shape[1:3] == (size, size):
             return self.pictures[rows]
         images = np.empty((len(rows), size, size, 3), np.uint8)
-        for k, row in enumerate(rows):
-            images[k] = preprocess.resize_and_crop(self.pictures[int(row)], size)
+        for k, i in enumerate(indices):
+            with self.opened(i) as picture:
+                images[k] = preprocess.resize_and_crop(picture, size)
         return images
+
+    def augmented(
+        self, i: int, rng: np.random.Generator, *, size: int, kind: augmentation.Augmentation
+    ) -> np.ndarray:
+        """Returns one picture augmented as in training, not yet normalised.
+
+        Args:
+            i: number of the picture in this source.
+            rng: the source of randomness.
+            size: side in pixels.
+            kind: which augmentation, see `augmentation.augment`.
+
+        Returns:
+            uint8 (size, size, 3).
+        """
+        with self.opened(i) as picture:
+            return augmentation.augment(picture, rng, size=size, kind=kind)
 
     def array(self, size: int) -> np.ndarray:
         """Returns every picture, normalised, to encode a whole domain at once.
@@ -102,7 +150,7 @@ class Source:
         """Returns the classes of one split, numbered anew from 0.
 
         Args:
-            split: "all", "base" (every second class), "validation" or "novel" (each every fourth).
+            split: "all", "base", "validation" or "novel"; see `class_splits`.
 
         Returns:
             A source that shares this one's pictures.
@@ -110,7 +158,7 @@ class Source:
         Raises:
             ValueError: unknown split, or this source is a split already.
         """
-        classes = split_classes(len(self.class_names), split)
+        check_split(split)
         if split == "all":
             return self
         if self.split != "all":
@@ -118,17 +166,31 @@ class Source:
                 f"expected a whole domain, got the split {self.split!r} of {self.name!r}: "
                 "restrict the whole one"
             )
+        classes = [c for c, of in enumerate(self.class_splits) if of == split]
         new_label = np.full(len(self.class_names), -1, np.int32)
         new_label[classes] = np.arange(len(classes), dtype=np.int32)
         kept = np.flatnonzero(new_label[self.labels] >= 0)
         return dataclasses.replace(
             self,
             class_names=tuple(self.class_names[c] for c in classes),
-            labels=_frozen(new_label[self.labels[kept]]),
-            digests=_frozen(self.digests[kept]),
-            rows=_frozen(self.rows[kept]),
+            labels=frozen(new_label[self.labels[kept]]),
+            digests=frozen(self.digests[kept]),
+            rows=frozen(self.rows[kept]),
+            class_splits=(split,) * len(classes),
             split=split,
         )
+
+
+def class_rule(num_classes: int) -> tuple[str, ...]:
+    """Returns the split of each class by the papers' rule on its place i in the stored order.
+
+    Args:
+        num_classes: number of classes of the domain.
+
+    Returns:
+        "base" where i % 2 = 0, "validation" where i % 4 = 1, "novel" where i % 4 = 3.
+    """
+    return tuple(("base", "validation", "base", "novel")[c % 4] for c in range(num_classes))
 
 
 def split_classes(num_classes: int, split: str) -> np.ndarray:
@@ -144,10 +206,39 @@ def split_classes(num_classes: int, split: str) -> np.ndarray:
     Raises:
         ValueError: unknown split.
     """
+    check_split(split)
+    return np.asarray([c for c, of in enumerate(class_rule(num_classes)) if split in ("all", of)], np.int64)
+
+
+def check_split(split: str) -> None:
+    """Checks the name of a split.
+
+    Args:
+        split: the name.
+
+    Raises:
+        ValueError: unknown split.
+    """
     if split not in SPLITS:
         raise ValueError(f"expected a split, one of {', '.join(SPLITS)}, got {split!r}: name one of these")
-    start, step = {"all": (0, 1), "base": (0, 2), "validation": (1, 4), "novel": (3, 4)}[split]
-    return np.arange(start, num_classes, step)
+
+
+def check_names(name: str, class_names: Sequence[str]) -> None:
+    """Checks that classes can be told apart by their names.
+
+    Args:
+        name: the domain's name.
+        class_names: one name a class.
+
+    Raises:
+        ValueError: two classes of one name (named).
+    """
+    twice = [class_name for class_name, count in collections.Counter(class_names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"expected class names that differ, got {', '.join(map(repr, twice))} more than once in {name!r}: "
+            "rename or join those classes"
+        )
 
 
 def from_arrays(
@@ -180,7 +271,7 @@ def from_arrays(
     grey = images[..., None] if images.ndim == 3 else images
     return from_pictures(
         name,
-        _frozen(np.repeat(grey, 3 // grey.shape[3], axis=3)),
+        frozen(np.repeat(grey, 3 // grey.shape[3], axis=3)),
         labels,
         digests=[digest(image.tobytes()) for image in images],
         class_names=class_names,
@@ -192,8 +283,9 @@ def from_pictures(
     pictures: Pictures,
     labels: np.ndarray,
     *,
-    digests: Sequence[int],
+    digests: Sequence[int] | np.ndarray,
     class_names: Sequence[str] | None = None,
+    class_splits: Sequence[str] | None = None,
 ) -> Source:
     """Makes a source of pictures that are read when they are asked for.
 
@@ -203,12 +295,13 @@ def from_pictures(
         labels: class of each picture, (n,) integers from 0.
         digests: a number of 64 bits a picture, equal for identical pictures; see `digest`.
         class_names: one name a class; by default the class's number.
+        class_splits: the split of each class; by default the papers' rule, see `split_classes`.
 
     Returns:
         The source.
 
     Raises:
-        ValueError: labels of another kind or number, or a label without a class name.
+        ValueError: labels of another kind or number, a label without a class name, or two classes of one name.
     """
     labels = np.asarray(labels)
     if labels.shape != (len(pictures),) or not np.issubdtype(labels.dtype, np.integer):
@@ -223,63 +316,19 @@ def from_pictures(
             f"expected labels in [0, {len(class_names)}), got {labels.min()} to {labels.max()}: "
             "number the classes from 0 and name each"
         )
+    class_names = tuple(str(class_name) for class_name in class_names)
+    check_names(name, class_names)
+    if class_splits is None:
+        class_splits = class_rule(len(class_names))
     return Source(
         name=name,
-        class_names=tuple(str(class_name) for class_name in class_names),
-        labels=_frozen(labels.astype(np.int32)),
-        digests=_frozen(np.asarray(digests, np.uint64)),
+        class_names=class_names,
+        labels=frozen(labels.astype(np.int32)),
+        digests=frozen(np.asarray(digests, np.uint64)),
         pictures=pictures,
-        rows=_frozen(np.arange(len(pictures))),
+        rows=frozen(np.arange(len(pictures))),
+        class_splits=tuple(class_splits),
     )
-
-
-def merge(sources: Sequence[Source]) -> Source:
-    """Makes one source of the classes of several, to train one classifier of them all.
-
-    Args:
-        sources: the sources, at least one; pictures of different sizes stay as they are.
-
-    Returns:
-        A source with the classes of all, numbered on; class names are "domain/class" where there are several.
-
-    Raises:
-        ValueError: no source.
-    """
-    if not sources:
-        raise ValueError("expected at least one source, got none: load one")
-    if len(sources) == 1:
-        return sources[0]
-    offsets = np.cumsum([0, *(len(source.class_names) for source in sources[:-1])])
-    return Source(
-        name="+".join(source.name for source in sources),
-        class_names=tuple(f"{source.name}/{name}" for source in sources for name in source.class_names),
-        labels=_frozen(
-            np.concatenate([s.labels + offset for s, offset in zip(sources, offsets, strict=True)]).astype(
-                np.int32
-            )
-        ),
-        digests=_frozen(np.concatenate([source.digests for source in sources])),
-        pictures=_Chained(tuple(sources)),
-        rows=_frozen(np.arange(sum(len(source) for source in sources))),
-        split=sources[0].split,
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Chained:
-    """The pictures of several sources, one after another."""
-
-    sources: tuple[Source, ...]
-
-    def __len__(self) -> int:
-        return sum(len(source) for source in self.sources)
-
-    def __getitem__(self, i: int, /) -> np.ndarray:
-        for source in self.sources:
-            if i < len(source):
-                return source.image(i)
-            i -= len(source)
-        raise IndexError(i)
 
 
 def digest(data: bytes) -> int:
@@ -294,7 +343,14 @@ def digest(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
-    # Sources are shared between splits and threads, so nobody may write into them.
+def frozen(array: np.ndarray) -> np.ndarray:
+    """Returns the array itself, read-only: sources are shared between splits and threads.
+
+    Args:
+        array: an array that nobody else writes into.
+
+    Returns:
+        The same array.
+    """
     array.flags.writeable = False
     return array

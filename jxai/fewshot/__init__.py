@@ -2,38 +2,52 @@
 
 from jxai.fewshot.episode import Episode
 from jxai.fewshot.evaluation import encode, episode_accuracies, mean_and_interval
-from jxai.fewshot.guidance import (
-    PLAIN,
-    Explanation,
-    Guidance,
-    explain_head,
-    guided_loss,
-    head_loss,
-    log_odds,
+from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
+from jxai.fewshot.guidance import PLAIN, Guidance, guided_loss, head_loss
+from jxai.fewshot.heads import (
+    CrossAttentionHead,
+    GraphHead,
+    Head,
+    MatchingHead,
+    PrototypeHead,
+    RelationHead,
+    prototypes,
     released_weight,
-    relevance_weights,
 )
-from jxai.fewshot.heads import Head, RelationHead
+from jxai.fewshot.multi_domain import init_multi_domain, learned_transformation_loss, transformed_loss
 from jxai.fewshot.pixels import pixel_relevance
 from jxai.fewshot.system import init_variables, part
+from jxai.fewshot.transduction import Transduction, transductive_scores
+from jxai.fewshot.transformation import Transformed, init_transformation
 
 __all__ = [
     "PLAIN",
+    "CrossAttentionHead",
     "Episode",
     "Explanation",
+    "GraphHead",
     "Guidance",
     "Head",
+    "MatchingHead",
+    "PrototypeHead",
     "RelationHead",
+    "Transduction",
+    "Transformed",
     "encode",
     "episode_accuracies",
-    "explain_head",
     "guided_loss",
     "head_loss",
+    "init_multi_domain",
+    "init_transformation",
     "init_variables",
+    "learned_transformation_loss",
     "log_odds",
     "mean_and_interval",
     "part",
     "pixel_relevance",
+    "prototypes",
     "released_weight",
     "relevance_weights",
+    "transductive_scores",
+    "transformed_loss",
 ]

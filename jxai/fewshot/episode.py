@@ -14,6 +14,8 @@ class Episode:
         query: normalised images, (way·queries, H, W, C), class by class.
         query_labels: class of each query image, (way·queries,).
         way: number of classes; static, so that one-hot widths are known when a function is traced.
+        query_classes: class of each query image among all classes of all training domains, (way·queries,), as
+            `data.merge` numbers them; None where nothing knows or needs it.
     """
 
     support: jax.Array
@@ -21,3 +23,4 @@ class Episode:
     query: jax.Array
     query_labels: jax.Array
     way: int = flax.struct.field(pytree_node=False)
+    query_classes: jax.Array | None = None

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.fewshot.episode import Episode
-from jxai.fewshot.guidance import log_odds
+from jxai.fewshot.explanation import log_odds
+from jxai.fewshot.heads.graph import GraphHead
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.system import part
 
@@ -23,7 +24,8 @@ def pixel_relevance(
 ) -> tuple[jax.Array, jax.Array]:
     """Relevance of the query images' pixels, through the head and then the encoder, for each class.
 
-    All classes come from one forward pass. Support images are held constant.
+    All classes come from one forward pass. Support images are held constant. A query's relevance is that of its own
+    scores, also where other queries take part in them.
 
     Args:
         encoder: module from images to features; on its running statistics.
@@ -48,6 +50,14 @@ def pixel_relevance(
         lambda query: encoder.apply(of_encoder, query, train=False), episode.query, composite=composite
     )
     found, to_features = lrp.vjp(scores, features, composite=head.composite)
-    starts = jnp.eye(episode.way)[:, None] * log_odds(found)
-    (relevance,) = jax.vmap(lambda start: to_pixels(*to_features(start)))(starts)
-    return jnp.swapaxes(relevance, 0, 1), found
+    queries, way = found.shape
+    # Queries of one graph see one another: they start apart, so that each keeps what its own scores give it.
+    apart = way if isinstance(head, GraphHead) else 1
+    own = jnp.repeat(jnp.eye(apart), queries // apart, axis=1)
+
+    def to_own_pixels(starts: jax.Array) -> jax.Array:
+        (of_features,) = jax.vmap(to_features)(starts)
+        return to_pixels(jnp.einsum("aq,aq...->q...", own, of_features))[0]
+
+    starts = jnp.eye(way)[:, None, None] * own[:, :, None] * log_odds(found)
+    return jax.vmap(to_own_pixels, out_axes=1)(starts), found

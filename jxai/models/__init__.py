@@ -9,6 +9,7 @@ from jxai.models.layers import max_pool_2x2
 from jxai.models.pretrained import efficientnet_lite0, load_pretrained
 from jxai.models.registry import encoder, encoder_names
 from jxai.models.resnet import ResNet, ResNet10, ResNet18, ResNet34, SimpleBlock
+from jxai.models.resnet12 import ResNet12
 from jxai.models.split import split
 from jxai.models.squeezenet import Fire, SqueezeNet
 from jxai.models.vgg import VGG, VGG16
@@ -37,6 +38,7 @@ __all__ = [
     "MobileStage",
     "ResNet",
     "ResNet10",
+    "ResNet12",
     "ResNet18",
     "ResNet34",
     "ResNet50",

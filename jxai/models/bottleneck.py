@@ -19,11 +19,13 @@ class BottleneckBlock(nn.Module):
         width: channels of the first two convolutions.
         stride: stride of the 3x3 convolution and of the shortcut.
         expansion: output channels as a multiple of `width`.
+        outer_size: side of the first and the last convolution's kernel, odd.
     """
 
     width: int
     stride: int = 1
     expansion: int = 4
+    outer_size: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -36,12 +38,12 @@ class BottleneckBlock(nn.Module):
         Returns:
             Non-negative features, (N, ⌈h / stride⌉, ⌈w / stride⌉, expansion·width).
         """
-        channels = self.expansion * self.width
-        y = conv(self.width, 1, name="conv1")(x)
+        channels, outer = self.expansion * self.width, self.outer_size
+        y = conv(self.width, outer, padding=outer // 2, name="conv1")(x)
         y = nn.relu(batch_norm(train=train, name="bn1")(y))
         y = conv(self.width, 3, stride=self.stride, padding=1, name="conv2")(y)
         y = nn.relu(batch_norm(train=train, name="bn2")(y))
-        y = conv(channels, 1, name="conv3")(y)
+        y = conv(channels, outer, padding=outer // 2, name="conv3")(y)
         y = batch_norm(train=train, name="bn3")(y)
         if self.stride != 1 or x.shape[-1] != channels:
             x = conv(channels, 1, stride=self.stride, name="shortcut")(x)

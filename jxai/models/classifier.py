@@ -2,12 +2,8 @@
 
 import flax.linen as nn
 import jax
-from flax.linen.initializers import variance_scaling
 
-from jxai.models.layers import check_classes
-
-# PyTorch's default for a dense layer, uniform within ±1/√fan_in, as released.
-_dense_init = variance_scaling(1 / 3, "fan_in", "uniform")
+from jxai.models.layers import check_classes, dense_init
 
 
 class Classifier(nn.Module):
@@ -40,4 +36,4 @@ class Classifier(nn.Module):
         """
         check_classes(self.num_classes)
         features = self.encoder(x, train=train).mean(axis=(1, 2))  # pyright: ignore[reportCallIssue]
-        return nn.Dense(self.num_classes, kernel_init=_dense_init, name="head")(features)
+        return nn.Dense(self.num_classes, kernel_init=dense_init, name="head")(features)

@@ -12,6 +12,9 @@ from jax import lax
 # Normal with standard deviation √(2 / (k·k·out)), as the released programs draw every convolution.
 conv_init = variance_scaling(2.0, "fan_out", "normal")
 
+# PyTorch's default for a dense layer, uniform within ±1/√fan_in, as released.
+dense_init = variance_scaling(1 / 3, "fan_in", "uniform")
+
 
 def conv(
     features: int, size: int, *, name: str, stride: int = 1, padding: int = 0, use_bias: bool = False

@@ -5,13 +5,17 @@ from typing import Any
 
 from jxai.models.conv import Conv4, Conv4NP, Conv6, Conv6NP, ConvNet
 from jxai.models.resnet import ResNet, ResNet10, ResNet18, ResNet34, Stem
+from jxai.models.resnet12 import ResNet12
 
-_ENCODERS: dict[str, type[ConvNet] | type[ResNet]] = {
+Encoder = ConvNet | ResNet | ResNet12
+
+_ENCODERS: dict[str, type[Encoder]] = {
     "conv4": Conv4,
     "conv4np": Conv4NP,
     "conv6": Conv6,
     "conv6np": Conv6NP,
     "resnet10": ResNet10,
+    "resnet12": ResNet12,
     "resnet18": ResNet18,
     "resnet34": ResNet34,
 }
@@ -22,15 +26,15 @@ def encoder_names() -> tuple[str, ...]:
     return tuple(sorted(_ENCODERS))
 
 
-def encoder(name: str, *, image_size: int, **options: Any) -> ConvNet | ResNet:
+def encoder(name: str, *, image_size: int, **options: Any) -> Encoder:
     """Make an encoder by its name, suited to a size of image.
 
     Args:
         name: one of `encoder_names()`.
-        image_size: height and width of the images in pixels. It chooses a ResNet's stem unless `stem` is
+        image_size: height and width of the images in pixels. It chooses the stem of a `ResNet` unless `stem` is
             given: "224" from 128 on, "84" from 64 on, "32" below.
         **options: fields of the module: `width`, `num_pools`, `pooled_padding` of the convolutional ones;
-            `widths`, `stem`, `stem_width` of the residual ones.
+            `widths`, `stem_width` and, but for ResNet12, `stem` of the residual ones.
 
     Returns:
         The Linen module; `module.apply(variables, x, train=...)` takes images (N, H, W, 3) to a feature

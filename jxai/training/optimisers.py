@@ -1,12 +1,16 @@
 """Optimisers and learning-rate schedules from a small configuration."""
 
 import dataclasses
-from typing import Literal, get_args
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Literal, get_args
 
 import optax
 
 Name = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine", "steps"]
+
+# Parameters without a configuration of their own.
+_REST = "rest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,35 +86,57 @@ def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, schedule], [config.warmup_steps])
 
 
-def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimizerConfig, *, num_steps: int, parts: Mapping[str, OptimizerConfig] | None = None
+) -> optax.GradientTransformation:
     """The Optax optimiser of a configuration.
 
     Args:
         config: what to build.
         num_steps: steps of the whole training, for the schedule.
+        parts: other configurations, by name, for parts of the parameters such as "transformation".
 
     Returns:
-        Clipping, weight decay and the optimiser in a chain.
+        Clipping, weight decay and the optimiser in a chain; each part is clipped alone.
 
     Raises:
-        ValueError: a field is outside its range; the message names it.
+        ValueError: a field is outside its range, or the parameters have no such part; the message names it.
     """
+    if parts:
+        made: dict[Hashable, optax.GradientTransformation] = {
+            name: make_optimizer(each, num_steps=num_steps) for name, each in {**parts, _REST: config}.items()
+        }
+        return optax.partition(made, _labels(parts))
     schedule = make_schedule(config, num_steps=num_steps)
-    parts = []
+    chained = []
     if config.weight_decay < 0:
         raise ValueError(f"expected weight_decay >= 0, got {config.weight_decay}")
     if config.clip_norm is not None:
         if config.clip_norm <= 0:
             raise ValueError(f"expected clip_norm > 0 or None, got {config.clip_norm}")
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
+        chained.append(optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
-        parts.append(optax.add_decayed_weights(config.weight_decay))
+        chained.append(optax.add_decayed_weights(config.weight_decay))
     if config.name == "adam":
-        parts.append(optax.adam(schedule))
+        chained.append(optax.adam(schedule))
     elif config.name == "sgd":
         if not 0 <= config.momentum < 1:
             raise ValueError(f"expected momentum in [0, 1), got {config.momentum}")
-        parts.append(optax.sgd(schedule, momentum=config.momentum or None, nesterov=config.nesterov))
+        chained.append(optax.sgd(schedule, momentum=config.momentum or None, nesterov=config.nesterov))
     else:
         raise ValueError(f"expected optimiser of {get_args(Name)}, got {config.name!r}")
-    return optax.chain(*parts)
+    return optax.chain(*chained)
+
+
+def _labels(parts: Mapping[str, Any]) -> Callable[[Any], dict[str, str]]:
+    """The function from parameters to the part that each tree of them belongs to."""
+
+    def labels(params: Any) -> dict[str, str]:
+        if missing := sorted(set(parts) - set(params)):
+            raise ValueError(
+                f"expected parameters with {', '.join(missing)}, got {', '.join(params)}: "
+                "give `parts` of the parameters that are trained"
+            )
+        return {name: name if name in parts else _REST for name in params}
+
+    return labels

@@ -17,7 +17,7 @@ class Compiled:
     def __getattr__(self, name):
         def run(*args, **options):
             call = functools.partial(getattr(library, name), *args, **options)
-            return jax.jit(call, compiler_options={"xla_backend_optimization_level": 0})()
+            return jax.jit(call)()
 
         return run
 

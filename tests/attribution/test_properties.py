@@ -70,12 +70,10 @@ ESTIMATORS = {
     ),
 }
 CHUNKED = [name for name in ESTIMATORS if name not in ("gradient", "input x gradient")]
+# One of each way to make rows, for the compilations that take long; all where time is no matter.
+SPREAD = ("IG trapezoid", "SmoothTaylor", "expected gradients", "occlusion")
 # Gradients of 0 where nothing is near: squares need room.
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
-
-
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +82,7 @@ def expected(small):
 
     @functools.cache
     def of(name):
-        run = quick_jit(lambda key, x, target: ESTIMATORS[name](small.f, key, x, target))
+        run = jax.jit(lambda key, x, target: ESTIMATORS[name](small.f, key, x, target))
         return np.asarray(run(KEY, small.x, small.target))
 
     return of
@@ -115,11 +113,18 @@ def test_jit_changes_nothing(name, small, expected):
 
 
 @pytest.mark.parametrize("name", CHUNKED)
-def test_chunks_and_devices_change_nothing(name, small, expected):
+def test_chunks_change_nothing(name, small, expected):
+    run = jax.jit(lambda x: ESTIMATORS[name](small.f, KEY, x, small.target, chunk_size=4))
+    np.testing.assert_allclose(run(small.x), expected(name), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SPREAD else pytest.mark.slow) for name in CHUNKED]
+)
+def test_devices_change_nothing(name, small, expected):
     mesh = Mesh(np.array(jax.devices()), ("devices",))
-    for options in ({"chunk_size": 4}, {"chunk_size": 3, "mesh": mesh}):
-        run = quick_jit(lambda x, o=options: ESTIMATORS[name](small.f, KEY, x, small.target, **o))
-        np.testing.assert_allclose(run(small.x), expected(name), err_msg=str(options), **CLOSE)
+    run = jax.jit(lambda x: ESTIMATORS[name](small.f, KEY, x, small.target, chunk_size=3, mesh=mesh))
+    np.testing.assert_allclose(run(small.x), expected(name), **CLOSE)
 
 
 def test_rows_are_spread_over_the_devices(small):
@@ -136,7 +141,7 @@ def test_rows_are_spread_over_the_devices(small):
 @pytest.mark.parametrize("name", ["IG noise", "VarGrad", "SmoothTaylor"])
 def test_one_image_alone_gets_the_same(name, small, expected):
     # The noise of image 0 depends on (key, 0, root).
-    run = quick_jit(lambda x, target: ESTIMATORS[name](small.f, KEY, x, target))
+    run = jax.jit(lambda x, target: ESTIMATORS[name](small.f, KEY, x, target))
     found = run(small.x[:1], small.target[:1])
     np.testing.assert_allclose(found, expected(name)[:1], **CLOSE)
 
@@ -147,15 +152,15 @@ def test_vmap_over_keys_and_images_is_a_loop(name, small):
         return ESTIMATORS[name](small.f, key, x, small.target, chunk_size=4)
 
     keys, images = jax.random.split(KEY, 2), jnp.stack([small.x, small.x[::-1]])
-    together = quick_jit(jax.vmap(run))(keys, images)
-    alone = quick_jit(run)
+    together = jax.jit(jax.vmap(run))(keys, images)
+    alone = jax.jit(run)
     for found, key, x in zip(together, keys, images, strict=True):
         np.testing.assert_allclose(found, alone(key, x), **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["gradient", "IG right", "SmoothGrad", "SmoothTaylor", "occlusion"])
 def test_bfloat16_keeps_its_type(name, small, expected):
-    found = quick_jit(lambda x: ESTIMATORS[name](small.f, KEY, x, small.target))(small.x.astype(jnp.bfloat16))
+    found = jax.jit(lambda x: ESTIMATORS[name](small.f, KEY, x, small.target))(small.x.astype(jnp.bfloat16))
     assert found.dtype == jnp.bfloat16
     assert np.isfinite(found.astype(np.float32)).all()
     if name in ("gradient", "IG right", "occlusion"):  # of the same inputs, without draws that differ
@@ -176,9 +181,9 @@ def test_gradients_flow_through(name, small):
 
             return (weights * ESTIMATORS[name](f, KEY, x, small.target, chunk_size=4)).sum()
 
-        step, value = 1e-5, quick_jit(loss)
+        step, value = 1e-5, jax.jit(loss)
         numeric = (value(1 + step) - value(1 - step)) / (2 * step)
-        np.testing.assert_allclose(quick_jit(jax.grad(loss))(1.0), numeric, rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(jax.grad(loss))(1.0), numeric, rtol=1e-6)
 
 
 def test_an_image_without_finite_gradients_leaves_the_others_alone(small, expected):
@@ -189,7 +194,7 @@ def test_an_image_without_finite_gradients_leaves_the_others_alone(small, expect
         )
 
     huge = small.x.at[0, 0, 0, 0].set(1e4)
-    run = quick_jit(lambda x: ESTIMATORS["SmoothTaylor"](f, KEY, x, small.target, chunk_size=7))
+    run = jax.jit(lambda x: ESTIMATORS["SmoothTaylor"](f, KEY, x, small.target, chunk_size=7))
     found = run(huge)
     assert np.isnan(found[0]).any()
     np.testing.assert_allclose(found[1:], expected("SmoothTaylor")[1:], **CLOSE)

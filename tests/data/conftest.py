@@ -1,11 +1,19 @@
 """Prepared data of the tests' own, and a small source that needs none."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+# The tests' own module is imported as a neighbour; last in the list.
+sys.path.append(str(Path(__file__).resolve().parent))
+
+from made_data import MADE, Made
+
 from jxai import data
+from jxai.data import loading
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +38,18 @@ def make_source(*, name: str = "toy", num_classes: int = 8, per_class: int = 6, 
 @pytest.fixture(scope="session")
 def source() -> data.Source:
     return make_source()
+
+
+@pytest.fixture
+def made() -> Callable[[str], Made]:
+    return lambda name: MADE[name]()
+
+
+@pytest.fixture
+def small_cub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Made, Path]:
+    """CUB with four classes as the registry's, its files in place, and prepared data of this test's own."""
+    monkeypatch.setenv("JXAI_DATA", str(tmp_path))
+    small = MADE["CUB"]()
+    monkeypatch.setattr(loading, "PAPER_DOMAINS", {"CUB": small.domain})
+    loading._whole.cache_clear()
+    return small, small.write(tmp_path / "manual/CUB")

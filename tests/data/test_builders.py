@@ -119,14 +119,3 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ValueError, match=r"below .*file/below, got .*: set JXAI_DATA"):
         builders.prepare("hebrew", tmp_path / "file/below")
-
-
-def test_prepared_data_lives_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("JXAI_DATA", str(tmp_path / "given"))
-    assert builders.data_root() == tmp_path / "given"
-    monkeypatch.delenv("JXAI_DATA")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert builders.data_root() == tmp_path / "jxai"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert builders.data_root() == tmp_path / "home/.cache/jxai"

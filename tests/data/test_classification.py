@@ -40,7 +40,7 @@ def test_what_does_not_fill_a_batch_is_left_out(source):
     assert left_out[0] != left_out[1] != left_out[2]
 
 
-@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("augment", [None, "resized-crop", "crop-erase"])
 def test_shards_in_order_are_the_batch(source, augment):
     options = {"batch_size": 12, "seed": 3, "image_size": 8, "augment": augment}
     whole = data.classification_dataset(source, **options)
@@ -57,7 +57,9 @@ def test_shards_in_order_are_the_batch(source, augment):
 
 
 def test_augmentation_is_another_one_in_each_epoch(source):
-    dataset = data.classification_dataset(source, batch_size=SIZE, seed=0, image_size=10, augment=True)
+    dataset = data.classification_dataset(
+        source, batch_size=SIZE, seed=0, image_size=10, augment="resized-crop"
+    )
     plain = data.classification_dataset(source, batch_size=SIZE, seed=0, image_size=10)
     epochs = []
     for step in range(2):
@@ -89,6 +91,10 @@ def test_options_are_checked(source):
         ({"batch_size": 9, "shard_count": 2}, "`batch_size` divisible by 2 shards, got 9"),
         ({"batch_size": 8, "num_epochs": 0}, "`num_epochs` as an integer of at least 1"),
         ({"batch_size": 8, "image_size": 0}, "`image_size` as an integer of at least 1"),
+        (
+            {"batch_size": 8, "augment": "flip"},
+            "`augment` as None or one of resized-crop, crop-erase, got 'flip'",
+        ),
         ({"batch_size": 8, "seed": -1}, "`seed` as an integer of at least 0"),
     ):
         with pytest.raises(ValueError, match=f"expected {said}"):

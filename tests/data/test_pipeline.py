@@ -56,11 +56,23 @@ def test_a_stream_depends_on_each_of_its_numbers():
 def test_an_iterator_goes_on_where_its_state_says(num_threads):
     dataset = grain.MapDataset.range(20).map(lambda i: {"i": np.asarray(i)})
     iterator = data.iterate(dataset, num_threads=num_threads)
+    assert iterator.get_state() == {"next_index": 0}
     assert [int(next(iterator)["i"]) for _ in range(5)] == [0, 1, 2, 3, 4]
     state = json.loads(json.dumps(iterator.get_state()))
     fresh = data.iterate(dataset, num_threads=num_threads)
     fresh.set_state(state)
     assert [int(element["i"]) for element in fresh] == list(range(5, 20))
+    iterator.set_state({"next_index": 18})  # also one that has begun
+    assert [int(element["i"]) for element in iterator] == [18, 19]
+    iterator.set_state({"next_index": 20})
+    assert list(iterator) == []
+
+
+def test_a_closed_iterator_goes_on_where_it_was():
+    iterator = data.iterate(grain.MapDataset.range(10))
+    assert [int(next(iterator)) for _ in range(3)] == [0, 1, 2]
+    iterator.close()
+    assert [int(i) for i in iterator] == [3, 4, 5, 6, 7, 8, 9]
 
 
 def test_an_iterator_makes_few_batches_ahead():
@@ -70,7 +82,7 @@ def test_an_iterator_makes_few_batches_ahead():
     assert len(made) <= 6  # three ahead, and one that each thread may be making
 
 
-@pytest.mark.parametrize(("option", "value"), [("num_threads", -1), ("buffer_size", 0)])
+@pytest.mark.parametrize(("option", "value"), [("num_threads", -1), ("num_workers", -1), ("buffer_size", 0)])
 def test_iterator_options_are_checked(option, value):
     with pytest.raises(ValueError, match=f"expected `{option}`"):
         data.iterate(grain.MapDataset.range(3), **{option: value})

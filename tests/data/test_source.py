@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jxai import data
 from jxai.data import preprocess
@@ -30,7 +31,7 @@ def test_images_of_the_stored_size_are_as_stored(source):
 def test_images_of_another_size_are_resized_and_cropped(source):
     images = source.images([5, 0], 7)
     assert images.shape == (2, 7, 7, 3) and images.dtype == np.uint8
-    np.testing.assert_array_equal(images[0], preprocess.resize_and_crop(source.image(5), 7))
+    np.testing.assert_array_equal(images[0], preprocess.resize_and_crop(Image.fromarray(source.image(5)), 7))
 
 
 @pytest.mark.parametrize("size", [10, 4])
@@ -138,23 +139,18 @@ def test_pictures_may_have_different_sizes():
     np.testing.assert_array_equal(np.unique(source.images([3], 8)), [3])
 
 
-def test_merged_sources_have_the_classes_of_all(source):
-    grey = data.from_arrays("grey", GREY, LABELS)
-    merged = data.merge([source, grey])
-    assert merged.name == "toy+grey" and len(merged) == len(source) + 4
-    assert merged.class_names == (*(f"toy/{name}" for name in source.class_names), "grey/0", "grey/1")
-    np.testing.assert_array_equal(merged.labels, [*source.labels, *(LABELS + 8)])
-    assert merged.labels.dtype == np.int32
-    np.testing.assert_array_equal(merged.array(10), np.concatenate([source.array(10), grey.array(10)]))
-    np.testing.assert_array_equal(merged.image(len(source) + 2), grey.image(2))
-    with pytest.raises(IndexError):
-        merged.pictures[len(merged)]
-    assert data.merge([grey]) is grey
-    with pytest.raises(ValueError, match="expected at least one source, got none"):
-        data.merge([])
+def test_classes_of_one_name_are_refused():
+    with pytest.raises(
+        ValueError, match="expected class names that differ, got 'a' more than once in 'twice'"
+    ):
+        data.from_arrays("twice", GREY, LABELS, class_names=["a", "a"])
 
 
-def test_splits_can_be_merged(source):
-    merged = data.merge([source.restrict("base"), source.restrict("novel")])
-    assert len(merged.class_names) == 6 and merged.labels.max() == 5
-    np.testing.assert_array_equal(merged.image(0), source.restrict("base").image(0))
+def test_a_data_set_may_have_its_own_splits():
+    pictures = [np.full((4, 4, 3), i, np.uint8) for i in range(4)]
+    splits = ["novel", "base", "base", "validation"]
+    source = from_pictures("own", pictures, np.arange(4), digests=range(4), class_splits=splits)
+    assert source.restrict("base").class_names == ("1", "2")
+    assert source.restrict("novel").class_names == ("0",)
+    assert source.restrict("validation").class_splits == ("validation",)
+    np.testing.assert_array_equal(source.restrict("base").image(1), pictures[2])

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 import explain
-from configs import CONFIGS, Config, Pretraining, latin_quick
+from configs import TABLES, Config, Pretraining, configs
+from configs.systems import plain_and_guided
 from methods import Classifier
 
 # What drives a browser is the module `browser` beside this file. Last in the list.
@@ -28,7 +29,7 @@ def prepared(tmp_path_factory):
 def tiny() -> Config:
     """The quickstart's configuration, as small as it trains at all."""
     return dataclasses.replace(
-        latin_quick(),
+        configs()["letters-quick/relation-guided"],
         width=8,
         head_width=8,
         queries=3,
@@ -42,7 +43,8 @@ def tiny() -> Config:
 @pytest.fixture
 def tiny_quickstart(tiny, monkeypatch) -> Config:
     """`tiny` in the place of the quickstart's own configuration."""
-    monkeypatch.setitem(CONFIGS, "latin-quick", lambda: tiny)
+    quick = dataclasses.replace(TABLES["letters-quick"](), systems=plain_and_guided("relation", tiny))
+    monkeypatch.setitem(TABLES, "letters-quick", lambda: quick)
     return tiny
 
 

@@ -13,8 +13,8 @@ def test_quickstart(tiny_quickstart, tmp_path, capsys):
     main(options)
     printed = capsys.readouterr().out
     for domain in DOMAINS:
-        assert printed.count(f"| {domain}") == 2  # accuracies, ink
-        for system in ("plain", "guided"):
+        assert printed.count(f"| {domain}") == 3  # two settings' accuracies, ink
+        for system in ("relation", "relation-guided"):
             with Image.open(tmp_path / "sheets" / f"5shot-{system}-0" / f"{domain}.png") as sheet:
                 assert np.asarray(sheet).std() > 10
     assert (tmp_path / "table.md").read_text() in printed
@@ -56,7 +56,7 @@ def test_wrong_input_ends_with_one_line(tmp_path):
     command = [
         sys.executable,
         str(script),
-        "latin",
+        "letters/relation",
         "--folder",
         str(tmp_path / "run"),
         "--config.head",
@@ -64,6 +64,6 @@ def test_wrong_input_ends_with_one_line(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert (
-        done.stderr.strip() == "ValueError: expected a head among relation, got 'nothing': choose one of them"
-    )
+    heads = "relation, graph, cross-attention, prototype, matching"
+    expected = f"ValueError: expected a head among {heads}, got 'nothing': choose one of them"
+    assert done.stderr.strip() == expected

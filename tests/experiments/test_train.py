@@ -85,7 +85,7 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "nothing"}, "expected a head among relation, got 'nothing'"),
+        ({"head": "nothing"}, "expected a head among relation, .*matching, got 'nothing'"),
         ({"encoder": "nothing"}, "expected an encoder among .*conv4np.*, got 'nothing'"),
         ({"encoder": "conv4"}, "expected a feature map of at least 4x4"),
         ({"sources": ("nothing",)}, "expected a domain, one of latin, .*, got 'nothing'"),

@@ -1,6 +1,8 @@
 """A few-shot system small enough to compile in a second or two, and episodes for it."""
 
 import dataclasses
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,6 +10,11 @@ import numpy as np
 import pytest
 
 from jxai import fewshot, models
+
+# What the tests of this folder share is the module `compiling` beside this file. Last in the list.
+sys.path.append(str(Path(__file__).resolve().parent))
+
+from compiling import quick_jit
 
 WAY, SHOT, QUERIES, SIDE = 3, 2, 2, 8
 
@@ -51,14 +58,34 @@ class Tiny:
     side: int = SIDE
 
 
-@pytest.fixture(scope="session")
-def tiny():
+# One of each, small.
+HEADS = {
+    "relation": fewshot.RelationHead(features=4, hidden=3),
+    "graph": fewshot.GraphHead(way=WAY, features=5, growth=4, widths=(6, 4)),
+    "prototype": fewshot.PrototypeHead(),
+    "matching": fewshot.MatchingHead(temperature=0.1),
+    "cross attention": fewshot.CrossAttentionHead(hidden=3),
+}
+
+
+def make_system(head):
     encoder = models.ConvNet(depth=1, width=4, num_pools=1)
-    head = fewshot.RelationHead(features=4, hidden=3)
-    variables = fewshot.init_variables(encoder, head, jax.random.key(0), image_size=SIDE)
+    init = quick_jit(lambda key: fewshot.init_variables(encoder, head, key, image_size=SIDE))
     # Another draw than the initial zeros and ones, so that biases and running statistics matter.
     random = np.random.default_rng(0)
     variables = jax.tree.map(
-        lambda leaf: np.asarray(leaf + 0.1 * np.abs(random.normal(size=leaf.shape)), np.float32), variables
+        lambda leaf: np.asarray(leaf + 0.1 * np.abs(random.normal(size=leaf.shape)), np.float32),
+        init(jax.random.key(0)),
     )
     return Tiny(encoder, head, variables)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return make_system(HEADS["relation"])
+
+
+@pytest.fixture(scope="session", params=HEADS)
+def system(request, tiny):
+    """As `tiny`, with every head in turn."""
+    return tiny if request.param == "relation" else make_system(HEADS[request.param])

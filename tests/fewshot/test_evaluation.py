@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -24,27 +25,94 @@ def domain(tiny):
     return features, rows[:, :, :2].reshape(5, -1), rows[:, :, 2:].reshape(5, -1)
 
 
+TRANSDUCTION = fewshot.Transduction((2, 5), restart=False)
+
+
 # 5 episodes: a last batch of one, of two, and more room than episodes.
-@pytest.mark.parametrize("batch_size", [2, 3, 8])
-def test_accuracies_equal_a_loop_over_episodes(tiny, domain, batch_size):
-    features, support, query = domain
+@pytest.mark.parametrize(("batch_size", "transduction"), [(2, None), (3, None), (8, None), (3, TRANSDUCTION)])
+def test_accuracies_equal_a_loop_over_episodes(tiny, domain, batch_size, transduction):
     ours = fewshot.episode_accuracies(
-        tiny.head, tiny.variables, features, support, query, way=tiny.way, batch_size=batch_size
+        tiny.head,
+        tiny.variables,
+        *domain,
+        way=tiny.way,
+        batch_size=batch_size,
+        transduction=transduction,
     )
-    labels = np.repeat(np.arange(tiny.way), 2)
-    expected = []
-    for of_support, of_query in zip(support, query, strict=True):
-        scores, _ = tiny.head.apply(
-            fewshot.part(tiny.variables, "head"),
-            features[of_support],
-            labels,
-            features[of_query],
-            tiny.way,
-            mutable=["batch_stats"],
-        )
-        expected.append(np.mean(np.argmax(scores, -1) == labels))
+
+    @jax.jit
+    def scores(support, labels, query):
+        given = fewshot.part(tiny.variables, "head"), support, labels, query
+        if transduction is None:
+            return tiny.head.apply(*given, tiny.way, mutable=["batch_stats"])[0]
+        return fewshot.transductive_scores(tiny.head, *given, way=tiny.way, transduction=transduction)
+
     assert ours.shape == (5,)
-    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    np.testing.assert_allclose(ours, slow_accuracies(domain, scores), rtol=1e-6)
+
+
+def slow_accuracies(domain, scores):
+    """One episode after the other."""
+    features, support, query = domain
+    labels = np.repeat(np.arange(3), 2)
+    found = [scores(features[s], labels, features[q]) for s, q in zip(support, query, strict=True)]
+    return [np.mean(np.argmax(one, -1) == labels) for one in found]
+
+
+class Told(fewshot.Head):
+    """Reads a support's class and a query's guess, each one-hot, off the features: as good as the guesses are."""
+
+    def explained(self, support, support_labels, query, way, train=False):
+        classes = fewshot.prototypes(support[:, 0], support_labels, way)
+        return query[:, 1] @ classes.T
+
+    def scores(self, explained, train=False):
+        return explained
+
+
+def test_a_classifier_of_known_accuracy():
+    """Guesses that are right with probability 0.7: what is measured lies about their share in the domain."""
+    random, num_classes, each = np.random.default_rng(0), 12, 300
+    labels = np.repeat(np.arange(num_classes), each)
+    right = random.random(labels.size) < 0.7
+    truth = np.eye(num_classes, dtype=np.float32)[labels]
+    # A wrong guess is anything but the truth: of the episode's other classes, the first one wins.
+    features = np.stack([truth, np.where(right[:, None], truth, 1 - truth)], axis=1)
+    rows = np.stack([draw_rows(random, num_classes, each) for _ in range(2000)])
+    accuracies = fewshot.episode_accuracies(
+        Told(),
+        {"params": {}},
+        features,
+        rows[:, :, :1].reshape(2000, -1),
+        rows[:, :, 1:].reshape(2000, -1),
+        way=5,
+        batch_size=50,
+    )
+    mean, half = fewshot.mean_and_interval(accuracies)
+    known = right.mean()
+    # The interval is 1.96 standard errors; 3.3 are exceeded once in a thousand seeds.
+    assert abs(mean - known) < 3.3 / 1.96 * half
+    # Queries are right or wrong on their own, so the interval is that of 75 coins an episode.
+    np.testing.assert_allclose(half, 1.96 * np.sqrt(known * (1 - known) / 75 / 2000), rtol=0.1)
+
+
+def draw_rows(random, num_classes, each):
+    """Rows of 5 classes, 16 images each."""
+    classes = random.choice(num_classes, 5, replace=False)
+    return np.stack([c * each + random.choice(each, 16, replace=False) for c in classes])
+
+
+@pytest.mark.parametrize("spread", [None, 20.0], ids=["alike", "easy and hard"])
+def test_the_interval_covers_the_known_accuracy(spread):
+    """In 93 to 97 of 100 repetitions, also where some episodes are easier: then queries are not independent."""
+    random, accuracy, repetitions, episodes = np.random.default_rng(0), 0.6, 4000, 100
+    p = np.full((repetitions, episodes), accuracy)
+    if spread is not None:
+        p = random.beta(spread * accuracy, spread * (1 - accuracy), p.shape)
+    measured = random.binomial(75, p) / 75
+    intervals = [fewshot.mean_and_interval(values) for values in measured]
+    covered = np.mean([abs(mean - accuracy) <= half for mean, half in intervals])
+    assert 0.93 < covered < 0.97
 
 
 @pytest.mark.parametrize(("supports", "queries"), [(5, 6), (6, 7)])
@@ -57,6 +125,15 @@ def test_episodes_that_are_no_multiple_of_the_ways_are_refused(tiny, supports, q
             np.zeros((1, supports), int),
             np.zeros((1, queries), int),
             way=3,
+        )
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 8), (-1, 7)])
+def test_an_index_outside_of_the_features_is_refused(tiny, first, last):
+    rows = np.array([[first, 3, last]])
+    with pytest.raises(ValueError, match=f"indices into 8 features, got indices from {first} to {last}"):
+        fewshot.episode_accuracies(
+            tiny.head, tiny.variables, np.zeros((8, 4, 4, 4), np.float32), rows, rows, way=3
         )
 
 

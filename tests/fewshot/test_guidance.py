@@ -1,5 +1,7 @@
 """The guided loss: its pieces against their formulas, what it leaves out, and what it is differentiated through."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,10 @@ from flax import linen as nn
 
 from jxai import fewshot
 
-explain = jax.jit(fewshot.explain_head, static_argnums=0)
+
+@functools.partial(jax.jit, static_argnums=0)
+def explain(head, variables, explained, scores, strength=1.0):
+    return head.explain(variables, explained, scores, strength=strength)
 
 
 def of_head(tiny):
@@ -126,7 +131,7 @@ def test_without_weight_no_explanation_is_computed(tiny, monkeypatch):
     # Prototypes, queries, second convolution; prototypes' mean and two dense layers.
     assert operations(fewshot.PLAIN) == (3, 3)
     assert all(np.array(operations(fewshot.Guidance())) > (3, 3))
-    monkeypatch.setattr("jxai.fewshot.guidance.explain_head", None)
+    monkeypatch.setattr(type(tiny.head), "explain", None)
     jax.eval_shape(head_loss(tiny, fewshot.Guidance(guided_weight=0.0)), of_head(tiny), support, query)
 
 
@@ -190,9 +195,8 @@ class PooledHead(fewshot.Head):
     def setup(self):
         self.hidden, self.out = nn.Dense(6), nn.Dense(1)
 
-    def explained(self, support, support_labels, query, way):
-        members = jax.nn.one_hot(support_labels, way, axis=0)
-        prototypes = (members / members.sum(1, keepdims=True)) @ support.mean((1, 2))
+    def explained(self, support, support_labels, query, way, train=False):
+        prototypes = fewshot.prototypes(support.mean((1, 2)), support_labels, way)
         q, p = jnp.broadcast_arrays(query.mean((1, 2))[:, None], prototypes[None])
         return jnp.concatenate([p, q], -1)
 

@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import quick_jit
 
 from jxai import fewshot, lrp
 
-explain = jax.jit(fewshot.pixel_relevance, static_argnums=(0, 1), static_argnames="composite")
+explain = quick_jit(fewshot.pixel_relevance, static_argnums=(0, 1), static_argnames="composite")
 
 
 @pytest.fixture(scope="module")
@@ -35,27 +36,34 @@ def test_shapes_and_scores(tiny, explained):
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_classes_at_once_equal_one_vjp_through_both_parts(tiny, explained):
-    episode, (relevance, scores) = explained
-    of_encoder, of_head = (fewshot.part(tiny.variables, name) for name in ("encoder", "head"))
-    support = tiny.encoder.apply(of_encoder, episode.support, train=False)
+def test_relevance_is_that_of_a_querys_own_scores_through_both_parts(system):
+    """Each query and class alone, in one pullback through head and encoder."""
+    with jax.enable_x64(True):
+        variables = jax.tree.map(np.float64, system.variables)
+        episode = system.episode(dtype=np.float64)
+        relevance, scores = explain(system.encoder, system.head, variables, episode)
+        of_encoder, of_head = (fewshot.part(variables, name) for name in ("encoder", "head"))
 
-    def whole(query):
-        features = tiny.encoder.apply(of_encoder, query, train=False)
-        return tiny.head.apply(
-            of_head, support, episode.support_labels, features, tiny.way, mutable=["batch_stats"]
-        )[0]
+        def whole(query):
+            support, query = (
+                system.encoder.apply(of_encoder, images, train=False) for images in (episode.support, query)
+            )
+            return system.head.apply(
+                of_head, support, episode.support_labels, query, system.way, mutable=["batch_stats"]
+            )[0]
 
-    @jax.jit
-    def one_class(target):
-        _, pullback = lrp.vjp(whole, episode.query, composite=tiny.head.composite)
-        return pullback(fewshot.log_odds(scores) * jax.nn.one_hot(target, tiny.way))[0]
+        @quick_jit
+        def one_by_one(images):
+            found, pullback = lrp.vjp(whole, images, composite=system.head.composite)
+            starts = jnp.eye(found.size).reshape(found.size, *found.shape) * fewshot.log_odds(found)
+            (relevance,) = jax.vmap(pullback)(starts)
+            relevance = relevance.reshape(*found.shape, *images.shape)
+            return found, jnp.stack([relevance[q, :, q] for q in range(len(found))])
 
-    for target in range(tiny.way):
-        expected = np.asarray(one_class(target))
-        np.testing.assert_allclose(
-            relevance[:, target], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
-        )
+        expected_scores, expected = one_by_one(episode.query)
+        np.testing.assert_allclose(scores, expected_scores, rtol=1e-8, atol=1e-10)
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(relevance, expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
 
 
 def test_dark_pixels_get_nothing(explained):
@@ -69,10 +77,8 @@ def test_dark_pixels_get_nothing(explained):
 class PositiveHead(fewshot.Head):
     """Scores whose rules absorb nothing: the mean product with the prototype, no bias, nothing negative."""
 
-    def explained(self, support, support_labels, query, way):
-        members = jax.nn.one_hot(support_labels, way, axis=0)
-        prototypes = jnp.tensordot(members / members.sum(1, keepdims=True), support, axes=1)
-        return query[:, None] * jax.lax.stop_gradient(prototypes)
+    def explained(self, support, support_labels, query, way, train=False):
+        return query[:, None] * jax.lax.stop_gradient(fewshot.prototypes(support, support_labels, way))
 
     def scores(self, explained, train=False):
         return explained.mean((2, 3, 4))

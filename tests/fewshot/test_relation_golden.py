@@ -85,7 +85,7 @@ def test_golden_relation_head_explanation(case, nonnegative):
     z = case.reference
     head = case.head.clone(nonnegative=nonnegative)
     explained = case.explained()
-    explanation = fewshot.explain_head(head, case.variables, explained, case.scores(explained))
+    explanation = head.explain(case.variables, explained, case.scores(explained))
     assert error(explanation.start, z["relevance_init"]) <= 1e-4
     assert error(explanation.relevance, z["relevance"]) <= 1e-4
     assert error(explanation.weights, z["weights"]) <= 1e-4

@@ -1,15 +1,13 @@
-"""What the tests of LRP share: quick compilation, random arrays, composites, formulas, comparison."""
+"""What the tests of LRP share: random arrays, composites, formulas, comparison, parameters."""
 
-import functools
+import itertools
 
 import jax
 import numpy as np
+import pytest
 
 from jxai import lrp
 from jxai.lrp import Kind
-
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def normal(*shape, seed=0):
@@ -26,6 +24,14 @@ X, Y, Z = normal(3, 2, 4, 6, seed=1)
 KERNEL = normal(6, 6, seed=2)
 
 
+def shared_out(names, rules, each=2):
+    """Parameters (name, some of the rules): each rule in its turn, and every rule in the slow tests."""
+    turns = itertools.cycle(rules)
+    some = [pytest.param(name, tuple(itertools.islice(turns, each)), id=name) for name in names]
+    every = [pytest.param(n, tuple(rules), id=f"{n}, every rule", marks=pytest.mark.slow) for n in names]
+    return some + every
+
+
 def draw(module, *args, **options):
     """Variables of a module in float64."""
     random = np.random.default_rng(3)
@@ -36,7 +42,7 @@ def draw(module, *args, **options):
 def explain(f, *xs, composite=LRP_0, relevance=None):
     """(y, relevance of each x), started at y itself where nothing is said."""
 
-    @quick_jit
+    @jax.jit
     def both(*xs):
         y, pullback = lrp.vjp(f, *xs, composite=composite)
         return y, pullback(y if relevance is None else relevance)
@@ -47,7 +53,7 @@ def explain(f, *xs, composite=LRP_0, relevance=None):
 def by_gradient(f, x, relevance, epsilon=0.0):
     """x ⊙ Jᵀ(R / S(y)): the ε rule of what is linear."""
 
-    @quick_jit
+    @jax.jit
     def transposed(x):
         y, pullback = jax.vjp(f, x)
         return pullback(relevance / stabilised(y, epsilon))[0]

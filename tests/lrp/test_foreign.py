@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from formulas import LRP_0, quick_jit
+from formulas import LRP_0
 from jxai import lrp
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("x64")]
@@ -62,7 +62,7 @@ def explain(model, composite, bias=0.1):
     args = () if options else (True,)
     variables = draw(module, bias, *args)
 
-    @quick_jit
+    @jax.jit
     def both(x):
         f = lambda x: module.apply(variables, x, *args, **options)  # noqa: E731
         y, pullback = lrp.vjp(f, x, composite=composite)
@@ -112,7 +112,7 @@ def test_cait_equals_the_gradient_of_itself_with_constants_cut_off(monkeypatch):
     module, _ = model
     variables = draw(module, 0.1, True)
 
-    @quick_jit
+    @jax.jit
     def twin(x):
         with nn.intercept_methods(cut_off):
             return x * jax.grad(lambda x: module.apply(variables, x, True)[:, 0].sum())(x)

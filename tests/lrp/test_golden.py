@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from formulas import of_layers, quick_jit
+from formulas import of_layers
 from jxai import lrp
 from jxai.lrp import Kind
 
@@ -45,7 +45,7 @@ def test_golden(golden_network, archive, norm, tolerance):
     assert names
     assert not set(names) - set(known), f"expected names among {sorted(known)}, got {names} in {archive}"
 
-    @quick_jit
+    @jax.jit
     def explain(image, target):
         found = {}
         for name in names:
@@ -63,7 +63,7 @@ def test_golden(golden_network, archive, norm, tolerance):
 def test_golden_resnet10_to_pixels_relevance(golden_resnet10):
     module, variables, reference = golden_resnet10
 
-    @quick_jit
+    @jax.jit
     def explain(image, relevance):
         def features(x):
             return jnp.mean(module.apply(variables, x, train=False), axis=(1, 2))

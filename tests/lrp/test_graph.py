@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import formulas
+from formulas import explain
 from jxai import lrp
 from jxai.lrp.graph import trace
 
@@ -43,9 +45,15 @@ class Methods(nn.Module):
         return self.inner(x)
 
 
+def draw(model, *args, **options):
+    """Random variables; biases are 0, as initialised."""
+    drawn = formulas.draw(model, *args, **options)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * (path[-1].key != "bias"), drawn)
+
+
 def explained(model, variables, composite=EPSILON, **options):
-    y, pullback = lrp.vjp(lambda x: model.apply(variables, x, **options), X, composite=composite)
-    return pullback(y)[0]
+    _, (relevance,) = explain(lambda x: model.apply(variables, x, **options), X, composite=composite)
+    return relevance
 
 
 def by_hand(kernel, factor=1):
@@ -55,7 +63,7 @@ def by_hand(kernel, factor=1):
 
 
 def test_modules_of_a_user_are_looked_into():
-    variables = Doubled().init(jax.random.key(0), X)
+    variables = draw(Doubled(), X)
     composite = lrp.Composite(EPSILON.rules, merge_batch_norm=False)
     expected = by_hand(variables["params"]["inner"]["kernel"], 2)
     np.testing.assert_allclose(explained(Doubled(), variables, composite), expected, rtol=1e-5)
@@ -63,14 +71,14 @@ def test_modules_of_a_user_are_looked_into():
 
 @pytest.mark.parametrize("rule", [EPSILON, lrp.Composite(((nn.Dense, lrp.Epsilon(0.5)),))])
 def test_subclasses_have_the_rule_of_their_class(rule):
-    variables = Special(3).init(jax.random.key(0), X)
+    variables = draw(Special(3), X)
     np.testing.assert_allclose(
         explained(Special(3), variables, rule), by_hand(variables["params"]["kernel"]), rtol=1e-5
     )
 
 
 def test_modules_of_setup_called_by_another_method():
-    variables = Methods().init(jax.random.key(0), X, method="encode")
+    variables = draw(Methods(), X, method="encode")
     composite = lrp.Composite((("inner", lrp.Epsilon(0.5)),))
     expected = by_hand(variables["params"]["inner"]["kernel"])
     np.testing.assert_allclose(
@@ -85,17 +93,17 @@ def test_refusals_name_the_path_of_nested_modules():
 
 
 def test_input_by_keyword_meets_the_rule_too():
-    variables = nn.Dense(3).init(jax.random.key(0), X)
-    y, pullback = lrp.vjp(lambda x: nn.Dense(3).apply(variables, inputs=x), X, composite=EPSILON)
-    np.testing.assert_allclose(pullback(y)[0], by_hand(variables["params"]["kernel"]), rtol=1e-5)
+    variables = draw(nn.Dense(3), X)
+    _, (ours,) = explain(lambda x: nn.Dense(3).apply(variables, inputs=x), X, composite=EPSILON)
+    np.testing.assert_allclose(ours, by_hand(variables["params"]["kernel"]), rtol=1e-5)
 
 
 def test_the_input_keeps_its_place_among_keywords():
     model = nn.BatchNorm()
-    variables = model.init(jax.random.key(0), X, use_running_average=True)
+    variables = draw(model, X, use_running_average=False)
     f = lambda x: model.apply(variables, use_running_average=False, x=x, mutable=["batch_stats"])[0]  # noqa: E731
-    y, pullback = lrp.vjp(f, X, composite=PASS)
-    np.testing.assert_allclose(pullback(y)[0], y, rtol=1e-5)
+    y, (ours,) = explain(f, X, composite=PASS)
+    np.testing.assert_allclose(ours, y, rtol=1e-5)
 
 
 def test_calls_of_a_module_several_times_are_several_calls():
@@ -105,10 +113,10 @@ def test_calls_of_a_module_several_times_are_several_calls():
             inner = nn.Dense(4, use_bias=False, name="inner")
             return inner(inner(x))
 
-    variables = Twice().init(jax.random.key(0), X)
+    variables = draw(Twice(), X)
     kernel = variables["params"]["inner"]["kernel"]
-    plain = lrp.vjp(lambda x: (x @ kernel) @ kernel, X, composite=EPSILON)[1](jnp.ones((2, 4)))
-    ours = lrp.vjp(lambda x: Twice().apply(variables, x), X, composite=EPSILON)[1](jnp.ones((2, 4)))
+    plain = explain(lambda x: (x @ kernel) @ kernel, X, composite=EPSILON)
+    ours = explain(lambda x: Twice().apply(variables, x), X, composite=EPSILON)
     chex.assert_trees_all_close(ours, plain, rtol=1e-6)
     graph, _, records = trace(lambda x: Twice().apply(variables, x), (X,))
     assert [record.path for record in records] == ["", "inner", "inner"]
@@ -122,18 +130,18 @@ def test_arguments_that_are_no_arrays():
             return scale * parts["a"] + rest[0]
 
     composite = lrp.Composite(((Picky, lrp.Gradient()),))
-    y, pullback = lrp.vjp(
+    y, (ours,) = explain(
         lambda x: Picky().apply({}, {"a": x, "b": None}, x, scale=2.0, name_of_option="b"),
         X,
         composite=composite,
     )
-    np.testing.assert_allclose(pullback(y)[0], y, rtol=1e-5)
+    np.testing.assert_allclose(ours, y, rtol=1e-5)
 
 
 def test_outside_of_vjp_nothing_is_marked():
     with pytest.raises(ValueError, match="Divided"):
         explained(Divided(), {})
-    variables = Doubled().init(jax.random.key(0), X)
+    variables = draw(Doubled(), X)
     f = lambda x: Doubled().apply(variables, x)  # noqa: E731
     before = str(jax.make_jaxpr(f)(X))
     explained(Doubled(), variables)
@@ -147,7 +155,7 @@ def test_errors_of_the_function_come_through():
 
     with pytest.raises(RuntimeError, match="of the user"):
         lrp.vjp(f, X, composite=EPSILON)
-    variables = nn.Dense(3).init(jax.random.key(0), X)
+    variables = draw(nn.Dense(3), X)
     np.testing.assert_allclose(
         explained(nn.Dense(3), variables), by_hand(variables["params"]["kernel"]), rtol=1e-5
     )
@@ -156,7 +164,7 @@ def test_errors_of_the_function_come_through():
 def test_jitted_functions_meet_the_rules_and_keep_no_trace_of_them():
     model = nn.Dense(3)
     x = jnp.array([[1.0, -2.0], [0.5, 3.0]])
-    variables = model.init(jax.random.key(0), x)
+    variables = draw(model, x)
 
     def relevance(f):
         y, pullback = lrp.vjp(f, x, composite=lrp.Composite(((nn.Dense, lrp.Epsilon(0.1)),)))
@@ -186,8 +194,8 @@ class Jitted(nn.Module):
 
 
 def test_modules_in_caches_of_linen_keep_their_paths():
-    variables = Jitted().init(jax.random.key(0), X)
-    Jitted().apply(variables, X)  # fills the caches without marks
+    variables = draw(Jitted(), X)
+    jax.eval_shape(Jitted().apply, variables, X)  # fills the caches without marks
     rules = (("block1/inner", lrp.Flat()), ("block0/inner", lrp.Epsilon(0.5)))
     ours = explained(Jitted(), variables, lrp.Composite(rules))
     plain_rules = ((lambda operation: operation.first, lrp.Epsilon(0.5)), (lrp.Kind.DENSE, lrp.Flat()))
@@ -197,8 +205,8 @@ def test_modules_in_caches_of_linen_keep_their_paths():
             x = Doubled().apply({"params": variables["params"][f"block{i}"]}, x)
         return x
 
-    y, pullback = lrp.vjp(plain, X, composite=lrp.Composite(plain_rules))
-    np.testing.assert_allclose(ours, pullback(y)[0], rtol=1e-4)
+    _, (expected,) = explain(plain, X, composite=lrp.Composite(plain_rules))
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
 def test_a_jitted_block_called_several_times_is_several_places():
@@ -207,10 +215,7 @@ def test_a_jitted_block_called_several_times_is_several_places():
     block = jax.jit(lambda x: nn.relu(x @ kernel) + x)
     plain = lambda x: nn.relu(x @ kernel) + x  # noqa: E731
     composite = lrp.Composite(((lrp.first, lrp.Flat()), (lrp.Kind.DENSE, lrp.ZPlus())))
-    ours, expected = (
-        (lambda y, pullback: pullback(y)[0])(*lrp.vjp(lambda x, f=f: f(f(x)), X, composite=composite))
-        for f in (block, plain)
-    )
+    ours, expected = (explain(lambda x, f=f: f(f(x)), X, composite=composite)[1][0] for f in (block, plain))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
@@ -220,8 +225,8 @@ def test_operations_that_no_output_needs_are_left_out():
         _ = x / x.sum()
         return 2 * x
 
-    y, pullback = lrp.vjp(f, X, composite=EPSILON | lrp.Composite(complete=False))
-    np.testing.assert_allclose(pullback(y)[0], y, rtol=1e-6)
+    y, (ours,) = explain(f, X, composite=EPSILON | lrp.Composite(complete=False))
+    np.testing.assert_allclose(ours, y, rtol=1e-6)
 
 
 def test_linear_operations_are_one_layer_however_they_compute():
@@ -233,8 +238,8 @@ def test_linear_operations_are_one_layer_however_they_compute():
         return (jnp.fft.fft(x) @ jnp.conj(jnp.fft.fft(kernel, axis=0))).real / x.shape[-1]
 
     composite = lrp.Composite(((lrp.Kind.CONVOLUTION, lrp.ZPlus()), (lrp.Kind.DENSE, lrp.ZPlus())))
-    results = []
-    for f in (lambda x: by_fourier(x, matrix) + 0.5, lambda x: x @ matrix + 0.5):
-        y, pullback = lrp.vjp(f, X, composite=composite)
-        results.append((y, pullback(y)[0]))
-    chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-6)
+    ours, expected = (
+        explain(f, X, composite=composite)
+        for f in (lambda x: by_fourier(x, matrix) + 0.5, lambda x: x @ matrix + 0.5)
+    )
+    chex.assert_trees_all_close(ours, expected, rtol=1e-4, atol=1e-6)

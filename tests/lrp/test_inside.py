@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 import formulas
-from formulas import of_layers, quick_jit
+from formulas import draw, of_layers
 from jxai import lrp
 
 # In float32.
@@ -36,7 +36,7 @@ class Steps(nn.Module):
 def steps():
     """(function of x and options of `vjp` to its results, function from the middle's input, params, x)."""
     x = np.random.default_rng(3).normal(size=(2, 5)).astype(np.float32)
-    variables = Steps().init(jax.random.key(1), x)
+    variables = draw(Steps(), x)
 
     def explain(**options):
         return lrp.vjp(lambda x: Steps().apply(variables, x), x, composite=lrp.EpsilonPlus(), **options)
@@ -99,7 +99,7 @@ def test_paths_of_no_module_are_refused(steps, option):
 def test_a_module_called_twice_is_no_place():
     layer = nn.Dense(3)
     x = np.ones((1, 3), np.float32)
-    variables = layer.init(jax.random.key(0), x)
+    variables = draw(layer, x)
     f = lambda x: layer.apply(variables, layer.apply(variables, x))  # noqa: E731
     with pytest.raises(ValueError, match=r"called once .* with 2 calls"):
         lrp.vjp(f, x, composite=lrp.EpsilonPlus(), start="")
@@ -111,11 +111,10 @@ def test_a_module_called_twice_is_no_place():
 def test_several_inputs_of_a_layer():
     random = np.random.default_rng(0)
     a, b, kernel = (random.normal(size=shape).astype(np.float32) for shape in ((2, 3), (2, 2), (5, 4)))
-    y, pullback = lrp.vjp(
+    y, (of_a, of_b) = formulas.explain(
         lambda a, b: jnp.concatenate([a, b], 1) @ kernel, a, b, composite=of_layers(lrp.Epsilon(0.1))
     )
-    ratio = y / (y + 0.1 * np.where(y < 0, -1, 1))
-    of_a, of_b = pullback(y)
+    ratio = np.asarray(y) / (y + 0.1 * np.where(y < 0, -1, 1))
     assert_close(of_a, a * (ratio @ kernel[:3].T))
     assert_close(of_b, b * (ratio @ kernel[3:].T))
 
@@ -129,14 +128,14 @@ class Text(nn.Module):
 
 def test_relevance_of_tokens_is_that_of_their_rows():
     tokens, scale = np.array([[0, 3, 3], [6, 1, 0]]), np.float32(1.5)
-    variables = quick_jit(Text().init)(jax.random.key(0), tokens, scale)
+    variables = jax.jit(Text().init)(jax.random.key(0), tokens, scale)
 
     def from_rows(rows):
         params = variables["params"]
         hidden = nn.relu(nn.Dense(4).apply({"params": params["hidden"]}, rows))
         return nn.Dense(3).apply({"params": params["last"]}, hidden.mean(1))
 
-    @quick_jit
+    @jax.jit
     def explain(tokens, scale):
         def by(f, *primals):
             y, pullback = lrp.vjp(f, *primals, composite=lrp.EpsilonPlus())

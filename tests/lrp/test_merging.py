@@ -1,12 +1,13 @@
 """Batch norm: merged into the layer next to it, found by how values flow, or the identity."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from formulas import assert_close, of_layers, quick_jit
+from formulas import assert_close, of_layers, shared_out
 from jxai import lrp
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -141,36 +142,36 @@ def variables(kernel, shape):
     return v, random.normal(size=(2, *shape))
 
 
-@pytest.mark.parametrize("name", MERGED)
-def test_batch_norm_becomes_part_of_its_neighbour(name):
+@pytest.mark.parametrize(("name", "rules"), shared_out(MERGED, RULES))
+def test_batch_norm_becomes_part_of_its_neighbour(name, rules):
     f, by_hand, *shapes = MERGED[name]
     v, x = variables(*shapes)
 
-    @quick_jit
+    @jax.jit
     def explain(v, x):
         return {
             name: [
                 (y, pullback(jnp.cos(jnp.arange(y.size)).reshape(y.shape))[0])
                 for g in (f, by_hand)
-                for y, pullback in [lrp.vjp(lambda x, g=g: g(v, x), x, composite=of_layers(rule))]
+                for y, pullback in [lrp.vjp(lambda x, g=g: g(v, x), x, composite=of_layers(RULES[name]))]
             ]
-            for name, rule in RULES.items()
+            for name in rules
         }
 
     for rule, (ours, expected) in explain(v, x).items():
         assert_close(ours, expected, name=rule)
 
 
-@pytest.mark.parametrize("name", APART)
-def test_batch_norm_that_is_not_merged_passes_relevance(name):
+@pytest.mark.parametrize(("name", "rules"), shared_out(APART, RULES))
+def test_batch_norm_that_is_not_merged_passes_relevance(name, rules):
     f, alone, before, *shapes = APART[name]
     v, x = variables(*shapes)
 
-    @quick_jit
+    @jax.jit
     def explain(v, x):
         found = {}
-        for name, rule in RULES.items():
-            composite = of_layers(rule, merge_batch_norm=False)
+        for name in rules:
+            composite = of_layers(RULES[name], merge_batch_norm=False)
             y, ours = lrp.vjp(lambda x: f(v, x), x, composite=composite)
             _, expected = lrp.vjp(lambda x: alone(v, x), before(v, x), composite=composite)
             relevance = jnp.cos(jnp.arange(y.size)).reshape(y.shape)

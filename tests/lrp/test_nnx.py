@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from formulas import quick_jit
 from jxai import lrp
 
 X = np.random.default_rng(0).normal(size=(2, 6, 4, 3))
@@ -78,7 +77,7 @@ COMPOSITES = {
 @pytest.mark.parametrize("name", COMPOSITES)
 def test_relevance_equals_the_linen_twins(twins, name):
     def explain(f):
-        @quick_jit
+        @jax.jit
         def both(x):
             y, pullback = lrp.vjp(f, x, composite=COMPOSITES[name])
             return y, pullback(y)[0]
@@ -104,8 +103,8 @@ def test_training_through_relevance_equals_the_linen_twins(twins):
 
     with jax.enable_x64(True):
         definition, params, rest = nnx.split(net, nnx.Param, ...)
-        ours = quick_jit(jax.grad(lambda p: total(nnx.merge(definition, p, rest))))(params)
-        expected = quick_jit(jax.grad(lambda p: total(lambda x: Twin().apply(variables | {"params": p}, x))))(
+        ours = jax.jit(jax.grad(lambda p: total(nnx.merge(definition, p, rest))))(params)
+        expected = jax.jit(jax.grad(lambda p: total(lambda x: Twin().apply(variables | {"params": p}, x))))(
             variables["params"]
         )
     for name in ("conv", "ln", "last"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from formulas import LRP_0, quick_jit
+from formulas import LRP_0
 from jxai import lrp
 from jxai.models import Classifier, ResNet18
 from jxai.models.bottleneck import BottleneckResNet
@@ -31,6 +31,8 @@ CONVOLUTIONAL = {
     "EfficientNet-Lite": EfficientNet(5, stages=STAGES, stem_width=6, head_width=8),
     "EfficientNet-B": EfficientNet(5, squeeze_excite=True, stages=STAGES, stem_width=6, head_width=8),
 }
+# Of one family with others; or explained by another preset.
+SIBLINGS = ("VGG", "DenseNet", "bottleneck ResNet", "EfficientNet-Lite", "EfficientNet-B")
 VIT = VisionTransformer(5, patch_size=8, width=6, depth=2, num_heads=2, mlp_width=10)
 pytestmark = pytest.mark.usefixtures("x64")
 X = np.random.default_rng(1).normal(size=(2, 40, 32, 3))
@@ -55,7 +57,7 @@ def draw(module, bias):
 def explainer(module, composite, gradient=True):
     """A function of (variables, x) to scores, relevance from each image's first score, and input times gradient."""
 
-    @quick_jit
+    @jax.jit
     def explain(variables, x):
         f = lambda x: module.apply(variables, x, train=False)  # noqa: E731
         y, pullback = lrp.vjp(f, x, composite=composite)
@@ -107,7 +109,7 @@ def test_batch_norm_before_relu_passes_and_behind_a_convolution_is_merged():
         alone = name.endswith(("_bn", "bn_last")) or (outer and name == "bn1")
         return args[0] * lax.stop_gradient(y / args[0]) if alone else y
 
-    @quick_jit
+    @jax.jit
     def twin(x):
         with nn.intercept_methods(freeze):
             return x * jax.grad(lambda x: module.apply(variables, x, train=False)[:, 0].sum())(x)
@@ -120,9 +122,10 @@ def test_batch_norm_before_relu_passes_and_behind_a_convolution_is_merged():
 @pytest.mark.parametrize(
     ("name", "composite"),
     [
-        *((name, lrp.EpsilonPlus()) for name in CONVOLUTIONAL),
+        *((name, lrp.EpsilonPlus()) for name in ("VGG with batch norm", "SqueezeNet", "ResNet18")),
         ("EfficientNet-B", lrp.EpsilonGammaBox(-6.0, 6.0)),
         ("DenseNet", lrp.EpsilonAlpha2Beta1Flat(norm=True)),
+        *(pytest.param(name, lrp.EpsilonPlus(), marks=pytest.mark.slow) for name in SIBLINGS),
     ],
 )
 def test_presets_explain_every_model(name, composite):
@@ -191,7 +194,7 @@ def test_vision_transformer_equals_the_gradient_of_its_frozen_twin(constant):
     composite = (lrp.CPLRP if constant else lrp.AttnLRP)(epsilon=0.0)
     y, ours, _ = explainer(VIT, composite, gradient=False)(draw(VIT, 0.1), X)
     by_hand = partial(vit_by_hand, draw(VIT, 0.1)["params"], constant_attention=constant)
-    twin_y, expected = quick_jit(lambda x: (by_hand(x), x * jax.grad(lambda x: by_hand(x)[:, 0].sum())(x)))(X)
+    twin_y, expected = jax.jit(lambda x: (by_hand(x), x * jax.grad(lambda x: by_hand(x)[:, 0].sum())(x)))(X)
     np.testing.assert_allclose(y, twin_y, rtol=1e-10)
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
 
@@ -199,7 +202,7 @@ def test_vision_transformer_equals_the_gradient_of_its_frozen_twin(constant):
 def test_vision_transformer_is_finite_with_its_presets_and_on_zeros():
     variables = draw(VIT, 0.1)
 
-    @quick_jit
+    @jax.jit
     def all_of_them(x):
         found = []
         for composite in (lrp.AttnLRP(gamma=0.25), lrp.CPLRP(), lrp.EpsilonPlus(norm=True)):

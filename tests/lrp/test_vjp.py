@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 import formulas
-from formulas import LRP_0, of_layers, quick_jit
+from formulas import LRP_0, of_layers
 from jxai import lrp
 from jxai.lrp import Kind
 
@@ -32,12 +32,11 @@ COMPOSITES = {
     "Deconvnet": lrp.Deconvnet(),
     "sun2020": lrp.sun2020,
 }
-# Those that are always compared without jit, image by image and on several devices; others where time is no matter.
-SOME = ("EpsilonAlpha2Beta1Flat", "GuidedBackprop", "sun2020")
 
 
-def mostly_slow(names):
-    return [pytest.param(name, marks=() if name in SOME else pytest.mark.slow) for name in names]
+def mostly_slow(*quick):
+    """Every composite, of which these alone are quick."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in COMPOSITES]
 
 
 SHAPE, CLASSES = (4, 4, 2), 3
@@ -77,6 +76,17 @@ def draw(model, dtype=np.float32):
     return variables
 
 
+def once(composite, model=Net(), dtype=np.float32):
+    """Scores and the relevance of a batch, started at them."""
+    variables = draw(model, dtype)
+
+    def explain(x):
+        y, pullback = lrp.vjp(lambda x: model.apply(variables, x), x, composite=composite)
+        return y, pullback(y)[0]
+
+    return explain
+
+
 def explainer(composite, model=Net(), variables=None):
     """Scores, the relevance of x for every class, and again for the second class, of a batch."""
     variables = draw(model) if variables is None else variables
@@ -91,7 +101,7 @@ def explainer(composite, model=Net(), variables=None):
 
 @functools.cache
 def jitted(name):
-    return quick_jit(explainer(COMPOSITES[name]))
+    return jax.jit(explainer(COMPOSITES[name]))
 
 
 def images(count=2):
@@ -107,20 +117,14 @@ def test_all_classes_at_once_equal_one_alone(name):
     assert_close(together[1], alone)
 
 
-@pytest.mark.parametrize("name", mostly_slow(COMPOSITES))
+@pytest.mark.parametrize("name", mostly_slow("EpsilonAlpha2Beta1Flat", "GuidedBackprop"))
 def test_jit_changes_nothing(name):
-    model = Net(plain=True)
-    variables = draw(model)
-
-    def explain(x):
-        y, pullback = lrp.vjp(lambda x: model.apply(variables, x), x, composite=COMPOSITES[name])
-        return y, pullback(y)[0]
-
-    assert_close(explain(images()), quick_jit(explain)(images()))
+    explain = once(COMPOSITES[name], Net(plain=True))
+    assert_close(explain(images()), jax.jit(explain)(images()))
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("name", mostly_slow(COMPOSITES))
+@pytest.mark.parametrize("name", mostly_slow("GuidedBackprop", "sun2020"))
 def test_images_one_at_a_time_and_on_several_devices(name, devices):
     explain, x = explainer(COMPOSITES[name]), images()
 
@@ -129,7 +133,7 @@ def test_images_one_at_a_time_and_on_several_devices(name, devices):
         return y[0], relevance[:, 0], alone[0]
 
     if devices == 1:
-        y, relevance, alone = quick_jit(jax.vmap(one))(x)
+        y, relevance, alone = jax.jit(jax.vmap(one))(x)
     else:
         y, relevance, alone = jax.pmap(one, devices=jax.devices()[:devices])(x)
     assert_close((y, jnp.swapaxes(relevance, 0, 1), alone), jitted(name)(x))
@@ -147,12 +151,12 @@ def test_relevance_is_finite(name):
 
 @pytest.mark.parametrize("name", COMPOSITES)
 def test_dtype_is_kept(name):
-    explain = explainer(COMPOSITES[name])
-    y, relevance, _ = jax.eval_shape(explain, jax.ShapeDtypeStruct((2, *SHAPE), jnp.bfloat16))
+    explain = once(COMPOSITES[name])
+    y, relevance = jax.eval_shape(explain, jax.ShapeDtypeStruct((2, *SHAPE), jnp.bfloat16))
     assert (y.dtype, relevance.dtype) == (jnp.float32, jnp.bfloat16)
     with jax.enable_x64(True):
-        explain = explainer(COMPOSITES[name], variables=draw(Net(), np.float64))
-        y, relevance, _ = jax.eval_shape(explain, jax.ShapeDtypeStruct((2, *SHAPE), np.float64))
+        explain = once(COMPOSITES[name], dtype=np.float64)
+        y, relevance = jax.eval_shape(explain, jax.ShapeDtypeStruct((2, *SHAPE), np.float64))
         assert (y.dtype, relevance.dtype) == (np.float64, np.float64)
 
 
@@ -164,7 +168,7 @@ def test_bfloat16_is_computed_in_float32():
     np.testing.assert_array_equal(relevance, wide_relevance.astype(jnp.bfloat16))
 
 
-@pytest.mark.parametrize("name", COMPOSITES)
+@pytest.mark.parametrize("name", mostly_slow("EpsilonAlpha2Beta1Flat", "AttnLRP"))
 def test_gradients_through_relevance_agree_with_finite_differences(name):
     model = Net(plain=name not in ("batch norm passes", "AttnLRP", "CPLRP", "sun2020"))
     with jax.enable_x64(True):
@@ -185,7 +189,7 @@ def test_gradients_through_relevance_agree_with_finite_differences(name):
         directions = [(directions[0][0], zeros[1]), (zeros[0], directions[1][1])]
         moves = [jax.tree.map(lambda a, s=s: s * step * a, d) for d in directions for s in (1, -1)]
         places = jax.tree.map(lambda a, *moved: np.stack([a + m for m in moved]), where, *moves)
-        gradient, totals = quick_jit(
+        gradient, totals = jax.jit(
             lambda where, places: (jax.grad(total)(where), jax.lax.map(total, places))
         )(where, places)
         for direction, (up, down) in zip(directions, totals.reshape(2, 2), strict=True):
@@ -198,10 +202,10 @@ def test_lrp_0_without_bias_conserves_relevance_exactly():
     with jax.enable_x64(True):
         x = images(3).astype(np.float64)
         variables = draw(model, np.float64)
-        y, relevance, _ = quick_jit(explainer(COMPOSITES["LRP-0"], model, variables))(x)
+        y, relevance, _ = jax.jit(explainer(COMPOSITES["LRP-0"], model, variables))(x)
         np.testing.assert_allclose(relevance.sum((2, 3, 4)).T, y, rtol=1e-10)
         # There, relevance is input times gradient.
-        gradient = quick_jit(jax.jacrev(lambda x: model.apply(variables, x).sum(0)))(x)
+        gradient = jax.jit(jax.jacrev(lambda x: model.apply(variables, x).sum(0)))(x)
         np.testing.assert_allclose(relevance, gradient * x, rtol=1e-8, atol=1e-10)
 
 
@@ -214,8 +218,8 @@ def test_lrp_0_conserves_relevance_exactly_whatever_comes_last(end):
     with jax.enable_x64(True):
         random = np.random.default_rng(0)
         x, kernel = random.normal(size=(3, 4)), random.normal(size=(4, 5))
-        y, pullback = lrp.vjp(lambda x: end(x @ kernel), x, composite=LRP_0)
-        np.testing.assert_allclose(pullback(y)[0].sum(1), y.sum(1), rtol=1e-12)
+        y, (relevance,) = formulas.explain(lambda x: end(x @ kernel), x)
+        np.testing.assert_allclose(relevance.sum(1), y.sum(1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -233,8 +237,8 @@ def test_relevance_of_exact_zeros_is_not_lost(rule, twice):
         x = nn.relu(jnp.concatenate([x[:, :2], x[:, 2:]], -1).reshape(2, 2, 2).reshape(2, 4))
         return (x + x[:, ::-1] if twice else x) @ kernel + bias
 
-    y, pullback = lrp.vjp(f, x, composite=of_layers(rule))
-    (relevance,) = pullback(jnp.ones_like(y))
+    ones = np.ones((2, CLASSES), np.float32)
+    _, (relevance,) = formulas.explain(f, x, composite=of_layers(rule), relevance=ones)
     squares = (kernel**2).sum(0)
     kept = squares / (squares + bias**2) if isinstance(rule, lrp.WSquare) else np.ones(CLASSES)
     np.testing.assert_allclose(relevance.sum(1), kept.sum(), rtol=1e-4)

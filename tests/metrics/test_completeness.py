@@ -19,11 +19,7 @@ def linear(x):
     return x.reshape(len(x), -1) @ WEIGHTS + 0.5
 
 
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@functools.partial(quick_jit, static_argnames="relevance")
+@functools.partial(jax.jit, static_argnames="relevance")
 def check(attributions, baseline=0.0, tolerance=1e-2, relevance=False):
     baseline = None if relevance else baseline
     return metrics.completeness(linear, X, attributions, TARGET, baseline=baseline, tolerance=tolerance)
@@ -55,7 +51,7 @@ def test_no_change():
     one = np.zeros(X.shape, np.float32)
     one[0, 0, 0, 0] = 1
     nothing = lambda x: jnp.zeros((len(x), 3))  # noqa: E731
-    residual, complete = quick_jit(lambda one: metrics.completeness(nothing, X, one, TARGET))(one)
+    residual, complete = jax.jit(lambda one: metrics.completeness(nothing, X, one, TARGET))(one)
     np.testing.assert_array_equal(residual, [np.inf, 0])
     np.testing.assert_array_equal(complete, [False, True])
 

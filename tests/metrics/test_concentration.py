@@ -1,7 +1,5 @@
 """Gini index and entropy against their definitions and closed forms."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,7 @@ import pytest
 
 from jxai import metrics
 
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-sparseness, complexity = quick_jit(metrics.sparseness), quick_jit(metrics.complexity)
+sparseness, complexity = jax.jit(metrics.sparseness), jax.jit(metrics.complexity)
 
 HEATMAP = np.random.default_rng(0).normal(size=(3, 6, 5)).astype(np.float32)
 

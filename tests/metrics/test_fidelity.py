@@ -19,8 +19,7 @@ def linear(x):
     return x.reshape(len(x), -1) @ WEIGHTS + 5.0
 
 
-# XLA's own passes would cost more than they save.
-@functools.partial(jax.jit, static_argnames="scaled", compiler_options={"xla_backend_optimization_level": 0})
+@functools.partial(jax.jit, static_argnames="scaled")
 def infidelity(attributions, scaled=False):
     options = {"noise_scale": 0.5, "num_samples": 20000, "scaled": scaled}
     return metrics.infidelity(linear, jax.random.key(0), X, attributions, TARGET, **options)

@@ -1,7 +1,5 @@
 """The metrics of the SmoothTaylor paper against the values of its released program."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,6 @@ from jax import lax
 from jxai import metrics
 
 pytestmark = pytest.mark.golden
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # ImageNet's, by which the release normalises.
 MEAN, STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
@@ -50,7 +47,7 @@ def test_golden_metrics_total_variation(golden):
     numbers = [key.removeprefix("heatmap") for key in reference if key.startswith("heatmap")]
     assert numbers
 
-    @quick_jit
+    @jax.jit
     def all_of(heatmap):
         curve = metrics.multiscale_total_variation(heatmap)
         squares = metrics.multiscale_total_variation(heatmap, order=2)
@@ -68,7 +65,7 @@ def test_golden_metrics_and_smooth_taylor_perturbation(golden):
     window, num_regions = int(reference["perturb_kernel"][0]), int(reference["perturb_regions"][0])
     heatmap, grey = reference["perturb_heatmap"][None], (127.5 / 255 - MEAN) / STD
 
-    @quick_jit
+    @jax.jit
     def all_of(key, x, heatmap, target):
         size = {"window": window, "num_regions": num_regions}
         positions = metrics.perturbation_positions(heatmap, **size)

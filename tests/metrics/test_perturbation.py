@@ -9,9 +9,7 @@ import pytest
 
 from jxai import metrics
 
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-positions = quick_jit(metrics.perturbation_positions, static_argnames=("window", "num_regions"))
+positions = jax.jit(metrics.perturbation_positions, static_argnames=("window", "num_regions"))
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 11, 13, 2)).astype(np.float32)
@@ -63,13 +61,13 @@ def slow_curve(key, x, heatmap, target, window, num_regions, num_draws):
     return np.stack(curves)
 
 
-@functools.partial(quick_jit, static_argnames="chunk_size")
+@functools.partial(jax.jit, static_argnames="chunk_size")
 def curve(key, x, heatmap, target, low, high, chunk_size=None):
     options = {"low": low, "high": high, "num_draws": 4, "chunk_size": chunk_size, **SIZE}
     return metrics.perturbation_curve(f, key, x, heatmap, target, **options)
 
 
-@quick_jit
+@jax.jit
 def noise(key, n, region, draw):
     fold = jax.random.fold_in
     shape = (SIZE["window"], SIZE["window"], X.shape[-1])
@@ -158,7 +156,7 @@ def test_curve_of_bfloat16_and_its_gradient():
 
     options = {"low": -1.0, "high": 1.0, "window": 3, "num_regions": 2, "num_draws": 3}
 
-    @quick_jit
+    @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def of(x):
         curve = metrics.perturbation_curve(mean, jax.random.key(0), x, HEATMAP, TARGET % 2, **options)

@@ -13,8 +13,6 @@ import pytest
 
 from jxai import metrics
 
-# XLA's own passes would cost more than they save.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SHAPE = (3, 12, 13, 2)
 KEY = jax.random.key(0)
 WEIGHTS = np.random.default_rng(1).normal(size=(SHAPE[1] * SHAPE[2] * SHAPE[3], 3)).astype(np.float32) / 10
@@ -89,7 +87,7 @@ def values(d, names=tuple(METRICS), **options):
 
 def compiled(d, **options):
     function = lambda arrays: values(SimpleNamespace(**arrays), **options)  # noqa: E731
-    return jax.tree.map(np.asarray, quick_jit(function)(vars(d)))
+    return jax.tree.map(np.asarray, jax.jit(function)(vars(d)))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +103,7 @@ def plain():
 @pytest.fixture(scope="module")
 def looped():
     d = data()
-    run = quick_jit(
+    run = jax.jit(
         lambda arrays: values(
             SimpleNamespace(**arrays), names=[name for name in METRICS if name not in RANDOM]
         )

@@ -11,9 +11,7 @@ from scipy import ndimage
 
 from jxai import metrics
 
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-pyramid = quick_jit(metrics.gaussian_pyramid, static_argnames=("factor", "smallest"))
+pyramid = jax.jit(metrics.gaussian_pyramid, static_argnames=("factor", "smallest"))
 
 
 def slow_pyramid(heatmap, factor, smallest):

@@ -1,16 +1,11 @@
 """Model randomisation of a network whose layers matter in a known way."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jxai import metrics
-
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6)), jnp.float32)
 
@@ -55,9 +50,9 @@ def likeness(others):
 def test_each_step_is_the_explanation_of_a_mixed_model(cascading):
     layers = ("unused", "top", "bottom")
     options = {"layers": layers, "cascading": cascading}
-    result = quick_jit(lambda: metrics.model_randomisation(explain, VARIABLES, RANDOM, **options))()
+    result = jax.jit(lambda: metrics.model_randomisation(explain, VARIABLES, RANDOM, **options))()
     names = [layers[: step + 1] if cascading else layers[step : step + 1] for step in range(3)]
-    expected = quick_jit(lambda: likeness([explain(mixed(*changed)) for changed in names]))()
+    expected = jax.jit(lambda: likeness([explain(mixed(*changed)) for changed in names]))()
     for field, values in zip(result, expected, strict=True):
         assert field.shape == (2, 3)
         np.testing.assert_allclose(field, values, atol=1e-5)
@@ -66,7 +61,7 @@ def test_each_step_is_the_explanation_of_a_mixed_model(cascading):
 
 
 def test_nothing_randomised_is_likeness_of_one():
-    result = quick_jit(lambda: metrics.model_randomisation(explain, VARIABLES, VARIABLES, cascading=False))()
+    result = jax.jit(lambda: metrics.model_randomisation(explain, VARIABLES, VARIABLES, cascading=False))()
     for field in result:
         np.testing.assert_allclose(field, 1, atol=1e-5)
 
@@ -91,7 +86,7 @@ def test_layers_by_default_are_the_tree_reversed():
 
 
 def test_shuffled_parameters_keep_their_values():
-    shuffled = quick_jit(lambda: metrics.shuffled_parameters(jax.random.key(0), VARIABLES))()
+    shuffled = jax.jit(lambda: metrics.shuffled_parameters(jax.random.key(0), VARIABLES))()
     assert jax.tree.structure(shuffled) == jax.tree.structure(VARIABLES)
     for before, after in zip(jax.tree.leaves(VARIABLES), jax.tree.leaves(shuffled), strict=True):
         np.testing.assert_array_equal(np.sort(before, axis=None), np.sort(after, axis=None))

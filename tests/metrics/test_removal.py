@@ -11,8 +11,6 @@ from jxai import metrics
 from jxai.batches.blur import gaussian_blur as blur
 from jxai.metrics._pixels import removal_ranks
 
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SHAPE = (3, 5, 4, 2)
 
 
@@ -31,7 +29,7 @@ def f(x):
     return jnp.tanh(x.reshape(len(x), -1) @ WEIGHTS)
 
 
-@functools.partial(quick_jit, static_argnames=("metric", "num_steps"))
+@functools.partial(jax.jit, static_argnames=("metric", "num_steps"))
 def run(metric, x, heatmap, target, *, num_steps, **options):
     """Compiled as one program: much quicker than one operation at a time."""
     return metric(f, x, heatmap, target, num_steps=num_steps, **options)
@@ -94,7 +92,7 @@ def test_ends_of_the_curves():
 def test_the_true_heatmap_of_a_sum_is_best():
     # f is the image's sum: the k largest pixels take the largest k values with them.
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 1)).astype(np.float32)
-    flip = quick_jit(
+    flip = jax.jit(
         lambda heatmap: metrics.pixel_flipping(
             lambda x: x.sum(axis=(1, 2)), x, heatmap, np.zeros(2, int), num_steps=16
         )
@@ -162,5 +160,5 @@ def test_area_wants_curves(curve):
 
 def test_a_jitted_function_may_close_over_everything():
     x, heatmap, target = map(jnp.asarray, arrays())
-    closed = quick_jit(lambda: metrics.insertion(f, x, heatmap, target, num_steps=6))()
+    closed = jax.jit(lambda: metrics.insertion(f, x, heatmap, target, num_steps=6))()
     np.testing.assert_allclose(closed, run(metrics.insertion, x, heatmap, target, num_steps=6), atol=1e-6)

@@ -1,7 +1,5 @@
 """ROAD: the imputation against a dense system, and the order of removal."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +8,7 @@ import pytest
 from jxai import metrics
 from jxai.metrics.road import linear_imputation
 
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-impute = quick_jit(linear_imputation)
+impute = jax.jit(linear_imputation)
 
 
 def dense_imputation(image, removed):
@@ -70,7 +66,7 @@ def test_true_heatmaps_fall_first_and_stay_last():
     x[:, 3:5, 3:5] = 0.5
     target = np.zeros(1, int)
 
-    @quick_jit
+    @jax.jit
     def run(heatmap):
         options = {"shares": (0.0, 0.25, 0.5)}
         return metrics.road(mean_of_centre, jax.random.key(0), x, heatmap, target, **options)
@@ -91,7 +87,7 @@ def test_noise_is_on_removed_pixels_alone_and_of_its_scale():
         return 100 * jnp.stack([x[:, :10].std((1, 2, 3)), x[:, 10:].std((1, 2, 3))], axis=1)
 
     target = np.ones(1, int)
-    run = quick_jit(lambda x: metrics.road(spread, jax.random.key(1), x, heatmap, target, shares=(0.5,)))
+    run = jax.jit(lambda x: metrics.road(spread, jax.random.key(1), x, heatmap, target, shares=(0.5,)))
     curve = np.asarray(run(x))
     # log-odds of the lower half: 100 · 0.01, from 200 draws
     np.testing.assert_allclose(np.log(curve / (1 - curve)), 1.0, rtol=0.2)
@@ -102,7 +98,7 @@ def test_the_least_relevant_first_is_the_order_of_the_negative():
     options = {"target": np.zeros(2, int), "shares": (0.5,)}
     total = lambda x: jnp.stack([x.sum((1, 2, 3)), x[:, 0].sum((1, 2))], axis=1)  # noqa: E731
 
-    @quick_jit
+    @jax.jit
     def both(x):
         first = metrics.road(total, jax.random.key(0), x, x[..., 0], most_relevant_first=False, **options)
         return first, metrics.road(total, jax.random.key(0), x, -x[..., 0], **options)

@@ -1,7 +1,5 @@
 """Maximum sensitivity of explanations whose movement is known."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,15 +7,12 @@ import pytest
 
 from jxai import metrics
 
-# Compiled once and run a few times: XLA's own passes would cost more than they save.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 X = jnp.asarray([[3.0, 4.0], [0.0, 0.0]])
 TARGET = jnp.asarray([0, 1])
 
 
 def sensitivity(explain, **options):
-    run = quick_jit(lambda key, x: metrics.maximum_sensitivity(explain, key, x, TARGET, **options))
+    run = jax.jit(lambda key, x: metrics.maximum_sensitivity(explain, key, x, TARGET, **options))
     return np.asarray(run(jax.random.key(0), X))
 
 

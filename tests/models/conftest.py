@@ -4,7 +4,6 @@ import functools
 import math
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +70,7 @@ def run_both_modes() -> Callable[..., tuple[Any, ...]]:
         x = np.random.default_rng(1).normal(1, 1, (3, side, side, 3)).astype(np.float32)
         variables = _draw(module, x, train=False)
 
-        # Compiled once and run once: XLA's own passes would cost more than they save.
-        @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+        @jax.jit
         def both(variables: dict[str, Any], x: jax.Array) -> tuple[Any, ...]:
             rngs = {"dropout": jax.random.key(2)}
             trained, changed = module.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])

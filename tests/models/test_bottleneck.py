@@ -23,7 +23,12 @@ def tiny(**options):
 
 
 @pytest.mark.parametrize(
-    ("cls", "parameters"), [(ResNet50, 25_557_032), (ResNet101, 44_549_160), (ResNet152, 60_192_808)]
+    ("cls", "parameters"),
+    [
+        (ResNet50, 25_557_032),
+        pytest.param(ResNet101, 44_549_160, marks=pytest.mark.slow),
+        pytest.param(ResNet152, 60_192_808, marks=pytest.mark.slow),
+    ],
 )
 def test_parameters_as_published(count_parameters, cls, parameters):
     assert count_parameters(cls()) == parameters

@@ -43,8 +43,8 @@ def test_wrong_rank_is_refused(shape):
 
 
 def test_kernels_are_drawn_as_released():
-    variables = models.Conv4().init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False)
-    params = variables["params"]
+    init = jax.jit(lambda key: models.Conv4().init(key, jnp.zeros((1, 16, 16, 3)), train=False))
+    params = init(jax.random.key(0))["params"]
     assert sorted(params) == [f"{kind}{i}" for kind in ("bn", "conv") for i in range(4)]
     kernel = np.asarray(params["conv2"]["kernel"])
     assert kernel.shape == (3, 3, 64, 64)
@@ -53,13 +53,12 @@ def test_kernels_are_drawn_as_released():
     np.testing.assert_array_equal(params["conv2"]["bias"], 0)
 
 
-def test_first_block_is_convolution_norm_relu_pool():
-    key, noise = jax.random.split(jax.random.key(1))
+def test_first_block_is_convolution_norm_relu_pool(draw_variables):
     module = models.ConvNet(depth=1, width=5, num_pools=1)
-    x = jax.random.normal(noise, (2, 7, 9, 3))
-    variables = module.init(key, x, train=False)
-    got = module.apply(variables, x, train=False)
-    padded = np.pad(np.asarray(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = np.random.default_rng(1).normal(size=(2, 7, 9, 3)).astype(np.float32)
+    variables = draw_variables(module, x, train=False, noise=0.0)
+    got = jax.jit(lambda x: module.apply(variables, x, train=False))(x)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     z = np.einsum("nhwcij,ijcf->nhwf", windows, variables["params"]["conv0"]["kernel"])
     z = np.maximum(z / np.sqrt(1 + 1e-5), 0)  # fresh statistics: mean 0, variance 1
@@ -67,15 +66,19 @@ def test_first_block_is_convolution_norm_relu_pool():
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-def test_training_uses_and_updates_batch_statistics():
+def test_training_uses_and_updates_batch_statistics(draw_variables):
     module = models.ConvNet(depth=1, width=4, num_pools=0)
-    x = 3 + jax.random.normal(jax.random.key(2), (4, 8, 8, 3))
-    variables = module.init(jax.random.key(0), x, train=False)
-    train, changed = module.apply(variables, x, train=True, mutable=["batch_stats"])
-    assert not np.allclose(train, module.apply(variables, x, train=False))
+    x = np.random.default_rng(2).normal(3, size=(4, 8, 8, 3)).astype(np.float32)
+    variables = draw_variables(module, x, train=False, noise=0.0)
+
+    @jax.jit
+    def both(x):
+        trained, changed = module.apply(variables, x, train=True, mutable=["batch_stats"])
+        kernel, numbers = variables["params"]["conv0"]["kernel"], ("NHWC", "HWIO", "NHWC")
+        z = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+        return trained, module.apply(variables, x, train=False), changed, z.mean((0, 1, 2))
+
+    trained, plain, changed, mean = both(x)
+    assert not np.allclose(trained, plain)
     # Momentum: a tenth of the batch's statistics, nine tenths of the old ones (mean 0).
-    kernel = variables["params"]["conv0"]["kernel"]
-    z = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(
-        changed["batch_stats"]["bn0"]["mean"], 0.1 * z.mean((0, 1, 2)), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(changed["batch_stats"]["bn0"]["mean"], 0.1 * mean, rtol=1e-4, atol=1e-5)

@@ -27,7 +27,8 @@ def test_options_reach_the_module():
 
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match="conv4, conv4np, conv6, conv6np, resnet10, resnet18, resnet34, got 'resnet11'"
+        ValueError,
+        match="conv4, conv4np, conv6, conv6np, resnet10, resnet12, resnet18, resnet34, got 'resnet11'",
     ):
         models.encoder("resnet11", image_size=32)
 
@@ -37,7 +38,9 @@ def test_unknown_option_lists_the_known_ones():
         models.encoder("conv4", image_size=32, stem="32")
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("conv4", 16), ("conv4np", 10), ("resnet10", 8)])
+@pytest.mark.parametrize(
+    ("name", "smallest"), [("conv4", 16), ("conv4np", 10), ("resnet10", 8), ("resnet12", 16)]
+)
 def test_too_small_images(name, smallest):
     models.encoder(name, image_size=smallest)
     with pytest.raises(ValueError, match=f"at least {smallest} for {name}, got {smallest - 1}"):
@@ -47,7 +50,14 @@ def test_too_small_images(name, smallest):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "image_size"),
-    [("conv6", 84), ("conv6np", 224), ("resnet10", 32), ("resnet18", 84), ("resnet34", 224)],
+    [
+        ("conv6", 84),
+        ("conv6np", 224),
+        ("resnet10", 32),
+        ("resnet12", 84),
+        ("resnet18", 84),
+        ("resnet34", 224),
+    ],
 )
 def test_encoders_run_at_full_size(name, image_size):
     module = models.encoder(name, image_size=image_size)

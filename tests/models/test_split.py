@@ -16,10 +16,6 @@ X = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
 SMALL = (8, 8, 3)
 
 
-# Compiled once and run once: XLA's own passes would cost more than they save.
-once = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 class Net(nn.Module):
     """Two convolutions, of which the second can be led around; "twice" is called two times."""
 
@@ -48,7 +44,7 @@ def variables(draw_variables):
 def test_composition_is_the_model(variables):
     features, head = split(Net(), "high", image_shape=SMALL, gain=3.0)
 
-    @once
+    @jax.jit
     def run(variables, x):
         maps = features(variables, x)
         return maps, head(variables, maps), head(variables, 0 * maps), Net().apply(variables, x, gain=3.0)
@@ -68,10 +64,10 @@ def test_gradients_through_both(variables):
         return pull_features(*pull(jnp.ones_like(score)))[0]
 
     want = jax.grad(lambda x: Net().apply(variables, x)[:, 0].sum())
-    got, want = once(lambda x: (through(x), want(x)))(X)
+    got, want = jax.jit(lambda x: (through(x), want(x)))(X)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
     one_by_one = jax.vmap(lambda x: head(variables, features(variables, x[None]))[0])
-    got, want = once(lambda x: (one_by_one(x), Net().apply(variables, x)))(X)
+    got, want = jax.jit(lambda x: (one_by_one(x), Net().apply(variables, x)))(X)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
@@ -97,7 +93,7 @@ def test_networks_with_batch_norm(model, path, shape, draw_variables):
     variables = draw_variables(model, x, train=False)
     features, head = split(model, path, image_shape=(32, 32, 3), train=False)
 
-    @once
+    @jax.jit
     def run(variables, x):
         maps = features(variables, x)
         cam = attribution.grad_cam(partial(features, variables), partial(head, variables), x, [0, 1])

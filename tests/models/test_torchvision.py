@@ -104,9 +104,7 @@ def save(folder: Path, arrays) -> Path:
 def scores(model, path, side):
     variables, report = load_pretrained(model, path, image_size=side)
     assert report.missing == () and all(name.endswith(".num_batches_tracked") for name in report.left_over)
-    # Compiled once and run once: XLA's own passes would cost more than they save.
-    options = {"xla_backend_optimization_level": 0}
-    apply = jax.jit(lambda v, x: model.apply(v, x, train=False), compiler_options=options)
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=False))
     return np.asarray(apply(variables, images(side))), report
 
 

@@ -70,3 +70,20 @@ def test_boundaries_count_from_the_first_step_with_a_warm_up_too() -> None:
 def test_fields_outside_their_range(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         make_optimizer(dataclasses.replace(OptimizerConfig(), **change), num_steps=10)
+
+
+def test_a_part_of_the_parameters_has_its_own_optimiser() -> None:
+    optimizer = make_optimizer(
+        OptimizerConfig("sgd", 0.1), num_steps=10, parts={"b": OptimizerConfig(learning_rate=0.01)}
+    )
+    params = {"a": {"w": jnp.float32(3.0)}, "b": {"w": jnp.float32(3.0)}}
+    gradients = {"a": {"w": jnp.float32(2.0)}, "b": {"w": jnp.float32(2.0)}}
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    # SGD's update is the rate times the gradient; Adam's first is the rate alone.
+    np.testing.assert_allclose([updates["a"]["w"], updates["b"]["w"]], [-0.2, -0.01], rtol=1e-5)
+
+
+def test_a_part_that_the_parameters_do_not_have() -> None:
+    optimizer = make_optimizer(OptimizerConfig(), num_steps=10, parts={"c": OptimizerConfig()})
+    with pytest.raises(ValueError, match="expected parameters with c, got a, b"):
+        optimizer.init({"a": jnp.zeros(()), "b": jnp.zeros(())})

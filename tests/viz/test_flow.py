@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ def found():
     def f(x):
         return jnp.maximum(x @ kernel + 1, 0) @ kernel + 1
 
-    return lrp.conservation(f, np.ones((2, 2), np.float32), composite=lrp.EpsilonPlus(epsilon=0.5))
+    explain = jax.jit(lambda x: lrp.conservation(f, x, composite=lrp.EpsilonPlus(epsilon=0.5)))
+    return explain(np.ones((2, 2), np.float32))
 
 
 def colours(path):

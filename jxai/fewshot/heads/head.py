@@ -7,6 +7,37 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
+from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
+
+# Where a head may leave, while it computes scores, what `explain` would otherwise compute again.
+KEPT = "explanation"
+
+
+def released_weight(shot: int) -> float:
+    """λ by the number of shots: 0.5 at 1 and 1 at 5 as released; linear between, and 1 above (our choice).
+
+    Args:
+        shot: labelled images a class.
+
+    Returns:
+        λ.
+    """
+    return min(1.0, 0.5 + 0.125 * (shot - 1))
+
+
+def prototypes(support: jax.Array, labels: jax.Array, way: int) -> jax.Array:
+    """The mean of each class's support features.
+
+    Args:
+        support: features (supports, ...).
+        labels: (supports,), integers in [0, way); every class has at least one support.
+        way: number of classes.
+
+    Returns:
+        (way, ...).
+    """
+    members = jax.nn.one_hot(labels, way, axis=0, dtype=support.dtype)
+    return jnp.tensordot(members / members.sum(axis=1, keepdims=True), support, axes=1)
 
 
 class Head(nn.Module):
@@ -17,14 +48,22 @@ class Head(nn.Module):
     supports `*` with an array of its relevance's shape.
     """
 
-    def explained(self, support: jax.Array, support_labels: jax.Array, query: jax.Array, way: int) -> Any:
+    def explained(
+        self,
+        support: jax.Array,
+        support_labels: jax.Array,
+        query: jax.Array,
+        way: int,
+        train: bool = False,
+    ) -> Any:
         """The features that are explained and re-weighted.
 
         Args:
-            support: features (way·shot, ...), in any order of classes.
-            support_labels: (way·shot,), integers in [0, way).
+            support: features (supports, ...), in any order of classes.
+            support_labels: (supports,), integers in [0, way).
             query: features (queries, ...).
             way: number of classes.
+            train: whether batch statistics are used and recorded in the collection "batch_stats".
 
         Returns:
             The features, channels last.
@@ -36,18 +75,36 @@ class Head(nn.Module):
 
         Args:
             explained: what `explained` gave, or that times weights.
-            train: whether batch statistics are recorded in the collection "batch_stats".
+            train: whether batch statistics are used and recorded in the collection "batch_stats".
 
         Returns:
-            Scores (queries, way).
+            Scores (queries, way). In training there may be several scores a query, (queries, ..., way): the loss
+            is then their mean.
         """
         raise NotImplementedError
 
+    def forward(
+        self,
+        support: jax.Array,
+        support_labels: jax.Array,
+        query: jax.Array,
+        way: int,
+        train: bool = False,
+    ) -> tuple[Any, jax.Array]:
+        """(explained, scores) of the plain head; for the arguments see `explained`."""
+        explained = self.explained(support, support_labels, query, way, train)
+        return explained, self.scores(explained, train)
+
     def __call__(
-        self, support: jax.Array, support_labels: jax.Array, query: jax.Array, way: int, train: bool = False
+        self,
+        support: jax.Array,
+        support_labels: jax.Array,
+        query: jax.Array,
+        way: int,
+        train: bool = False,
     ) -> jax.Array:
-        """The plain head: `scores(explained(...))`; for the arguments see there."""
-        return self.scores(self.explained(support, support_labels, query, way), train)
+        """The plain head's scores; for the arguments see `explained`."""
+        return self.forward(support, support_labels, query, way, train)[1]
 
     @property
     def composite(self) -> lrp.Composite:
@@ -58,13 +115,62 @@ class Head(nn.Module):
         """Cross-entropy of the scores, a mean over the queries.
 
         Args:
-            scores: raw scores (queries, way).
+            scores: raw scores (queries, ..., way).
             labels: (queries,), integers in [0, way).
 
         Returns:
             A scalar.
         """
-        return -jnp.mean(jax.nn.log_softmax(scores)[jnp.arange(labels.size), labels])
+        log_p = jax.nn.log_softmax(scores).reshape(labels.size, -1, scores.shape[-1]).mean(axis=1)
+        return -jnp.mean(log_p[jnp.arange(labels.size), labels])
+
+    def loss_weights(self, shot: int, *, guided: bool) -> tuple[float, float]:
+        """The released weights of the losses of plain and of guided scores.
+
+        Args:
+            shot: labelled images a class.
+            guided: whether training is guided.
+
+        Returns:
+            (ξ, λ).
+        """
+        return 1.0, released_weight(shot) if guided else 0.0
+
+    def auxiliary_loss(
+        self, explained: Any, query_labels: jax.Array, query_classes: jax.Array | None
+    ) -> jax.Array | None:
+        """What the head learns besides the episode's scores.
+
+        Args:
+            explained: what `explained` gave in training.
+            query_labels: (queries,), integers in [0, way).
+            query_classes: class of each query among all that training knows, (queries,), or None.
+
+        Returns:
+            A scalar, or None for nothing.
+        """
+        return None
+
+    def explain(
+        self, variables: Any, explained: Any, scores: jax.Array, *, strength: float = 1.0
+    ) -> Explanation:
+        """Explain the scores down to the features, and form the weights from that.
+
+        Args:
+            variables: the head's own, with the collection that `scores` left for this.
+            explained: what `explained` gave.
+            scores: what `scores` gives for it.
+            strength: see `relevance_weights`.
+
+        Returns:
+            The explanation. No gradient passes through it, as released for RelationNet and the graph network.
+        """
+        variables, explained, scores = jax.lax.stop_gradient((variables, explained, scores))
+        start = log_odds(scores)
+        relevance = self.relevance(variables, explained, start)
+        return jax.lax.stop_gradient(
+            Explanation(start, relevance, relevance_weights(relevance, strength=strength))
+        )
 
     def relevance(self, variables: Any, explained: Any, start: jax.Array) -> jax.Array:
         """Relevance of the explained features.

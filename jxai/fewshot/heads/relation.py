@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.fewshot.heads.convolution import conv_general_dilated
-from jxai.fewshot.heads.head import Head
+from jxai.fewshot.heads.head import Head, prototypes
 from jxai.fewshot.heads.pairs import PairConv, Pairs, relevance_of_pairs
 from jxai.models import max_pool_2x2
 
@@ -49,11 +49,16 @@ class RelationHead(Head):
         self.fc1 = nn.Dense(self.hidden)
         self.fc2 = nn.Dense(1)
 
-    def explained(self, support: jax.Array, support_labels: jax.Array, query: jax.Array, way: int) -> Pairs:
-        """The pairs of prototype (mean of a class's support maps) and query; for the arguments see `Head`."""
-        members = jax.nn.one_hot(support_labels, way, axis=0, dtype=support.dtype)
-        members = members / members.sum(axis=1, keepdims=True)
-        return Pairs(jnp.tensordot(members, support, axes=1), query)
+    def explained(
+        self,
+        support: jax.Array,
+        support_labels: jax.Array,
+        query: jax.Array,
+        way: int,
+        train: bool = False,
+    ) -> Pairs:
+        """The pairs of prototype and query; for the arguments see `Head`."""
+        return Pairs(prototypes(support, support_labels, way), query)
 
     def scores(self, explained: Pairs | jax.Array, train: bool = False) -> jax.Array:
         """Scores (queries, way), before the sigmoid.

@@ -1,0 +1,161 @@
+"""Cost of guidance: a training step of every head, guided over plain, alone and behind its encoder, and in PyTorch.
+
+    pip install torch
+    python experiments/benchmarks/heads.py --json results.json
+
+Three sections; `--sections` chooses among them.
+
+heads    loss and gradients (of features too) at the paper's sizes: maps 7x7x512 for RelationNet, 6x6x512 for cross
+         attention, vectors of 512 for the others; 5-way 5-shot with 16 queries a class
+rivals   the same of the graph network and cross attention in PyTorch, by torch_heads.py
+systems  the graph network behind ResNet10 at 224x224, cross attention behind ResNet12 at 84x84
+
+Plain and guided take turns; the shortest time of each counts. For RelationNet behind its encoder see guided_step.py.
+The first and second section take two minutes on two cores, the third several.
+
+The GNU C library hands blocks of more than 32 MB back to the system after every step, and touching them anew can cost
+more than a head's arithmetic, of whichever framework; `keep_memory` stops that. `--return-memory` leaves it on.
+"""
+
+import ctypes
+import dataclasses
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jxai import fewshot, models
+from measure import alternate, report, result
+from steps import GLOBAL_CLASSES, Step, Task, head_step, system_step
+
+Name = Literal["relation", "graph", "cross_attention", "prototype", "matching"]
+Section = Literal["heads", "rivals", "systems"]
+KINDS = {"plain": fewshot.PLAIN, "guided": fewshot.Guidance()}
+HEAD_GOALS = {"graph": "at most 2.3", "cross_attention": "at most 1.3"}
+SYSTEMS = {"graph": ("resnet10", 224, "at most 1.3"), "cross_attention": ("resnet12", 84, "at most 1.15")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is measured, and its sizes."""
+
+    sections: tuple[Section, ...] = ("heads", "rivals", "systems")
+    heads: tuple[Name, ...] = ("relation", "graph", "cross_attention", "prototype", "matching")
+    task: Task = Task()
+    channels: int = 512
+    repeats: int = 10
+    system_repeats: int = 2
+    return_memory: bool = False
+    """Leave the C library's allocator as it is."""
+    json: Path | None = None
+    """Where the results go as JSON."""
+
+
+def keep_memory() -> None:
+    """Tell the GNU C library to keep freed memory, one heap for all threads."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
+    for parameter, value in ((m_trim_threshold, 2**31 - 1), (m_mmap_max, 0), (m_arena_max, 1)):
+        if not library.mallopt(parameter, value):
+            raise RuntimeError(f"mallopt refused parameter {parameter}: measure with --return-memory")
+
+
+def head_and_shape(name: Name, options: Options) -> tuple[fewshot.Head, tuple[int, ...]]:
+    """A head and the shape of one image's features."""
+    channels, way = options.channels, options.task.way
+    return {
+        "relation": (fewshot.RelationHead(features=channels, nonnegative=True), (7, 7, channels)),
+        "graph": (fewshot.GraphHead(way=way), (channels,)),
+        "cross_attention": (fewshot.CrossAttentionHead(GLOBAL_CLASSES), (6, 6, channels)),
+        "prototype": (fewshot.PrototypeHead(), (channels,)),
+        "matching": (fewshot.MatchingHead(), (channels,)),
+    }[name]
+
+
+def compiled(step: Step, arguments: tuple[Any, ...]) -> Callable[[], Any]:
+    """The step as a program on its arguments."""
+    program = jax.jit(step).lower(*arguments).compile()
+    return lambda: program(*arguments)
+
+
+def guided_over_plain(name: str, steps: dict[str, Callable], repeats: int, goal: str | None) -> list[dict]:
+    """Seconds of both, and their ratio."""
+    times = alternate({f"{name}_{kind}": step for kind, step in steps.items()}, repeats)
+    plain, guided = times.values()
+    seconds = [result(f"{label}_seconds", value, "s") for label, value in times.items()]
+    return [*seconds, result(f"{name}_guided_over_plain", guided / plain, "times", goal)]
+
+
+def rivals(
+    name: Name, steps: dict[str, Callable], case: tuple[Any, jax.Array], options: Options
+) -> list[dict]:
+    """PyTorch's seconds over ours, and how far its losses and gradients of the features are from ours."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    import torch_heads
+
+    variables, features = case
+    params = jax.tree.map(lambda x: torch.tensor(np.array(x), requires_grad=True), variables["params"])
+    given = torch.tensor(np.array(features), requires_grad=True)
+    sizes: dict[str, Any] = {"way": options.task.way, "shot": options.task.shot}
+    loss = {"graph": torch_heads.graph_loss, "cross_attention": torch_heads.cross_attention_loss}[name]
+    if name == "cross_attention":
+        classes = options.task.episode(jnp.zeros(options.task.images)).query_classes
+        sizes["classes"] = torch.tensor(np.array(classes), dtype=torch.long)
+    results = []
+    for kind, step in steps.items():
+
+        def theirs(guided: bool = kind == "guided") -> Any:
+            return torch_heads.step(loss, params, given, guided=guided, **sizes)
+
+        (_, gradient), _, metrics = step()
+        differences = (
+            abs(float(metrics["loss"]) - theirs().item()),
+            np.abs(gradient - given.grad.numpy()).max(),
+        )
+        times = alternate({"jxai": step, "torch": theirs}, options.repeats)
+        label = f"{name}_{kind}"
+        results += [
+            result(f"{label}_torch_seconds", times["torch"], "s"),
+            result(f"{label}_speedup", times["torch"] / times["jxai"], "times", "at least 1"),
+            result(f"{label}_loss_difference", differences[0], "", "at most 1e-4"),
+            result(f"{label}_gradient_difference", differences[1] / np.abs(gradient).max(), "of largest"),
+        ]
+    return results
+
+
+def main(options: Options) -> None:
+    """Measure and report."""
+    if not options.return_memory:
+        keep_memory()
+    results = []
+    for name in options.heads:
+        head, shape = head_and_shape(name, options)
+        if {"heads", "rivals"} & set(options.sections):
+            made = {kind: head_step(head, shape, options.task, guidance) for kind, guidance in KINDS.items()}
+            steps = {kind: compiled(*one) for kind, one in made.items()}
+            if "heads" in options.sections:
+                results += guided_over_plain(name, steps, options.repeats, HEAD_GOALS.get(name))
+            if "rivals" in options.sections and name in SYSTEMS:
+                results += rivals(name, steps, made["plain"][1], options)
+        if "systems" in options.sections and name in SYSTEMS:
+            encoder_name, side, goal = SYSTEMS[name]
+            encoder = models.encoder(encoder_name, image_size=side)
+            steps = {
+                kind: compiled(*system_step(encoder, head, side, options.task, guidance))
+                for kind, guidance in KINDS.items()
+            }
+            label = f"{name}_behind_{encoder_name}"
+            results += guided_over_plain(label, steps, options.system_repeats, goal)
+    report(results, options.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

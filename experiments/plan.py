@@ -1,0 +1,155 @@
+"""What a table costs: its runs, the command of each, counted work and an estimate of hours on one H100."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from configs import Config, Table
+from jxai import fewshot, models, training
+from system import build
+
+if TYPE_CHECKING:
+    from reproduce import Job
+
+# Assumed, not measured: what small batches reach of an H100's 495 TFLOP/s in dense TensorFloat-32.
+ASSUMED_TFLOPS = 60.0
+
+
+def plan(table: Table, jobs: "Sequence[Job]", name: str) -> str:
+    """The runs of a table as Markdown.
+
+    Work is that of the lowered program, forward and backward; decoding pictures is not in it.
+
+    Args:
+        table: the table.
+        jobs: its runs.
+        name: what `reproduce.py` calls the table.
+
+    Returns:
+        A row for each system and setting: command, runs, work of a step, estimated hours a run and published numbers.
+    """
+    lines = [
+        f"Hours are estimates: counted work over {ASSUMED_TFLOPS:g} TFLOP/s, assumed, not measured.",
+        "",
+        "| system | shots | runs | TFLOP a step | steps | pretraining, hours (shared) | hours a run | command |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for system in table.systems:
+        for shot in table.shots:
+            of_row = [job for job in jobs if job.system == system and job.config.shot == shot]
+            if not of_row:
+                continue
+            config = of_row[0].config
+            work = _episode_work(config) * config.episodes_per_step
+            before = _pretraining_work(config) * config.pretraining.steps
+            command = f"`python experiments/reproduce.py {name} --systems {system} --shots {shot}`"
+            cells = [
+                system,
+                shot,
+                len(of_row),
+                f"{work:.2f}",
+                config.steps,
+                _hours(before),
+                _hours(work * config.steps),
+                command,
+            ]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _hours(tera: float) -> str:
+    return f"{tera / ASSUMED_TFLOPS / 3600:.1f}"
+
+
+def _tera(function: Callable, *shapes: Any) -> float:
+    """TFLOP of a function, counted before the compiler has seen it."""
+    costs: Any = jax.jit(function).lower(*shapes).cost_analysis()
+    return costs["flops"] / 1e12
+
+
+def _episode_work(config: Config) -> float:
+    # Noise on features costs nothing beside the encoder; the learnt kind takes a second episode, and its gradient's.
+    factor = 3.0 if config.transformation == "learned" else 1.0
+    return factor * _counted(
+        config.encoder, config.width, config.image_size, config.head, config.head_width, config.way,
+        config.shot, config.queries, config.guidance,
+    )  # fmt: skip
+
+
+@functools.cache
+def _counted(
+    encoder_name: str,
+    width: int,
+    image_size: int,
+    head_name: str,
+    head_width: int,
+    way: int,
+    shot: int,
+    queries: int,
+    guidance: fewshot.Guidance,
+) -> float:
+    config = Config(
+        encoder=encoder_name, width=width, image_size=image_size, head=head_name, head_width=head_width
+    )
+    encoder, head = build(config, num_classes=64)
+    variables = jax.eval_shape(
+        lambda key: fewshot.init_variables(encoder, head, key, image_size=image_size), jax.random.key(0)
+    )
+
+    def images(count: int) -> jax.Array:
+        return jnp.zeros((count, image_size, image_size, 3))
+
+    def labels(each: int) -> jax.Array:
+        return jnp.repeat(jnp.arange(way), each)
+
+    episode = jax.eval_shape(
+        lambda: fewshot.Episode(
+            images(way * shot),
+            labels(shot),
+            images(way * queries),
+            labels(queries),
+            way=way,
+            query_classes=labels(queries),
+        )
+    )
+
+    def gradient(params, statistics, episode):
+        def loss(params):
+            return fewshot.guided_loss(
+                encoder, head, {"params": params, "batch_stats": statistics}, episode, guidance=guidance
+            )
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    return _tera(gradient, variables["params"], variables["batch_stats"], episode)
+
+
+def _pretraining_work(config: Config) -> float:
+    return _classifier_work(
+        config.encoder, config.width, config.image_size, config.head_width, config.pretraining.batch_size
+    )
+
+
+@functools.cache
+def _classifier_work(name: str, width: int, image_size: int, head_width: int, batch_size: int) -> float:
+    encoder, _ = build(Config(encoder=name, width=width, image_size=image_size, head_width=head_width))
+    classifier = models.Classifier(encoder, num_classes=64)
+    batch = jax.eval_shape(
+        lambda: {
+            "image": jnp.zeros((batch_size, image_size, image_size, 3)),
+            "label": jnp.zeros(batch_size, jnp.int32),
+        }
+    )
+    variables = jax.eval_shape(lambda x: classifier.init(jax.random.key(0), x, train=False), batch["image"])
+    loss = training.classification_loss(classifier)
+
+    def gradient(params, rest, batch):
+        return jax.grad(
+            lambda params: loss({**rest, "params": params}, batch, jax.random.key(0)), has_aux=True
+        )(params)
+
+    rest = {kind: tree for kind, tree in variables.items() if kind != "params"}
+    return _tera(gradient, variables["params"], rest, batch)

@@ -1,0 +1,269 @@
+"""Reproduce a table: train what is missing, evaluate it, print it beside the published numbers.
+
+    python experiments/reproduce.py letters
+    python experiments/reproduce.py cross-domain --systems graph graph-guided --shots 5
+    python experiments/reproduce.py multi-domain --plan
+
+Goes on where it stopped, run by run and within a run: a finished run leaves `results/TABLE/SHOTshot-SYSTEM-SEED.json`
+and is not done again. The table and the learning curves are written beside the results, of what is finished so far.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import command_line
+from configs import TABLES, Config, Table, from_json
+from evaluate import evaluate
+from jxai import training, viz
+from tables import Scores, accuracy_table
+from train import Run, train
+
+_TRANSDUCTIVE = "transductive"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which runs, and where they go."""
+
+    table: tyro.conf.Positional[str] = "letters"
+    """One of the tables of experiments/configs."""
+    systems: tuple[str, ...] = ()
+    """Some rows; all by default."""
+    seeds: tuple[int, ...] = (0,)
+    shots: tuple[int, ...] = ()
+    """Some settings; all of the table's by default."""
+    targets: tuple[str, ...] = ()
+    """Some columns; all by default."""
+    episodes: int | None = None
+    """Of the evaluation, a target; the table's number by default."""
+    runs: Path = Path("runs/reproduce")
+    """Where checkpoints go, in a folder of the table's name."""
+    results: Path = Path(__file__).parent / "results"
+    """Where each finished run's JSON, the table and the curves go, in a folder of the table's name."""
+    name: str = "table"
+    """What the table's and the curves' files are called."""
+    plan: bool = False
+    """List the runs and their commands, and do nothing."""
+    progress: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of a table: what is trained, and on what it is judged."""
+
+    system: str
+    config: Config
+    targets: tuple[str, ...]
+    name: str
+
+    def result(self, options: Options) -> Path:
+        """Where its JSON is or will be."""
+        return options.results / options.table / f"{self.name}.json"
+
+    def folder(self, options: Options) -> Path:
+        """Where its checkpoints are."""
+        return options.runs / options.table / self.name
+
+
+def jobs(table: Table, options: Options) -> Iterator[Job]:
+    """The chosen runs of a table, the first seed's first.
+
+    Args:
+        table: the table.
+        options: which.
+
+    Yields:
+        The runs.
+
+    Raises:
+        ValueError: an unknown system, target or setting.
+    """
+    systems = _chosen("systems", options.systems, tuple(table.systems))
+    shots = _chosen("shots", options.shots, table.shots)
+    targets = _chosen("targets", options.targets, table.targets)
+    for seed in options.seeds:
+        for shot in shots:
+            for system in systems:
+                config = dataclasses.replace(table.systems[system], seed=seed, shot=shot)
+                name = f"{shot}shot-{system}-{seed}"
+                if not table.leave_out:
+                    yield Job(system, config, targets, name)
+                    continue
+                for target in targets:
+                    sources = tuple(source for source in config.sources if source != target)
+                    without = dataclasses.replace(config, sources=sources)
+                    yield Job(system, without, (target,), f"{name}-without-{target}")
+
+
+def reproduce(table: Table, options: Options) -> str:
+    """Train and evaluate every chosen run that is not finished yet.
+
+    Args:
+        table: the table.
+        options: which runs, and where they go.
+
+    Returns:
+        The table, as Markdown.
+
+    Raises:
+        ValueError: an unknown system, target or setting, or a finished run of another configuration in the folder.
+    """
+    chosen = list(jobs(table, options))
+    episodes = options.episodes or table.episodes
+    (options.results / options.table).mkdir(parents=True, exist_ok=True)
+    finished: dict[str, dict] = {}
+    text = ""
+    for job in chosen:
+        path = job.result(options)
+        if not path.exists():
+            result = _run(job, table, options, episodes)
+            path.with_suffix(".tmp").write_text(json.dumps(result) + "\n")
+            path.with_suffix(".tmp").rename(path)
+        finished[job.name] = _finished(job, table, options, episodes)
+        text = _write(table, options, chosen, finished)
+    return text
+
+
+def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapping[str, dict]) -> str:
+    """Write the table and the curves of what is finished; the table's text."""
+    folder = options.results / options.table
+    kinds = ("domains", _TRANSDUCTIVE) if table.transductive else ("domains",)
+    targets = options.targets or table.targets
+    sections = []
+    for shot in dict.fromkeys(job.config.shot for job in chosen):
+        of_shot = [job for job in chosen if job.config.shot == shot and job.name in finished]
+        for kind in kinds:
+            if not of_shot:
+                continue
+            heading = f"{shot}-shot" if kind == "domains" else f"{shot}-shot, {kind}"
+            rows: dict[str, dict[int, dict[str, Scores]]] = {}
+            for job in of_shot:
+                found = {name: Scores.from_json(value) for name, value in finished[job.name][kind].items()}
+                rows.setdefault(job.system, {}).setdefault(job.config.seed, {}).update(found)
+            sections.append(
+                accuracy_table(
+                    heading,
+                    {system: list(seeds.values()) for system, seeds in rows.items()},
+                    targets=targets,
+                    pairs=table.pairs,
+                    published={
+                        name: by_shot[shot] for name, by_shot in table.published.items() if shot in by_shot
+                    }
+                    if kind == "domains"
+                    else None,
+                )
+            )
+    text = "\n\n".join([*sections, *([table.note] if table.note else [])])
+    (folder / f"{options.name}.md").write_text(text + "\n")
+    curves: dict[str, list] = {}
+    for job in chosen:
+        if job.name in finished:
+            curves.setdefault(f"{job.config.shot}-shot {job.system}", []).append(finished[job.name]["curve"])
+    viz.learning_curves(
+        curves,
+        path=folder / f"{options.name}-curves.png",
+        metrics=("loss_plain", "accuracy", "validation_accuracy"),
+        smoothing=chosen[0].config.steps / 40,
+    )
+    return text
+
+
+def _finished(job: Job, table: Table, options: Options, episodes: int) -> dict:
+    """A finished run's JSON, if it is of this configuration and evaluation."""
+    path = job.result(options)
+    result = json.loads(path.read_text())
+    kinds = ("domains", _TRANSDUCTIVE) if table.transductive else ("domains",)
+    complete = all(
+        name in result.get(kind, {}) and len(result[kind][name]["correct"]) == episodes
+        for kind in kinds
+        for name in job.targets
+    )
+    if from_json(Config, result["config"]) != job.config or not complete:
+        raise ValueError(
+            f"expected the result of this configuration, with {episodes} episodes of each of "
+            f"{', '.join(job.targets)}, got another in {path}: remove it and its run {job.folder(options)}, or "
+            "give other folders"
+        )
+    return result | {kind: {name: result[kind][name] for name in job.targets} for kind in kinds}
+
+
+def _run(job: Job, table: Table, options: Options, episodes: int) -> dict:
+    """Train and evaluate one run; what its JSON holds."""
+    folder, start = job.folder(options), time.perf_counter()
+    run = Run(
+        job.config, folder, encoder_folder=encoder_folder(job.config, options), progress=options.progress
+    )
+    result = train(run)
+    trained = time.perf_counter()
+    judge = {"episodes": episodes, "domains": job.targets, "progress": options.progress}
+    found = {"domains": evaluate(folder, **judge)}
+    if table.transductive:
+        found[_TRANSDUCTIVE] = evaluate(folder, transductive=True, **judge)
+    return {
+        "config": dataclasses.asdict(job.config),
+        "seconds": {
+            "training": round(trained - start, 1),
+            "evaluation": round(time.perf_counter() - trained, 1),
+        },
+        "validation": {"best": result.best_accuracy, "step": result.best_step},
+        **{
+            kind: {name: scores.to_json() for name, scores in of_kind.items()}
+            for kind, of_kind in found.items()
+        },
+        "curve": _curve(training.read_metrics(folder / "metrics.jsonl")),
+    }
+
+
+def encoder_folder(config: Config, options: Options) -> Path:
+    """Where the pretrained encoder is that all runs share which would train the same one."""
+    parts = (config.pretraining.sources or config.sources, config.encoder, config.width, config.image_size)
+    text = json.dumps([*parts, config.augment, dataclasses.asdict(config.pretraining)])
+    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return options.runs / options.table / f"encoder-{digest}-{config.seed}"
+
+
+def _curve(lines: Sequence[dict]) -> list[dict]:
+    """The metrics' lines, validation apart from training, in few digits."""
+    curve = []
+    for line in lines:
+        validation = line["phase"] == "validation"
+        names = (
+            {"accuracy": "validation_accuracy"} if validation else {n: n for n in ("accuracy", "loss_plain")}
+        )
+        curve.append({"step": line["step"]} | {new: round(line[old], 4) for old, new in names.items()})
+    return curve
+
+
+def _chosen(what: str, wanted: Sequence[Any], known: Sequence[Any]) -> tuple[Any, ...]:
+    """Those wanted, or all."""
+    if unknown := [str(one) for one in wanted if one not in known]:
+        raise ValueError(
+            f"expected {what} among {', '.join(map(str, known))}, got {', '.join(unknown)}: choose of these"
+        )
+    return tuple(wanted) or tuple(known)
+
+
+def main(options: Options) -> None:
+    """Run what is missing and print the table."""
+    if options.table not in TABLES:
+        raise ValueError(
+            f"expected a table among {', '.join(TABLES)}, got {options.table!r}: name one of them"
+        )
+    table = TABLES[options.table]()
+    if options.plan:
+        from plan import plan
+
+        print(plan(table, list(jobs(table, options)), options.table))
+        return
+    print(f"**{table.title}**\n\n{reproduce(table, options)}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, Options)

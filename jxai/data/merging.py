@@ -1,0 +1,64 @@
+"""Several sources as one."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jxai.data.decode import LazyPictures
+from jxai.data.source import Source, frozen
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def merge(sources: Sequence[Source]) -> Source:
+    """Makes one source of the classes of several, to train one classifier of them all.
+
+    Args:
+        sources: the sources, at least one; pictures of different sizes stay as they are.
+
+    Returns:
+        A source with the classes of all, numbered on; class names are "domain/class" where there are several.
+
+    Raises:
+        ValueError: no source.
+    """
+    if not sources:
+        raise ValueError("expected at least one source, got none: load one")
+    if len(sources) == 1:
+        return sources[0]
+    offsets = np.cumsum([0, *(len(source.class_names) for source in sources[:-1])])
+    return Source(
+        name="+".join(source.name for source in sources),
+        class_names=tuple(f"{source.name}/{name}" for source in sources for name in source.class_names),
+        labels=frozen(
+            np.concatenate([s.labels + offset for s, offset in zip(sources, offsets, strict=True)]).astype(
+                np.int32
+            )
+        ),
+        digests=frozen(np.concatenate([source.digests for source in sources])),
+        pictures=_Chained(tuple(sources)),
+        rows=frozen(np.arange(sum(len(source) for source in sources))),
+        class_splits=tuple(split for source in sources for split in source.class_splits),
+        split=sources[0].split,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Chained(LazyPictures):
+    """The pictures of several sources, one after another."""
+
+    sources: tuple[Source, ...]
+
+    def __len__(self) -> int:
+        return sum(len(source) for source in self.sources)
+
+    def opened(self, i: int) -> "contextlib.AbstractContextManager[Image.Image]":
+        for source in self.sources:
+            if i < len(source):
+                return source.opened(i)
+            i -= len(source)
+        raise IndexError(i)

@@ -1,0 +1,46 @@
+"""The prototypical network's head: a query belongs to the class whose mean support is nearest.
+
+Snell, Swersky and Zemel, *Prototypical Networks for Few-shot Learning*, 2017.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
+from jxai.fewshot.heads.head import prototypes
+
+
+class PrototypeHead(ConditionedHead):
+    """Negative squared distances −‖q − p‖² of query and prototype, without parameters.
+
+    −‖q − p‖² = 2p·q − ‖p‖² − ‖q‖², and the last term is the same for every class: the scores leave it out, which
+    changes neither softmax nor loss. What is left is a dense layer on the query with kernel 2p.
+
+    Nobody has published how to guide this head; it is our choice. What is explained, and weighted, is the query's
+    features; prototypes are constant. The rule is the release's for dense layers: ε = 0.01, the bias −‖p‖² left out.
+
+    Attributes:
+        pool: average maps over their positions; else flatten them, as the original does.
+    """
+
+    pool: bool = True
+
+    def explained(
+        self,
+        support: jax.Array,
+        support_labels: jax.Array,
+        query: jax.Array,
+        way: int,
+        train: bool = False,
+    ) -> Conditioned:
+        """The queries (queries, C) beside the prototypes (way, C); for the arguments see `Head`."""
+        return Conditioned(
+            vectors(query, pool=self.pool),
+            prototypes(vectors(support, pool=self.pool), support_labels, way),
+        )
+
+    def scores(self, explained: Conditioned, train: bool = False) -> jax.Array:
+        """2p·q − ‖p‖²; for the arguments see `Head`."""
+        means = explained.context
+        bias = -jnp.sum(means**2, axis=-1)
+        return explained.features @ (2 * means).T + bias  # a sum, as rules know a bias

@@ -1,0 +1,83 @@
+"""Transductive inference: the queries that a head is surest of become support for the others."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jxai.fewshot.heads.head import Head
+
+
+@dataclasses.dataclass(frozen=True)
+class Transduction:
+    """Rounds in which queries join the support with the labels that were predicted for them.
+
+    A query's confidence is its largest probability, the softmax of its scores.
+
+    Attributes:
+        counts: how many queries join in each round; as released 35, then 70 of 75.
+        restart: whether each round's queries join the true support alone, as in the original cross-attention program.
+            Otherwise they join what earlier rounds have made of it, as in the explanation-guided RelationNet: a query
+            that is chosen in both rounds then stands in the support twice, under each round's label.
+    """
+
+    counts: tuple[int, ...] = (35, 70)
+    restart: bool = True
+
+    def __post_init__(self):
+        if not self.counts or min(self.counts) < 1:
+            raise ValueError(
+                f"expected counts of at least 1, got {self.counts}: leave the transduction out for none"
+            )
+
+
+def transductive_scores(
+    head: Head,
+    variables: Any,
+    support: jax.Array,
+    support_labels: jax.Array,
+    query: jax.Array,
+    *,
+    way: int,
+    transduction: Transduction = Transduction(),
+) -> jax.Array:
+    """A head's scores once the surest queries have joined the support.
+
+    Args:
+        head: the head.
+        variables: its own.
+        support: features (supports, ...).
+        support_labels: (supports,), integers in [0, way).
+        query: features (queries, ...).
+        way: number of classes.
+        transduction: how many queries join, and what.
+
+    Returns:
+        Scores of all queries, (queries, way), with the last round's support.
+
+    Raises:
+        ValueError: more queries are to join than there are.
+
+    References:
+        Hou et al., *Cross Attention Network for Few-shot Classification*, 2019, 4.4.
+    """
+    if max(transduction.counts) > len(query):
+        raise ValueError(
+            f"expected at most the {len(query)} queries to join the support, got counts {transduction.counts}: "
+            "choose smaller counts, or give more queries"
+        )
+
+    def scores(support: jax.Array, labels: jax.Array) -> jax.Array:
+        return head.apply(variables, support, labels, query, way, mutable=["batch_stats"])[0]
+
+    joined, labels = support, support_labels
+    found = scores(joined, labels)
+    for count in transduction.counts:
+        _, surest = jax.lax.top_k(jnp.max(jax.nn.softmax(found), axis=-1), count)
+        if transduction.restart:
+            joined, labels = support, support_labels
+        joined = jnp.concatenate([joined, query[surest]])
+        labels = jnp.concatenate([labels, jnp.argmax(found, axis=-1)[surest]])
+        found = scores(joined, labels)
+    return found

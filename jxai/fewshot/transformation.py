@@ -1,0 +1,125 @@
+"""Feature-wise transformation: an encoder's normalised features scaled and shifted at random in training.
+
+Tseng et al., *Cross-Domain Few-Shot Classification via Learned Feature-Wise Transformation*, 2020: features of
+unseen domains are distributed otherwise, and noise on features of the seen ones prepares for it.
+"""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+SCALE, SHIFT = "scale", "shift"
+
+
+def init_transformation(
+    encoder: nn.Module,
+    *,
+    image_size: int,
+    paths: Sequence[str] | None = None,
+    scale: float = 0.3,
+    shift: float = 0.5,
+) -> dict[str, dict[str, jax.Array]]:
+    """How strongly each channel is disturbed, before anything is learned.
+
+    Args:
+        encoder: module from images (N, H, W, 3) to features, called with `train`. It is traced, not run.
+        image_size: side of the images in pixels.
+        paths: patterns (`*` for anything) of paths of modules, whose results are transformed. By default batch norms
+            with names such as "bn2": the last one of every block as released, every one of an encoder without blocks.
+        scale: the released start of γ.
+        shift: the released start of β.
+
+    Returns:
+        {path: {"scale": γ (C,), "shift": β (C,)}} by path of the module; for the formula see `Transformed`.
+
+    Raises:
+        ValueError: a pattern matches no module with an array as its result.
+    """
+    channels: dict[str, int] = {}
+
+    def record(next_fun, args, kwargs, context):
+        y = next_fun(*args, **kwargs)
+        if context.method_name == "__call__" and isinstance(y, jax.Array):
+            channels["/".join(context.module.path)] = y.shape[-1]
+        return y
+
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, train=False), images)
+    chosen = _released(channels) if paths is None else _matching(channels, paths)
+    return {
+        path: {SCALE: jnp.full(channels[path], scale), SHIFT: jnp.full(channels[path], shift)}
+        for path in chosen
+    }
+
+
+class Transformed(nn.Module):
+    """An encoder whose features are transformed in training: y ← (1 + n₁·softplus(γ))·y + n₂·softplus(β).
+
+    n₁, n₂ ~ N(0, 1) are one draw a channel, the same for all images of a call: for one episode. Variables are the
+    encoder's own.
+
+    Attributes:
+        encoder: the module, called with `train`.
+        key: `jax.random.key` of the draws.
+        transformation: as `init_transformation` gives it; {} disturbs nothing.
+    """
+
+    encoder: nn.Module
+    key: jax.Array
+    transformation: Any
+
+    def setup(self):
+        """Have the encoder's variables stand where they stand without this module."""
+        nn.share_scope(self, self.encoder)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Features of images; where `train` is false, the encoder's as they are.
+
+        Args:
+            x: normalised images, (N, H, W, C).
+            train: whether features are transformed and batch norms use the batch's statistics.
+
+        Returns:
+            Features, (N, ...).
+        """
+        paths = sorted(self.transformation) if train else []
+
+        def transform(next_fun, args, kwargs, context):
+            y, path = next_fun(*args, **kwargs), "/".join(context.module.path)
+            if context.method_name != "__call__" or path not in paths:
+                return y
+            strength = jax.tree.map(jax.nn.softplus, self.transformation[path])
+            key = jax.random.fold_in(self.key, paths.index(path))
+            scale, shift = jax.random.normal(key, (2, y.shape[-1]), y.dtype)
+            return (1 + scale * strength[SCALE]) * y + shift * strength[SHIFT]
+
+        with nn.intercept_methods(transform):
+            return self.encoder(x, train=train)  # pyright: ignore[reportCallIssue]
+
+
+def _released(channels: dict[str, int]) -> list[str]:
+    """The last batch norm of every block, by its number; without blocks, every one."""
+    numbered = sorted(path for path in channels if re.fullmatch(r"(.*/)?bn\d+", path))
+    if not numbered:
+        raise ValueError(
+            f"expected batch norms with names such as bn2 in the encoder, got modules {', '.join(channels)}: "
+            "give `paths`"
+        )
+    last = {path.rpartition("/")[0]: path for path in numbered}
+    return [path for block, path in last.items() if block] or numbered
+
+
+def _matching(channels: dict[str, int], patterns: Sequence[str]) -> list[str]:
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in channels):
+            raise ValueError(
+                f"expected `paths` of modules of the encoder, got {pattern!r}, which matches none of "
+                f"{', '.join(sorted(channels))}: take one of these, with * for anything"
+            )
+    return [path for path in channels if any(fnmatchcase(path, pattern) for pattern in patterns)]

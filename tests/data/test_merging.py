@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from jxai import data
+
+GREY = np.random.default_rng(0).integers(0, 256, (4, 6, 6), np.uint8)
+LABELS = np.asarray([0, 1, 1, 0])
+
+
+def test_merged_sources_have_the_classes_of_all(source):
+    grey = data.from_arrays("grey", GREY, LABELS)
+    merged = data.merge([source, grey])
+    assert merged.name == "toy+grey" and len(merged) == len(source) + 4
+    assert merged.class_names == (*(f"toy/{name}" for name in source.class_names), "grey/0", "grey/1")
+    np.testing.assert_array_equal(merged.labels, [*source.labels, *(LABELS + 8)])
+    assert merged.labels.dtype == np.int32
+    np.testing.assert_array_equal(merged.array(10), np.concatenate([source.array(10), grey.array(10)]))
+    np.testing.assert_array_equal(merged.image(len(source) + 2), grey.image(2))
+    with pytest.raises(IndexError):
+        merged.pictures[len(merged)]
+    assert data.merge([grey]) is grey
+    with pytest.raises(ValueError, match="expected at least one source, got none"):
+        data.merge([])
+
+
+def test_splits_can_be_merged(source):
+    merged = data.merge([source.restrict("base"), source.restrict("novel")])
+    assert len(merged.class_names) == 6 and merged.labels.max() == 5
+    np.testing.assert_array_equal(merged.image(0), source.restrict("base").image(0))
+
+
+def test_a_merged_domain_keeps_the_splits_of_each(source):
+    grey = data.from_arrays("grey", GREY, LABELS)
+    base = data.merge([source, grey]).restrict("base")
+    assert base.class_names == (*(f"toy/class {c}" for c in (0, 2, 4, 6)), "grey/0")
+
+
+def test_merged_pictures_are_opened_where_they_are(source):
+    grey = data.from_arrays("grey", GREY, LABELS)
+    with data.merge([source, grey]).opened(len(source) + 1) as picture:
+        np.testing.assert_array_equal(np.asarray(picture)[..., 0], GREY[1])
