@@ -5,7 +5,7 @@
 5-way 5-shot episodes of 15 queries a class, drawn from 1000 images with the features of Conv4NP at 32 pixels (6x6x64)
 and of ResNet10 at 224 (7x7x512). The heads that average maps first also get features that are averaged beforehand.
 The rivals take one episode after the other, as the usual programs do, from features in memory; without PyTorch they
-are left out. Some ten minutes on two cores.
+are left out.
 """
 
 import dataclasses

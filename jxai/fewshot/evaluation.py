@@ -61,7 +61,7 @@ def episode_accuracies(
         support: the episodes' support as indices into `features`, (episodes, way·shot), class by class.
         query: the episodes' queries likewise, (episodes, way·queries).
         way: number of classes.
-        batch_size: episodes computed at once; 4 was fastest on two cores, accelerators want more.
+        batch_size: episodes computed at once; more than 4 took a CPU longer, accelerators want more.
         transduction: how queries join the support; None for none.
 
     Returns:

@@ -1,5 +1,7 @@
 """From a head's scores to weights of its features: where relevance starts, and what is made of it."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -12,12 +14,12 @@ class Explanation:
     Attributes:
         start: relevance of the scores, (queries, way); of a graph's, at every node.
         relevance: of the explained features.
-        weights: of the explained features, in [0, 2] at strength 1.
+        weights: of the explained features, in [0, 2] at strength 1; an array, or what `jnp.asarray` makes one of.
     """
 
     start: jax.Array
     relevance: jax.Array
-    weights: jax.Array
+    weights: Any
 
 
 def log_odds(scores: jax.Array) -> jax.Array:

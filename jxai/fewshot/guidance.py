@@ -96,7 +96,8 @@ def head_loss(
     plain = head.loss(scores, query_labels)
     of_queries = scores.reshape(len(query), -1, way).mean(axis=1)
     metrics = {"accuracy": jnp.mean(jnp.argmax(of_queries, axis=-1) == query_labels), "loss_plain": plain}
-    loss = plain_weight * plain
+    # A loss that does not count shall cost no backward pass.
+    loss = plain_weight * plain if plain_weight else jnp.zeros_like(plain)
     auxiliary: Any = head.apply(variables, explained, query_labels, query_classes, method="auxiliary_loss")
     if auxiliary is not None:
         metrics["loss_auxiliary"] = auxiliary

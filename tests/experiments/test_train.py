@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from configs import Config, from_json
+from evaluate import evaluate
 from jxai import fewshot, training
 from jxai.training import OptimizerConfig
 from train import Run, train
@@ -80,6 +81,38 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
     pretrained = training.load_variables(tmp_path / "encoder", which="latest")
     chex.assert_trees_all_equal(state.params["encoder"], pretrained["params"]["encoder"])
     assert pretrained["params"]["head"]["bias"].shape == (24 + 28,)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head": "graph"},
+        {"head": "cross-attention"},
+        pytest.param({"head": "prototype"}, marks=pytest.mark.slow),
+        pytest.param({"head": "matching"}, marks=pytest.mark.slow),
+        pytest.param({"head": "graph", "transformation": "fixed"}, marks=pytest.mark.slow),
+        {"transformation": "learned", "auxiliary": True},
+    ],
+    ids=lambda changes: " ".join(map(str, changes.values())),
+)
+def test_every_system_trains_and_is_judged_both_ways(tiny, tmp_path, changes):
+    sources = ("latin", "thai") if "transformation" in changes else ("latin",)
+    pretraining = dataclasses.replace(tiny.pretraining, steps=1, sources=("latin",))
+    config = dataclasses.replace(
+        tiny, sources=sources, pretraining=pretraining, steps=1, shot=1, queries=1, **changes
+    )
+    result = train(run_of(config, tmp_path / "run"))
+    names = result.state.params.keys()
+    assert ("classifier" in names) == config.auxiliary
+    assert ("transformation" in names) == (config.transformation == "learned")
+    inductive, transductive = (
+        evaluate(
+            tmp_path / "run", episodes=4, domains=("hebrew",), transductive=transductive, progress=False
+        )["hebrew"]
+        for transductive in (False, True)
+    )
+    assert inductive.of == transductive.of == 75
+    assert (inductive.correct != transductive.correct).any()
 
 
 @pytest.mark.parametrize(
