@@ -56,8 +56,7 @@ def episode_accuracies(
     Args:
         head: the head.
         variables: of the system, see `init_variables`.
-        features: of a domain's images, (n, ...). A head that averages maps over their positions first is many times
-            faster on features that are averaged once, here.
+        features: of a domain's images, (n, ...).
         support: the episodes' support as indices into `features`, (episodes, way·shot), class by class.
         query: the episodes' queries likewise, (episodes, way·queries).
         way: number of classes.
@@ -122,6 +121,8 @@ def _accuracies(
     transduction: Transduction | None,
 ) -> jax.Array:
     """Accuracies (batches, batch size) of episodes given as rows of features (batches, batch size, images)."""
+
+    features = head.condense(features)
 
     def labels(count: int) -> jax.Array:
         return jnp.repeat(jnp.arange(way), count // way)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jxai.fewshot.auxiliary import CLASSIFIER, classifier_loss
 from jxai.fewshot.episode import Episode
 from jxai.fewshot.heads.head import KEPT, Head
 from jxai.fewshot.system import part
@@ -121,8 +122,12 @@ def guided_loss(
     *,
     guidance: Guidance = Guidance(),
     train_encoder: bool = True,
+    num_steps: int | None = None,
 ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
     """The loss of explanation-guided training on one episode.
+
+    Where the variables have an auxiliary classifier ("classifier", see `init_multi_domain`), its cross-entropy on the
+    queries' pooled features joins, weighted by 0.9^(20·step / num_steps).
 
     Args:
         encoder: module from images to features; called with `train`.
@@ -131,9 +136,14 @@ def guided_loss(
         episode: one episode.
         guidance: weights of the two losses; `PLAIN` is the plain system.
         train_encoder: False holds the encoder fixed, on its running averages.
+        num_steps: updates of the whole training; None holds the auxiliary classifier's weight.
 
     Returns:
-        (loss, (new batch statistics as in `variables`, metrics)); for the metrics see `head_loss`.
+        (loss, (new batch statistics as in `variables`, metrics)); for the metrics see `head_loss`. An auxiliary
+        classifier's loss is "loss_classifier".
+
+    Raises:
+        ValueError: there is an auxiliary classifier, but the episode has no `query_classes`.
 
     References:
         Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, 2020, eq. 5-7.
@@ -157,4 +167,11 @@ def guided_loss(
         guidance=guidance,
         query_classes=episode.query_classes,
     )
-    return loss, ({"encoder": updates.get("batch_stats", {}), "head": head_statistics}, metrics)
+    statistics = {"encoder": updates.get("batch_stats", {}), "head": head_statistics}
+    if CLASSIFIER in variables["params"]:
+        found, weight, statistics[CLASSIFIER] = classifier_loss(
+            variables, features[num_support:], episode.query_classes, num_steps=num_steps
+        )
+        loss = loss + weight * found
+        metrics = metrics | {"loss": loss, "loss_classifier": found}
+    return loss, (statistics, metrics)

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jxai.fewshot.auxiliary import CLASSIFIER, init_classifier
 from jxai.fewshot.episode import Episode
-from jxai.fewshot.guidance import Guidance, guided_loss, head_loss
-from jxai.fewshot.heads.conditioned import vectors
+from jxai.fewshot.guidance import Guidance, guided_loss
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.system import init_variables, part
 from jxai.fewshot.transformation import Transformed
@@ -22,7 +22,7 @@ from jxai.fewshot.transformation import Transformed
 Loss = tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]
 
 # Beside the encoder and the head in the variables of a multi-domain system.
-TRANSFORMATION, CLASSIFIER = "transformation", "classifier"
+TRANSFORMATION = "transformation"
 
 
 def init_multi_domain(
@@ -56,9 +56,8 @@ def init_multi_domain(
     if num_classes is not None:
         images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
         features = jax.eval_shape(lambda x: encoder.apply(part(variables, "encoder"), x, train=False), images)
-        blank = jnp.zeros((1, features.shape[-1]))
-        variables["params"][CLASSIFIER] = nn.Dense(num_classes).init(keys[1], blank)["params"]
-        variables["batch_stats"][CLASSIFIER] = {"weight": jnp.ones(())}
+        params, statistics = init_classifier(keys[1], features.shape[-1], num_classes)
+        variables["params"][CLASSIFIER], variables["batch_stats"][CLASSIFIER] = params, statistics
     return variables
 
 
@@ -72,24 +71,20 @@ def transformed_loss(
 ) -> Callable[[Any, Episode, jax.Array], Loss]:
     """The guided loss with transformed features ("FT").
 
-    Where the variables have an auxiliary classifier, its cross-entropy on the queries' pooled features joins,
-    weighted by 0.9^(20·step / num_steps); the release counts in epochs.
-
     Args:
         encoder: module from images to features, called with `train`.
         head: the head.
         transformation: see `Transformed`; it stays as it is. {} for plain features.
         guidance: weights of the two losses.
-        num_steps: updates of the whole training; None holds the classifier's weight.
+        num_steps: updates of the whole training, see `guided_loss`.
 
     Returns:
-        The loss of one episode, for `training.make_step`; for the metrics see `head_loss`. An auxiliary classifier's
-        loss is the metric "loss_classifier".
+        The loss of one episode, for `training.make_step`; for the metrics see `guided_loss`.
     """
 
     def loss_fn(variables: Any, episode: Episode, key: jax.Array) -> Loss:
         noisy = Transformed(encoder, key, transformation)
-        return _classified_loss(noisy, head, variables, episode, guidance, num_steps)
+        return guided_loss(noisy, head, variables, episode, guidance=guidance, num_steps=num_steps)
 
     return loss_fn
 
@@ -113,7 +108,7 @@ def learned_transformation_loss(
         head: the head.
         learning_rate: η, that of the model's optimiser as released.
         guidance: weights of the two losses, in both episodes.
-        num_steps: updates of the whole training, see `transformed_loss`.
+        num_steps: updates of the whole training, see `guided_loss`.
 
     Returns:
         The loss of a pair of episodes (seen, unseen), for `training.make_step`; φ are the parameters
@@ -131,11 +126,12 @@ def learned_transformation_loss(
 
         def seen_loss(params: Any) -> Loss:
             of_step = {"params": params, "batch_stats": statistics}
-            return _classified_loss(noisy, head, of_step, seen, guidance, num_steps)
+            return guided_loss(noisy, head, of_step, seen, guidance=guidance, num_steps=num_steps)
 
         held = jax.lax.stop_gradient(params)
         (loss, (new_statistics, metrics)), gradient = jax.value_and_grad(seen_loss, has_aux=True)(held)
         stepped = jax.tree.map(lambda leaf, slope: leaf - learning_rate * slope, held, gradient)
+        stepped.pop(CLASSIFIER, None)  # it knows the seen domain's classes
         unseen_loss, (_, unseen_metrics) = guided_loss(
             encoder, head, {"params": stepped, "batch_stats": statistics}, unseen, guidance=guidance
         )
@@ -146,49 +142,3 @@ def learned_transformation_loss(
         return loss + (followed - rest), (new_statistics, metrics | of_unseen)
 
     return loss_fn
-
-
-def _classified_loss(
-    encoder: nn.Module,
-    head: Head,
-    variables: Any,
-    episode: Episode,
-    guidance: Guidance,
-    num_steps: int | None,
-) -> Loss:
-    """The guided loss, and the auxiliary classifier's where the variables have one."""
-    num_support = len(episode.support)
-    features, updates = encoder.apply(
-        part(variables, "encoder"),
-        jnp.concatenate([episode.support, episode.query]),
-        train=True,
-        mutable=["batch_stats"],
-    )
-    loss, (of_head, metrics) = head_loss(
-        head,
-        part(variables, "head"),
-        features[:num_support],
-        episode.support_labels,
-        features[num_support:],
-        episode.query_labels,
-        way=episode.way,
-        shot=num_support // episode.way,
-        guidance=guidance,
-        query_classes=episode.query_classes,
-    )
-    statistics = {"encoder": updates.get("batch_stats", {}), "head": of_head}
-    if CLASSIFIER not in variables["params"]:
-        return loss, (statistics, metrics)
-    if episode.query_classes is None:
-        raise ValueError(
-            "expected episodes with `query_classes` for the auxiliary classifier, got none: "
-            "take them from data.episode_dataset, or leave the classifier out"
-        )
-    classifier, weight = variables["params"][CLASSIFIER], variables["batch_stats"][CLASSIFIER]["weight"]
-    scores = vectors(features[num_support:]) @ classifier["kernel"] + classifier["bias"]
-    found = optax.softmax_cross_entropy_with_integer_labels(scores, episode.query_classes).mean()
-    # Among the statistics, because a loss does not know the step.
-    decay = 1.0 if num_steps is None else 0.9 ** (20 / num_steps)
-    statistics[CLASSIFIER] = {"weight": weight * decay}
-    loss = loss + weight * found
-    return loss, (statistics, metrics | {"loss": loss, "loss_classifier": found})

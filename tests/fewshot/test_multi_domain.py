@@ -206,6 +206,7 @@ class ByHand:
 
     def unseen_loss(self, model, head=None):
         head = self.system.head if head is None else head
+        model = {name: tree for name, tree in model.items() if name != "classifier"}
         return fewshot.guided_loss(
             self.system.encoder, head, self.of(model), self.unseen, guidance=self.guidance
         )

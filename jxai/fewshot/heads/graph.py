@@ -90,6 +90,10 @@ class GraphHead(ConditionedHead):
         nodes = jnp.concatenate([of_support, of_query], axis=1)
         return Conditioned(nodes, jax.nn.one_hot(support_labels, self.way, dtype=x.dtype))
 
+    def condense(self, features: jax.Array) -> jax.Array:
+        """Vectors; for the arguments see `Head`."""
+        return vectors(features)
+
     def scores(self, explained: Conditioned, train: bool = False) -> jax.Array:
         """Scores of the queries; for the arguments see `Head`."""
         of_queries = self.node_scores(explained, train)[:, len(explained.context) :]

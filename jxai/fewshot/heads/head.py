@@ -83,6 +83,17 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
+    def condense(self, features: jax.Array) -> jax.Array:
+        """What of an image's features the head uses, for those who keep features for many episodes.
+
+        Args:
+            features: what the encoder gave, (N, ...).
+
+        Returns:
+            Features with which the head gives the same scores; here the same ones.
+        """
+        return features
+
     def forward(
         self,
         support: jax.Array,

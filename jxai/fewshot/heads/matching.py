@@ -77,6 +77,10 @@ class MatchingHead(ConditionedHead):
         members = jax.nn.one_hot(support_labels, way, axis=0, dtype=support.dtype)
         return Conditioned(query, (support, members))
 
+    def condense(self, features: jax.Array) -> jax.Array:
+        """Vectors; for the arguments see `Head`."""
+        return vectors(features, pool=self.pool)
+
     def scores(self, explained: Conditioned, train: bool = False) -> jax.Array:
         """Log-sums of exponentials; for the arguments see `Head`."""
         support, members = explained.context

@@ -39,6 +39,10 @@ class PrototypeHead(ConditionedHead):
             prototypes(vectors(support, pool=self.pool), support_labels, way),
         )
 
+    def condense(self, features: jax.Array) -> jax.Array:
+        """Vectors; for the arguments see `Head`."""
+        return vectors(features, pool=self.pool)
+
     def scores(self, explained: Conditioned, train: bool = False) -> jax.Array:
         """2p·q − ‖p‖²; for the arguments see `Head`."""
         means = explained.context
