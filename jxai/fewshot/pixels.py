@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jxai import lrp
 from jxai.fewshot.episode import Episode
 from jxai.fewshot.explanation import log_odds
-from jxai.fewshot.heads.graph import GraphHead
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.system import part
 
@@ -52,7 +51,7 @@ def pixel_relevance(
     found, to_features = lrp.vjp(scores, features, composite=head.composite)
     queries, way = found.shape
     # Queries of one graph see one another: they start apart, so that each keeps what its own scores give it.
-    apart = way if isinstance(head, GraphHead) else 1
+    apart = way if head.mixes_queries else 1
     own = jnp.repeat(jnp.eye(apart), queries // apart, axis=1)
 
     def to_own_pixels(starts: jax.Array) -> jax.Array:

@@ -132,6 +132,11 @@ class GraphHead(ConditionedHead):
         rules = ((held, lrp.Constant()), (lrp.Kind.CONTRACTION, Aggregation(SUN2020_DENSE.epsilon)))
         return lrp.Composite(rules, "graph network") | lrp.sun2020
 
+    @property
+    def mixes_queries(self) -> bool:
+        """A graph holds a query of every class."""
+        return True
+
     def explain(
         self, variables: Any, explained: Conditioned, scores: jax.Array, *, strength: float = 1.0
     ) -> Explanation:

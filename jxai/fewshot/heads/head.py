@@ -122,6 +122,11 @@ class Head(nn.Module):
         """The rules of the head's modules."""
         return lrp.sun2020
 
+    @property
+    def mixes_queries(self) -> bool:
+        """Whether a query's scores hand relevance to queries of other classes too, as in a graph."""
+        return False
+
     def loss(self, scores: jax.Array, labels: jax.Array) -> jax.Array:
         """Cross-entropy of the scores, a mean over the queries.
 
