@@ -12,7 +12,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -23,6 +23,8 @@ from configs import Config, from_json
 from jxai import data, fewshot, training
 from system import build, load_for_evaluation
 from tables import Scores, accuracy_table
+
+Inference = Literal["inductive", "transductive"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,44 +48,45 @@ def evaluate(
     episodes: int = 2000,
     domains: Sequence[str] = tuple(data.DOMAINS),
     which: Any = "best",
-    transductive: bool = False,
+    inferences: Sequence[Inference] = ("inductive",),
     progress: bool = True,
-) -> dict[str, Scores]:
+) -> dict[Inference, dict[str, Scores]]:
     """Evaluate a run on domains, at the shots that it was trained with.
 
-    A source domain shows its novel classes, any other one all its classes. Episode i of a domain is the same for
-    every run.
+    For the classes that a domain is judged by see `load_for_evaluation`. Episode i of a domain is the same for every
+    run.
 
     Args:
         folder: the run's.
         episodes: how many a domain.
         domains: names of domains.
         which: "best" or "latest" checkpoint, or a step.
-        transductive: whether the most confident queries join the support.
+        inferences: "inductive", "transductive": the most confident queries join the support.
         progress: whether to show a progress bar.
 
     Returns:
-        {domain: scores}.
+        {inference: {domain: scores}}.
     """
     config = config_of(folder)
     encoder, head = build(config)
     variables = training.load_variables(folder / "episodes", which=which)
-    found = {}
+    found: dict[Inference, dict[str, Scores]] = {inference: {} for inference in inferences}
     for name in tqdm(domains, desc=f"{folder.name}: evaluation", unit="domain", disable=not progress):
         source, support, query = episodes_for(config, name, count=episodes, purpose="evaluation")
-        features = fewshot.encode(encoder, variables, source.array(config.image_size))
-        accuracies = fewshot.episode_accuracies(
-            head,
-            variables,
-            features,
-            support,
-            query,
-            way=config.way,
-            transduction=transduction(config, query.shape[1]) if transductive else None,
-        )
-        correct = np.rint(accuracies * query.shape[1]).astype(int)
+        features = fewshot.encode(encoder, variables, source.normalised(config.image_size), head=head)
         shot, queries = (rows.shape[1] // config.way for rows in (support, query))
-        found[name] = Scores(shot=shot, queries=queries, of=query.shape[1], correct=correct)
+        for inference in inferences:
+            accuracies = fewshot.episode_accuracies(
+                head,
+                variables,
+                features,
+                support,
+                query,
+                way=config.way,
+                transduction=transduction(config, query.shape[1]) if inference == "transductive" else None,
+            )
+            correct = np.rint(accuracies * query.shape[1]).astype(int)
+            found[inference][name] = Scores(shot=shot, queries=queries, of=query.shape[1], correct=correct)
     return found
 
 
@@ -102,7 +105,7 @@ def episodes_for(
         The source, and the episodes as indices into it: support (count, way·shot), queries (count, way·queries).
     """
     source = load_for_evaluation(config, name)
-    shot, queries = setting(name, config.shot)
+    shot, queries = setting(name, config)
     support, query = data.episode_table(
         source,
         way=config.way,
@@ -120,14 +123,23 @@ def transduction(config: Config, num_queries: int) -> fewshot.Transduction:
     RelationNet's release goes on from the first round's support, the cross-attention network's starts anew; so do
     here the heads that no release has this for.
     """
-    counts = tuple(round(count * num_queries / 75) for count in (35, 70))
-    return fewshot.Transduction(counts=counts, restart=config.head != "relation")
+    # These heads' scores leave out a term of the query's.
+    unknown = config.head in ("prototype", "matching")
+    return fewshot.Transduction(
+        counts=tuple(round(count * num_queries / 75) for count in (35, 70)),
+        restart=config.head != "relation",
+        confidence="probability" if unknown else "score",
+    )
 
 
-def setting(domain: str, shot: int) -> tuple[int, int]:
-    """(shots, queries a class) of an evaluation: as trained with 15 queries, or what a small domain has instead."""
+def setting(domain: str, config: Config) -> tuple[int, int]:
+    """(shots, queries a class) of an evaluation: as trained with 15 queries, or what domain or head has instead.
+
+    A small embedded domain has less; the cross-attention network is judged by 16 on the papers' data sets.
+    """
+    shot = config.shot
     if domain not in data.DOMAINS:
-        return shot, 15
+        return shot, 16 if config.head == "cross-attention" else 15
     one, five = data.DOMAINS[domain].settings
     return {1: one, 5: five}.get(shot, (shot, 15))
 
@@ -144,16 +156,18 @@ def config_of(folder: Path) -> Config:
 
 def main(options: Options) -> None:
     """Evaluate and print a table for each number of shots."""
-    groups: dict[int, dict[str, list[dict[str, Scores]]]] = {}
+    groups: dict[int, dict[str, dict[int, dict[str, Scores]]]] = {}
+    inference: Inference = "transductive" if options.transductive else "inductive"
     for folder in options.folders:
+        config = config_of(folder)
         found = evaluate(
             folder,
             episodes=options.episodes,
             domains=options.domains,
             which=options.which,
-            transductive=options.transductive,
+            inferences=(inference,),
         )
-        groups.setdefault(config_of(folder).shot, {})[str(folder)] = [found]
+        groups.setdefault(config.shot, {})[str(folder)] = {config.seed: found[inference]}
     for shot, rows in groups.items():
         first, *others = rows
         pairs = dict.fromkeys(others, first)

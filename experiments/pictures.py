@@ -1,6 +1,6 @@
 """What a trained few-shot system looks at: a sheet a domain, and how much of the relevance falls on ink.
 
-python experiments/pictures.py runs/quickstart/runs/5shot-guided-0
+python experiments/pictures.py runs/quickstart/runs/letters-quick/5shot-relation-guided-0
 """
 
 import dataclasses

@@ -25,8 +25,6 @@ from jxai import training, viz
 from tables import Scores, accuracy_table
 from train import Run, train
 
-_TRANSDUCTIVE = "transductive"
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -47,8 +45,8 @@ class Options:
     """Where checkpoints go, in a folder of the table's name."""
     results: Path = Path(__file__).parent / "results"
     """Where each finished run's JSON, the table and the curves go, in a folder of the table's name."""
-    name: str = "table"
-    """What the table's and the curves' files are called."""
+    name: str | None = None
+    """What the table's and the curves' files are called; "table", or "part" for some rows, settings or columns."""
     plan: bool = False
     """List the runs and their commands, and do nothing."""
     progress: bool = True
@@ -122,11 +120,11 @@ def reproduce(table: Table, options: Options) -> str:
     text = ""
     for job in chosen:
         path = job.result(options)
-        if not path.exists():
+        if (result := _finished(job, table, options, episodes)) is None:
             result = _run(job, table, options, episodes)
             path.with_suffix(".tmp").write_text(json.dumps(result) + "\n")
             path.with_suffix(".tmp").rename(path)
-        finished[job.name] = _finished(job, table, options, episodes)
+        finished[job.name] = result
         text = _write(table, options, chosen, finished)
     return text
 
@@ -134,78 +132,80 @@ def reproduce(table: Table, options: Options) -> str:
 def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapping[str, dict]) -> str:
     """Write the table and the curves of what is finished; the table's text."""
     folder = options.results / options.table
-    kinds = ("domains", _TRANSDUCTIVE) if table.transductive else ("domains",)
     targets = options.targets or table.targets
+    name = options.name or ("part" if options.systems or options.shots or options.targets else "table")
     sections = []
     for shot in dict.fromkeys(job.config.shot for job in chosen):
         of_shot = [job for job in chosen if job.config.shot == shot and job.name in finished]
-        for kind in kinds:
-            if not of_shot:
-                continue
-            heading = f"{shot}-shot" if kind == "domains" else f"{shot}-shot, {kind}"
+        for inference in table.inferences if of_shot else ():
+            heading = f"{shot}-shot" if inference == "inductive" else f"{shot}-shot, {inference}"
             rows: dict[str, dict[int, dict[str, Scores]]] = {}
             for job in of_shot:
-                found = {name: Scores.from_json(value) for name, value in finished[job.name][kind].items()}
+                of_job = finished[job.name][inference]
+                found = {target: Scores.from_json(of_job[target]) for target in job.targets}
                 rows.setdefault(job.system, {}).setdefault(job.config.seed, {}).update(found)
             sections.append(
                 accuracy_table(
                     heading,
-                    {system: list(seeds.values()) for system, seeds in rows.items()},
+                    rows,
                     targets=targets,
                     pairs=table.pairs,
                     published={
                         name: by_shot[shot] for name, by_shot in table.published.items() if shot in by_shot
                     }
-                    if kind == "domains"
+                    if inference == "inductive"
                     else None,
                 )
             )
     text = "\n\n".join([*sections, *([table.note] if table.note else [])])
-    (folder / f"{options.name}.md").write_text(text + "\n")
+    (folder / f"{name}.md").write_text(text + "\n")
     curves: dict[str, list] = {}
     for job in chosen:
         if job.name in finished:
             curves.setdefault(f"{job.config.shot}-shot {job.system}", []).append(finished[job.name]["curve"])
     viz.learning_curves(
         curves,
-        path=folder / f"{options.name}-curves.png",
+        path=folder / f"{name}-curves.png",
         metrics=("loss_plain", "accuracy", "validation_accuracy"),
         smoothing=chosen[0].config.steps / 40,
     )
     return text
 
 
-def _finished(job: Job, table: Table, options: Options, episodes: int) -> dict:
-    """A finished run's JSON, if it is of this configuration and evaluation."""
+def _finished(job: Job, table: Table, options: Options, episodes: int) -> dict | None:
+    """A finished run's JSON; None where there is none, or of another evaluation, which is then made anew."""
     path = job.result(options)
+    if not path.exists():
+        return None
     result = json.loads(path.read_text())
-    kinds = ("domains", _TRANSDUCTIVE) if table.transductive else ("domains",)
+    if from_json(Config, result["config"]) != job.config:
+        raise ValueError(
+            f"expected the result of this configuration, got another in {path}: remove it and its run "
+            f"{job.folder(options)}, or give other folders"
+        )
     complete = all(
-        name in result.get(kind, {}) and len(result[kind][name]["correct"]) == episodes
-        for kind in kinds
+        name in result.get(inference, {}) and len(result[inference][name]["correct"]) == episodes
+        for inference in table.inferences
         for name in job.targets
     )
-    if from_json(Config, result["config"]) != job.config or not complete:
-        raise ValueError(
-            f"expected the result of this configuration, with {episodes} episodes of each of "
-            f"{', '.join(job.targets)}, got another in {path}: remove it and its run {job.folder(options)}, or "
-            "give other folders"
-        )
-    return result | {kind: {name: result[kind][name] for name in job.targets} for kind in kinds}
+    return result if complete else None
 
 
 def _run(job: Job, table: Table, options: Options, episodes: int) -> dict:
-    """Train and evaluate one run; what its JSON holds."""
+    """Train and evaluate one run; what its JSON holds. A run that is trained already is only evaluated."""
     folder, start = job.folder(options), time.perf_counter()
     run = Run(
         job.config, folder, encoder_folder=encoder_folder(job.config, options), progress=options.progress
     )
     result = train(run)
     trained = time.perf_counter()
-    judge = {"episodes": episodes, "domains": job.targets, "progress": options.progress}
-    found = {"domains": evaluate(folder, **judge)}
-    if table.transductive:
-        found[_TRANSDUCTIVE] = evaluate(folder, transductive=True, **judge)
+    found = evaluate(
+        folder,
+        episodes=episodes,
+        domains=job.targets,
+        inferences=table.inferences,
+        progress=options.progress,
+    )
     return {
         "config": dataclasses.asdict(job.config),
         "seconds": {
@@ -214,8 +214,8 @@ def _run(job: Job, table: Table, options: Options, episodes: int) -> dict:
         },
         "validation": {"best": result.best_accuracy, "step": result.best_step},
         **{
-            kind: {name: scores.to_json() for name, scores in of_kind.items()}
-            for kind, of_kind in found.items()
+            inference: {name: scores.to_json() for name, scores in by_domain.items()}
+            for inference, by_domain in found.items()
         },
         "curve": _curve(training.read_metrics(folder / "metrics.jsonl")),
     }
@@ -223,10 +223,13 @@ def _run(job: Job, table: Table, options: Options, episodes: int) -> dict:
 
 def encoder_folder(config: Config, options: Options) -> Path:
     """Where the pretrained encoder is that all runs share which would train the same one."""
-    parts = (config.pretraining.sources or config.sources, config.encoder, config.width, config.image_size)
-    text = json.dumps([*parts, config.augment, dataclasses.asdict(config.pretraining)])
+    what = ("encoder", "width", "image_size", "short_side", "augment")
+    parts = {name: getattr(config, name) for name in what}
+    sources = config.pretraining.sources or config.sources
+    pretraining = dataclasses.asdict(config.pretraining) | {"sources": sources}
+    text = json.dumps([parts, pretraining])
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-    return options.runs / options.table / f"encoder-{digest}-{config.seed}"
+    return options.runs / f"encoder-{digest}-{config.seed}"
 
 
 def _curve(lines: Sequence[dict]) -> list[dict]:

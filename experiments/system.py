@@ -46,7 +46,7 @@ def build(config: Config, *, num_classes: int | None = None) -> tuple[nn.Module,
                 features=config.head_width, padding=1 if side < 10 else 0, nonnegative=True
             )
         case "graph":
-            head = fewshot.GraphHead()
+            head = fewshot.GraphHead(way=config.way)
         case "cross-attention":
             head = fewshot.CrossAttentionHead(num_classes=num_classes)
         case "prototype":
@@ -56,22 +56,31 @@ def build(config: Config, *, num_classes: int | None = None) -> tuple[nn.Module,
     return encoder, head
 
 
-def load_sources(names: Sequence[str], split: str) -> list[data.Source]:
-    """One split of every domain."""
-    return [load_domain(name, split) for name in names]
+def load_sources(names: Sequence[str], split: str, *, short_side: int | None = None) -> list[data.Source]:
+    """One split of every domain; for `short_side` see `data.prepare`."""
+    return [load_domain(name, split, short_side=short_side) for name in names]
 
 
 def load_for_evaluation(config: Config, name: str) -> data.Source:
-    """A domain's novel classes if training drew from it, else all of its classes."""
+    """The classes that a domain is judged by: the novel ones of the papers' data sets and of what training drew from.
+
+    Of another domain all classes are judged.
+    """
     sources = {Path(source).resolve() for source in config.sources}
-    return load_domain(name, "novel" if Path(name).resolve() in sources else "all")
+    novel = name in data.PAPER_DOMAINS or Path(name).resolve() in sources
+    return load_domain(name, "novel" if novel else "all", short_side=config.short_side)
 
 
-def load_domain(name: str, split: str) -> data.Source:
-    """A domain by its name, as `data.load` takes it, or a folder of class folders by its path."""
-    if name not in {*data.DOMAINS, *data.PAPER_DOMAINS} and Path(name).is_dir():
+def load_domain(name: str, split: str, *, short_side: int | None = None) -> data.Source:
+    """A domain by its name, as `data.load` takes it, or a folder of class folders by its path.
+
+    Embedded domains and folders have one size: `short_side` is for those that are prepared.
+    """
+    if name in data.DOMAINS:
+        return data.load(name, split=split)
+    if name not in data.PAPER_DOMAINS and Path(name).is_dir():
         return data.load_folder(name, split=split)
-    return data.load(name, split=split)
+    return data.load(name, split=split, short_side=short_side)
 
 
 def _map_side(encoder: nn.Module, image_size: int) -> int:

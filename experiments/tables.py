@@ -48,8 +48,8 @@ class Scores:
         return cls(value["shot"], value["queries"], value["of"], np.asarray(value["correct"]))
 
 
-# A row's seeds, each with its scores by target.
-Seeds = Sequence[Mapping[str, Scores]]
+# A row's scores by seed and target.
+Seeds = Mapping[int, Mapping[str, Scores]]
 
 
 def accuracy_table(
@@ -97,7 +97,7 @@ def accuracy_table(
 
 
 def _accuracy(seeds: Seeds, target: str) -> str:
-    found = [seed[target].percent for seed in seeds if target in seed]
+    found = [scores[target].percent for scores in seeds.values() if target in scores]
     if not found:
         return ""
     mean, half = fewshot.mean_and_interval(np.mean(found, axis=0))
@@ -105,12 +105,13 @@ def _accuracy(seeds: Seeds, target: str) -> str:
 
 
 def _difference(ours: Seeds, theirs: Seeds, target: str) -> str:
-    pairs = [
-        (a[target], b[target]) for a, b in zip(ours, theirs, strict=False) if target in a and target in b
+    differences = [
+        ours[seed][target].percent - theirs[seed][target].percent
+        for seed in ours
+        if target in ours[seed] and target in theirs.get(seed, {})
     ]
-    if not pairs:
+    if not differences:
         return ""
-    differences = [a.percent - b.percent for a, b in pairs]
     mean, half = fewshot.mean_and_interval(np.mean(differences, axis=0))
     each = f" ({', '.join(f'{seed.mean():+.1f}' for seed in differences)})" if len(differences) > 1 else ""
     return f"{mean:+.2f} ± {half:.2f}{each}"

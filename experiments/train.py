@@ -37,6 +37,10 @@ class Run:
     """Where checkpoints and metrics go."""
     encoder_folder: Path | None = None
     """Where the pretrained encoder is kept, to share it between runs; by default in `folder`."""
+    threads: int = 2
+    """That read, decode and augment pictures."""
+    workers: int = 0
+    """Processes that do, each with as many threads; 0 for none but this one."""
     tensorboard: bool = False
     """Write metrics for TensorBoard as well (pip install 'jxai[tensorboard]')."""
     progress: bool = True
@@ -52,7 +56,9 @@ def train(run: Run) -> training.FitResult:
         The last state and the validation accuracies; the best checkpoint is in the folder.
     """
     config = run.config
-    base, validation = load_sources(config.sources, "base"), load_sources(config.sources, "validation")
+    base, validation = (
+        load_sources(config.sources, split, short_side=config.short_side) for split in ("base", "validation")
+    )
     num_classes = sum(len(source.class_names) for source in base)
     encoder, head = build(config, num_classes=num_classes)
     devices = _devices(config)
@@ -119,7 +125,7 @@ def train(run: Run) -> training.FitResult:
         return training.fit(
             training.pmap_step(step, devices=devices),
             state,
-            data.iterate(episodes),
+            _iterate(run, episodes),
             num_steps=config.steps,
             evaluate=evaluate,
             eval_every=config.eval_every,
@@ -159,6 +165,10 @@ def _loss(config: Config, encoder: Any, head: Any, transformation: Any) -> Any:
     return loss
 
 
+def _iterate(run: Run, dataset: Any) -> Any:
+    return data.iterate(dataset, num_threads=run.threads, num_workers=run.workers)
+
+
 def _devices(config: Config) -> Sequence[Any]:
     """All devices, unless one episode a step leaves work for a single one."""
     return jax.local_devices()[:1] if config.episodes_per_step == 1 else jax.devices()
@@ -173,7 +183,7 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
     """Variables of the encoder after training as a classifier of all base classes."""
     config, pretraining = run.config, run.config.pretraining
     if pretraining.sources:
-        base = load_sources(pretraining.sources, "base")
+        base = load_sources(pretraining.sources, "base", short_side=config.short_side)
     images = data.merge(base)
     classifier = models.Classifier(encoder, num_classes=len(images.class_names))
     key = jax.random.key(config.seed)
@@ -192,7 +202,8 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
         augment=config.augment,
     )
     about = {
-        name: getattr(config, name) for name in ("encoder", "width", "image_size", "augment", "seed")
+        name: getattr(config, name)
+        for name in ("encoder", "width", "image_size", "short_side", "augment", "seed")
     } | {"sources": pretraining.sources or config.sources}
     folder = run.encoder_folder or run.folder / "encoder"
     with (
@@ -205,7 +216,7 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
             # Its batches are small, every device would wait for the others: each host computes the same on one.
             training.pmap_step(step, devices=jax.local_devices()[:1]),
             training.TrainState.create(jax.random.fold_in(key, 2), start, optimizer=optimizer),
-            data.iterate(batches),
+            _iterate(run, batches),
             num_steps=pretraining.steps,
             eval_every=pretraining.save_every,
             prepare=functools.partial(training.group, size=pretraining.batch_size),
@@ -236,12 +247,12 @@ def _validation(config: Config, encoder: Any, head: Any, sources: list[data.Sour
         )
         for source in sources
     ]
-    images = [source.array(config.image_size) for source in sources]
+    images = [source.normalised(config.image_size) for source in sources]
 
     def evaluate(state: training.TrainState) -> float:
         accuracies = []
         for (support, query), pictures in zip(tables, images, strict=True):
-            features = fewshot.encode(encoder, state.variables, pictures)
+            features = fewshot.encode(encoder, state.variables, pictures, head=head)
             accuracies.append(
                 fewshot.episode_accuracies(head, state.variables, features, support, query, way=config.way)
             )

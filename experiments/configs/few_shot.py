@@ -37,6 +37,8 @@ class Config:
     width: int = 64
     """Channels of a convolutional encoder's blocks, or of a residual one's first stage (doubled at each next)."""
     image_size: int = 32
+    short_side: int | None = None
+    """Of the prepared copies of large domains, see `experiments/prepare.py`; None for pictures as they are."""
     augment: Augmentation | None = None
     """"resized-crop" or "crop-erase", see `data.episode_dataset`; a flipped letter is another letter."""
     domain_epoch: int = 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 from configs.few_shot import Config
 
@@ -36,6 +37,11 @@ class Table:
     episodes: int = 2000
     published: Published = dataclasses.field(default_factory=dict)
     note: str = ""
+
+    @property
+    def inferences(self) -> tuple[Literal["inductive", "transductive"], ...]:
+        """How every system is asked."""
+        return ("inductive", "transductive") if self.transductive else ("inductive",)
 
 
 def guided_pairs(systems: Mapping[str, Config]) -> dict[str, str]:

@@ -145,6 +145,8 @@ def opened(data: bytes, name: str) -> "Iterator[Image.Image]":
         with Image.open(io.BytesIO(data)) as picture:
             yield picture
     # Pillow reports damage as OSError, SyntaxError, ValueError and others, by format.
+    except MemoryError:
+        raise
     except Exception as error:
         raise _unreadable(name, error) from error
 

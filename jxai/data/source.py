@@ -135,6 +135,17 @@ class Source:
         with self.opened(i) as picture:
             return augmentation.augment(picture, rng, size=size, kind=kind)
 
+    def normalised(self, size: int) -> "NormalisedPictures":
+        """Returns the pictures as `array` does, made when a slice is asked for.
+
+        Args:
+            size: side in pixels.
+
+        Returns:
+            What has a length, and gives float32 (k, size, size, 3) by slices.
+        """
+        return NormalisedPictures(self, size)
+
     def array(self, size: int) -> np.ndarray:
         """Returns every picture, normalised, to encode a whole domain at once.
 
@@ -179,6 +190,26 @@ class Source:
             class_splits=(split,) * len(classes),
             split=split,
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NormalisedPictures:
+    """A source's pictures at one size, normalised, by slices: a large domain does not fit in memory.
+
+    Attributes:
+        source: the pictures.
+        size: side in pixels.
+    """
+
+    source: Source
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        indices = np.arange(len(self.source))[rows]
+        return preprocess.normalise(self.source.images(indices, self.size))
 
 
 def class_rule(num_classes: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Accuracy over many episodes of a domain, whose pictures are encoded once."""
 
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -13,14 +13,34 @@ from jxai.fewshot.system import part
 from jxai.fewshot.transduction import Transduction, transductive_scores
 
 
-def encode(encoder: nn.Module, variables: Any, images: np.ndarray, *, batch_size: int = 200) -> jax.Array:
+class Images(Protocol):
+    """Normalised images (n, H, W, 3): an array, or what reads them when a slice is asked for."""
+
+    def __len__(self) -> int:
+        """Returns n."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Returns some of them."""
+        ...
+
+
+def encode(
+    encoder: nn.Module,
+    variables: Any,
+    images: Images,
+    *,
+    batch_size: int = 200,
+    head: Head | None = None,
+) -> jax.Array:
     """Features of every image, on the encoder's running statistics.
 
     Args:
         encoder: module from images to features.
         variables: of the system, see `init_variables`.
-        images: normalised, (n, H, W, 3).
+        images: normalised, (n, H, W, 3), or what gives slices of them, as `Source.normalised`.
         batch_size: images at a time.
+        head: the head they are for: what it does not use of them is not kept, see `Head.condense`.
 
     Returns:
         Features (n, ...).
@@ -32,12 +52,12 @@ def encode(encoder: nn.Module, variables: Any, images: np.ndarray, *, batch_size
         raise ValueError("expected at least one image to encode, got none: load a domain with pictures")
     of_encoder = part(variables, "encoder")
     # One shape for all batches, so that one program serves them.
-    batch_size = min(batch_size, len(images))
-    starts = range(0, len(images), batch_size)
-    rest = -len(images) % batch_size
-    padded = np.concatenate([images, images[:rest]])
-    features = [_features(encoder, of_encoder, padded[start : start + batch_size]) for start in starts]
-    return jnp.concatenate(features)[: len(images)]
+    batch_size, features = min(batch_size, len(images)), []
+    for start in range(0, len(images), batch_size):
+        batch = np.asarray(images[start : start + batch_size])
+        padded = np.resize(batch, (batch_size, *batch.shape[1:]))
+        features.append(_features(encoder, of_encoder, padded, head)[: len(batch)])
+    return jnp.concatenate(features)
 
 
 def episode_accuracies(
@@ -105,9 +125,10 @@ def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
     return float(np.mean(values)), float(1.96 * spread / np.sqrt(len(values)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _features(encoder: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
-    return jnp.asarray(encoder.apply(variables, images, train=False))
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _features(encoder: nn.Module, variables: Any, images: jax.Array, head: Head | None) -> jax.Array:
+    features = jnp.asarray(encoder.apply(variables, images, train=False))
+    return features if head is None else head.condense(features)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
@@ -134,6 +155,8 @@ def _accuracies(
             scores, _ = head.apply(*given, way, mutable=["batch_stats"])
         else:
             scores = transductive_scores(head, *given, way=way, transduction=transduction)
-        return jnp.mean(jnp.argmax(scores, axis=-1) == labels(len(query)))
+        # A query without finite scores is wrong: it would else count as the first class.
+        right = (jnp.argmax(scores, axis=-1) == labels(len(query))) & jnp.isfinite(scores).all(axis=-1)
+        return jnp.mean(right)
 
     return jax.lax.map(jax.vmap(accuracy), rows)

@@ -1,31 +1,36 @@
 """Transductive inference: the queries that a head is surest of become support for the others."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jxai.fewshot.heads.head import Head
 
+Confidence = Literal["score", "probability"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Transduction:
     """Rounds in which queries join the support with the labels that were predicted for them.
-
-    A query's confidence is its largest probability, the softmax of its scores.
 
     Attributes:
         counts: how many queries join in each round; as released 35, then 70 of 75.
         restart: whether each round's queries join the true support alone, as in the original cross-attention program.
             Otherwise they join what earlier rounds have made of it, as in the explanation-guided RelationNet: a query
             that is chosen in both rounds then stands in the support twice, under each round's label.
+        confidence: queries are ranked by their largest "score", as both programs do, or by their largest
+            "probability", the softmax of the scores; for heads whose scores are known up to a number for each query.
     """
 
     counts: tuple[int, ...] = (35, 70)
     restart: bool = True
+    confidence: Confidence = "score"
 
     def __post_init__(self):
+        if self.confidence not in get_args(Confidence):
+            raise ValueError(f"expected confidence of {get_args(Confidence)}, got {self.confidence!r}")
         if not self.counts or min(self.counts) < 1:
             raise ValueError(
                 f"expected counts of at least 1, got {self.counts}: leave the transduction out for none"
@@ -74,7 +79,8 @@ def transductive_scores(
     joined, labels = support, support_labels
     found = scores(joined, labels)
     for count in transduction.counts:
-        _, surest = jax.lax.top_k(jnp.max(jax.nn.softmax(found), axis=-1), count)
+        ranked = found if transduction.confidence == "score" else jax.nn.softmax(found)
+        _, surest = jax.lax.top_k(jnp.max(ranked, axis=-1), count)
         if transduction.restart:
             joined, labels = support, support_labels
         joined = jnp.concatenate([joined, query[surest]])

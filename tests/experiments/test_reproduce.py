@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from configs import TABLES, Table, configs
+import system
+from configs import HEADS, TABLES, Table, configs
 from configs.systems import plain_and_guided
 from evaluate import config_of, evaluate, setting, transduction
 from jxai import training
@@ -44,8 +45,9 @@ def test_reproduce_trains_evaluates_draws_and_never_twice(table, options, monkey
     text = reproduce(table, options)
     folder = options.results / "tiny"
     assert {path.stem for path in folder.glob("*.json")} == {"1shot-relation-1", "1shot-relation-guided-1"}
-    assert (folder / "table-curves.png").stat().st_size > 10_000
-    assert (folder / "table.md").read_text() == text + "\n"
+    # One of two settings is a part of the table.
+    assert (folder / "part-curves.png").stat().st_size > 10_000
+    assert (folder / "part.md").read_text() == text + "\n"
     lines = text.splitlines()
     assert lines[0] == "| 1-shot | hebrew | pictograms (1) |"
     assert [line.split(" |")[0] for line in lines[2:6]] == [
@@ -59,20 +61,22 @@ def test_reproduce_trains_evaluates_draws_and_never_twice(table, options, monkey
     assert lines[-1] == "A note."
     result = json.loads((folder / "1shot-relation-guided-1.json").read_text())
     assert result["config"]["seed"] == 1
-    for kind in ("domains", "transductive"):
+    for kind in ("inductive", "transductive"):
         assert {entry["of"] for entry in result[kind].values()} == {75, 20}
     monkeypatch.setattr("reproduce.train", lambda run: pytest.fail("trained again"))
     assert reproduce(table, options) == text
-    with pytest.raises(ValueError, match="expected the result of this configuration, with 7 episodes"):
-        reproduce(table, dataclasses.replace(options, episodes=7))
     other = {name: dataclasses.replace(config, steps=9) for name, config in table.systems.items()}
     with pytest.raises(ValueError, match="expected the result of this configuration"):
         reproduce(dataclasses.replace(table, systems=other), options)
+    # More episodes are another evaluation of a run that is trained already.
+    monkeypatch.undo()
+    more = reproduce(table, dataclasses.replace(options, episodes=7, systems=("relation-guided",)))
+    assert more.splitlines()[2] != text.splitlines()[4]
     # Evaluation of a run's folder is a function of the folder.
     (job, *_) = jobs(table, dataclasses.replace(options, systems=("relation-guided",)))
     run = job.folder(options)
-    again = evaluate(run, episodes=6, domains=("hebrew",), progress=False)
-    assert again["hebrew"].correct.tolist() == result["domains"]["hebrew"]["correct"]
+    again = evaluate(run, episodes=6, domains=("hebrew",), progress=False)["inductive"]
+    assert again["hebrew"].correct.tolist() == result["inductive"]["hebrew"]["correct"]
     assert config_of(run).guidance.guided_weight is None
     assert training.read_config(run / "episodes")["seed"] == 1
 
@@ -122,13 +126,29 @@ def test_every_table_is_complete():
         )
 
 
-def test_settings_of_small_domains():
-    assert setting("hebrew", 1) == (1, 15)
-    assert setting("hebrew", 5) == (5, 15)
-    assert setting("pictograms", 1) == (1, 4)
-    assert setting("pictograms", 5) == (4, 1)
-    assert setting("hebrew", 3) == (3, 15)
-    assert setting("/a/folder", 5) == (5, 15)
+@pytest.mark.parametrize(
+    ("domain", "shot", "head", "expected"),
+    [
+        ("hebrew", 1, "relation", (1, 15)),
+        ("hebrew", 5, "relation", (5, 15)),
+        ("pictograms", 1, "relation", (1, 4)),
+        ("pictograms", 5, "relation", (4, 1)),
+        ("hebrew", 3, "relation", (3, 15)),
+        ("/a/folder", 5, "relation", (5, 15)),
+        ("CUB", 5, "cross-attention", (5, 16)),
+        ("hebrew", 5, "cross-attention", (5, 15)),
+    ],
+)
+def test_settings_of_domains_and_heads(tiny, domain, shot, head, expected):
+    assert setting(domain, dataclasses.replace(tiny, shot=shot, head=head)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("hebrew", "all"), ("latin", "novel"), ("CUB", "novel"), ("miniImageNet", "novel")]
+)
+def test_which_classes_a_domain_is_judged_by(tiny, monkeypatch, name, split):
+    monkeypatch.setattr(system.data, "load", lambda name, **options: (name, options["split"]))
+    assert system.load_for_evaluation(tiny, name) == (name, split)
 
 
 def test_transduction_is_the_releases_share_of_the_queries(tiny):
@@ -136,6 +156,8 @@ def test_transduction_is_the_releases_share_of_the_queries(tiny):
     assert transduction(tiny, 5).counts == (2, 5)
     assert not transduction(tiny, 75).restart
     assert transduction(dataclasses.replace(tiny, head="cross-attention"), 75).restart
+    ranked = {head: transduction(dataclasses.replace(tiny, head=head), 75).confidence for head in HEADS}
+    assert [head for head, by in ranked.items() if by == "probability"] == ["prototype", "matching"]
 
 
 def test_table_of_known_scores():
@@ -144,7 +166,10 @@ def test_table_of_known_scores():
 
     pairs = {"guided": "plain"}
     table = accuracy_table(
-        "1-shot", {"plain": [scores(5, 7)], "guided": [scores(6, 9)]}, targets=("hebrew",), pairs=pairs
+        "1-shot",
+        {"plain": {0: scores(5, 7)}, "guided": {0: scores(6, 9)}},
+        targets=("hebrew",),
+        pairs=pairs,
     )
     # Percent 50, 70 and 60, 90; their differences 10, 20; half widths 1.96·s/√2 with s = 14.142, 21.213, 7.071.
     assert table.splitlines()[2:] == [
@@ -154,7 +179,7 @@ def test_table_of_known_scores():
     ]
     seeds = accuracy_table(
         "1-shot",
-        {"plain": [scores(5, 7)] * 2, "guided": [scores(6, 9), scores(5, 7)]},
+        {"plain": {0: scores(5, 7), 1: scores(5, 7)}, "guided": {0: scores(6, 9), 1: scores(5, 7)}},
         targets=("hebrew", "thai"),
         pairs=pairs,
     )

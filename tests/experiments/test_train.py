@@ -105,12 +105,14 @@ def test_every_system_trains_and_is_judged_both_ways(tiny, tmp_path, changes):
     names = result.state.params.keys()
     assert ("classifier" in names) == config.auxiliary
     assert ("transformation" in names) == (config.transformation == "learned")
-    inductive, transductive = (
-        evaluate(
-            tmp_path / "run", episodes=4, domains=("hebrew",), transductive=transductive, progress=False
-        )["hebrew"]
-        for transductive in (False, True)
+    found = evaluate(
+        tmp_path / "run",
+        episodes=4,
+        domains=("hebrew",),
+        inferences=("inductive", "transductive"),
+        progress=False,
     )
+    inductive, transductive = (scores["hebrew"] for scores in found.values())
     assert inductive.of == transductive.of == 75
     assert (inductive.correct != transductive.correct).any()
 

@@ -49,15 +49,15 @@ def slow_scores(support, labels, query):
     return np.array([[q @ m / np.sqrt((q @ q) * (m @ m)) for m in means] for q in query])
 
 
-def slow_transduction(support, labels, query, counts, restart):
+def slow_transduction(support, labels, query, counts, restart, confidence="score"):
     """One query after the other, in the words of the two programs."""
     pool, pool_labels = list(support), list(labels)
     scores = slow_scores(support, labels, query)
     for count in counts:
         if restart:
             pool, pool_labels = list(support), list(labels)
-        confidence = [max(np.exp(row) / np.exp(row).sum()) for row in scores]
-        for index in sorted(range(len(query)), key=lambda i: -confidence[i])[:count]:
+        rows = [np.exp(row) / np.exp(row).sum() for row in scores] if confidence == "probability" else scores
+        for index in sorted(range(len(query)), key=lambda i: -max(rows[i]))[:count]:
             pool.append(query[index])
             pool_labels.append(int(np.argmax(scores[index])))
         scores = slow_scores(np.array(pool), np.array(pool_labels), query)
@@ -117,6 +117,19 @@ def test_pseudo_labelled_queries_help():
     accuracy = [np.mean(scores.argmax(-1) == labels, axis=1) for scores in (plain, transductive)]
     gain, half = fewshot.mean_and_interval(accuracy[1] - accuracy[0])
     assert gain > half > 0
+
+
+def test_confidence_by_probability_is_another():
+    support, labels, query = draw(3)
+    found = {}
+    for confidence in ("score", "probability"):
+        transduction = Transduction((3, 6), confidence=confidence)
+        (found[confidence],) = many(Nearest(), transduction, support[None], labels, query[None])
+        expected = slow_transduction(support, labels, query, (3, 6), True, confidence)
+        np.testing.assert_allclose(found[confidence], expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(found["score"] - found["probability"]).max() > 0.01
+    with pytest.raises(ValueError, match=r"expected confidence of .*score.*got 'luck'"):
+        Transduction(confidence="luck")
 
 
 def test_more_queries_than_there_are():

@@ -29,13 +29,14 @@ def features(encoder, variables, images, train=True):
     [
         (
             models.ResNet10(widths=(2, 3, 4, 5), stem="32", stem_width=2),
-            {f"block{i}/bn2": i + 2 for i in range(4)},
+            {f"block{i}/bn2": i + 2 for i in range(4)}
+            | {f"block{i}/bn_shortcut": i + 2 for i in range(1, 4)},
         ),
         (models.ConvNet(depth=2, width=WIDTH, num_pools=1), {"bn0": WIDTH, "bn1": WIDTH}),
     ],
     ids=["residual", "convolutions"],
 )
-def test_the_last_batch_norm_of_every_block_is_transformed(encoder, expected):
+def test_the_last_batch_norms_of_every_block_are_transformed(encoder, expected):
     found = fewshot.init_transformation(encoder, image_size=16)
     assert {path: len(leaves["scale"]) for path, leaves in found.items()} == expected
     for leaves in found.values():
@@ -44,9 +45,19 @@ def test_the_last_batch_norm_of_every_block_is_transformed(encoder, expected):
         assert leaves["shift"].shape == leaves["scale"].shape
 
 
+def test_the_released_noise_starts_with_its_parameters_as_deviations():
+    found = fewshot.init_transformation(models.ConvNet(depth=1, width=WIDTH, num_pools=1), image_size=16)
+    sharpness = fewshot.Transformed(nn.Module(), jax.random.key(0), {}).sharpness
+    for name, deviation in (("scale", 0.3), ("shift", 0.5)):
+        softplus = jax.nn.softplus(sharpness * found["bn0"][name]) / sharpness
+        np.testing.assert_allclose(softplus, deviation, rtol=1e-6)
+
+
 def test_bottleneck_blocks_end_in_their_third_batch_norm():
     encoder = models.BottleneckResNet(stage_sizes=(1, 1), widths=(2, 3), num_classes=2)
-    assert set(fewshot.init_transformation(encoder, image_size=32)) == {"block0/bn3", "block1/bn3"}
+    assert set(fewshot.init_transformation(encoder, image_size=32)) == {
+        f"block{i}/{name}" for i in range(2) for name in ("bn3", "bn_shortcut")
+    }
 
 
 def test_paths_of_ones_own():
@@ -88,7 +99,8 @@ def test_what_it_makes_of_a_channel():
         plain, _ = features(encoder, variables, images)
 
         def transformed(key):
-            return features(fewshot.Transformed(encoder, key, transformation), variables, images)[0]
+            noisy = fewshot.Transformed(encoder, key, transformation, sharpness=2.0)
+            return features(noisy, variables, images)[0]
 
         return plain, jax.vmap(transformed)(jax.random.split(key, 2000))
 
@@ -102,7 +114,7 @@ def test_what_it_makes_of_a_channel():
     shift = low - factor * of_plain.min(0)
     np.testing.assert_allclose(flat, factor[:, None] * of_plain + shift[:, None], atol=2e-4)
     # n ~ N(0, 1): means within 4.5 standard errors of 2000 draws, spreads within as many of theirs.
-    softplus = [np.log1p(np.exp(raw)) for raw in (gamma, beta)]
+    softplus = [np.log1p(np.exp(2 * raw)) / 2 for raw in (gamma, beta)]
     for found, mean, spread in ((factor, 1.0, softplus[0]), (shift, 0.0, softplus[1])):
         np.testing.assert_array_less(np.abs(found.mean(0) - mean) / spread, 4.5 / np.sqrt(2000))
         np.testing.assert_array_less(np.abs(found.std(0) / spread - 1), 4.5 / np.sqrt(4000))

@@ -14,7 +14,7 @@ KEPT = "explanation"
 
 
 def released_weight(shot: int) -> float:
-    """λ by the number of shots: 0.5 at 1 and 1 at 5 as released; linear between, and 1 above (our choice).
+    """λ by the number of shots: 0.5 at 1 and 1 at 5 as released; linear between, 1 above, 0.5 below (our choice).
 
     Args:
         shot: labelled images a class.
@@ -22,7 +22,7 @@ def released_weight(shot: int) -> float:
     Returns:
         λ.
     """
-    return min(1.0, 0.5 + 0.125 * (shot - 1))
+    return min(1.0, 0.5 + 0.125 * (max(shot, 1) - 1))
 
 
 def prototypes(support: jax.Array, labels: jax.Array, way: int) -> jax.Array:
