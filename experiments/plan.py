@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 # Assumed, not measured: what small batches reach of an H100's 495 TFLOP/s in dense TensorFloat-32.
 ASSUMED_TFLOPS = 60.0
 
+# Of 224 pixels with the released augmentation (docs/data.md), and a host's cores.
+PICTURES_PER_CORE, CORES = 200, 16
+
 
 def plan(table: Table, jobs: "Sequence[Job]", name: str) -> str:
     """The runs of a table as Markdown.
 
-    Work is that of the lowered program, forward and backward; decoding pictures is not in it.
+    Work is that of the program lowered here, forward and backward (on a CPU, wide 3x3 convolutions of small maps
+    count as the fewer multiplications that they are rearranged to). A run takes at least as long as its pictures.
 
     Args:
         table: the table.
@@ -29,13 +33,16 @@ def plan(table: Table, jobs: "Sequence[Job]", name: str) -> str:
         name: what `reproduce.py` calls the table.
 
     Returns:
-        A row for each system and setting: command, runs, work of a step, estimated hours a run and published numbers.
+        A row for each system and setting: command, runs, work of a step, estimated hours a run, and the published
+        accuracies by target where they are known.
     """
     lines = [
-        f"Hours are estimates: counted work over {ASSUMED_TFLOPS:g} TFLOP/s, assumed, not measured.",
+        f"Hours on one H100 are estimates: the larger of counted work over {ASSUMED_TFLOPS:g} TFLOP/s (assumed, not "
+        f"measured) and of pictures over {PICTURES_PER_CORE} a second on each of {CORES} cores (docs/data.md).",
         "",
-        "| system | shots | runs | TFLOP a step | steps | pretraining, hours (shared) | hours a run | command |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| system | shots | runs | TFLOP a step | steps | pretraining, hours (shared) | hours a run | command "
+        "| published |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     for system in table.systems:
         for shot in table.shots:
@@ -45,6 +52,8 @@ def plan(table: Table, jobs: "Sequence[Job]", name: str) -> str:
             config = of_row[0].config
             work = _episode_work(config) * config.episodes_per_step
             before = _pretraining_work(config) * config.pretraining.steps
+            episode = config.way * (config.shot + config.queries) * (1 + (config.transformation == "learned"))
+            published = table.published.get(system, {}).get(shot, {})
             command = f"`python experiments/reproduce.py {name} --systems {system} --shots {shot}`"
             cells = [
                 system,
@@ -52,16 +61,17 @@ def plan(table: Table, jobs: "Sequence[Job]", name: str) -> str:
                 len(of_row),
                 f"{work:.2f}",
                 config.steps,
-                _hours(before),
-                _hours(work * config.steps),
+                _hours(before, config.pretraining.steps * config.pretraining.batch_size),
+                _hours(work * config.steps, config.steps * config.episodes_per_step * episode),
                 command,
+                ", ".join(f"{target} {text}" for target, text in published.items()),
             ]
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
-def _hours(tera: float) -> str:
-    return f"{tera / ASSUMED_TFLOPS / 3600:.1f}"
+def _hours(tera: float, pictures: int) -> str:
+    return f"{max(tera / ASSUMED_TFLOPS, pictures / (PICTURES_PER_CORE * CORES)) / 3600:.1f}"
 
 
 def _tera(function: Callable, *shapes: Any) -> float:
