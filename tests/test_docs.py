@@ -23,3 +23,9 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", CODE.sub("", page.read_text("utf-8"))):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_scripts_exist(page):
+    for script in re.findall(r"(?<!tests/)\bexperiments/[\w/]+\.py", page.read_text("utf-8")):
+        assert (ROOT / script).exists(), f"{page.name} names {script}"

@@ -1,6 +1,8 @@
 import dataclasses
+import functools
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ import system
 from configs import HEADS, TABLES, Table, configs
 from configs.systems import plain_and_guided
 from evaluate import config_of, evaluate, setting, transduction
-from jxai import training
+from jxai import fewshot, training
 from reproduce import Options, jobs, reproduce
 from tables import Scores, accuracy_table
 
@@ -124,6 +126,20 @@ def test_every_table_is_complete():
         assert not table.leave_out or all(
             set(table.targets) < set(config.sources) for config in table.systems.values()
         )
+
+
+def test_every_row_can_be_built():
+    fields = ("encoder", "width", "image_size", "head", "head_width", "way")
+    distinct = {tuple(getattr(config, name) for name in fields): config for config in configs().values()}
+    for config in distinct.values():
+        encoder, head = system.build(config, num_classes=64)
+        variables = jax.eval_shape(
+            functools.partial(fewshot.init_variables, encoder, head, image_size=config.image_size),
+            jax.random.key(0),
+        )
+        assert variables["params"]["encoder"]
+        # ProtoNet and MatchingNet have none.
+        assert bool(variables["params"]["head"]) == (config.head not in ("prototype", "matching"))
 
 
 @pytest.mark.parametrize(
