@@ -96,7 +96,7 @@ def _processor() -> str:
 
 def result(name: str, value: float, unit: str, goal: str | None = None) -> dict[str, Any]:
     """One line of a report."""
-    return {"name": name, "value": value, "unit": unit, "goal": goal}
+    return {"name": name, "value": float(value), "unit": unit, "goal": goal}
 
 
 def report(results: list[dict[str, Any]], path: Path | None, *, precision: str | None = None) -> None:
