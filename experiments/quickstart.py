@@ -84,6 +84,7 @@ def main(options: Options) -> None:
         targets=options.domains,
         runs=options.folder / "runs",
         results=options.folder,
+        name="table",
         progress=options.progress,
     )
     table = TABLES[options.table]()

@@ -117,16 +117,16 @@ def reproduce(table: Table, options: Options) -> str:
     episodes = options.episodes or table.episodes
     (options.results / options.table).mkdir(parents=True, exist_ok=True)
     finished: dict[str, dict] = {}
-    text = ""
     for job in chosen:
         path = job.result(options)
         if (result := _finished(job, table, options, episodes)) is None:
+            if finished:  # a run takes long, and may be stopped: what there is shall be seen
+                _write(table, options, chosen, finished)
             result = _run(job, table, options, episodes)
             path.with_suffix(".tmp").write_text(json.dumps(result) + "\n")
             path.with_suffix(".tmp").rename(path)
         finished[job.name] = result
-        text = _write(table, options, chosen, finished)
-    return text
+    return _write(table, options, chosen, finished)
 
 
 def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapping[str, dict]) -> str:

@@ -5,10 +5,10 @@ import types
 import typing
 from typing import Any, Literal
 
+from jxai.data.augmentation import Augmentation
 from jxai.fewshot import Guidance
 from jxai.training import OptimizerConfig
 
-Augmentation = Literal["resized-crop", "crop-erase"]
 Transformation = Literal["none", "fixed", "learned"]
 
 

@@ -155,7 +155,7 @@ class Source:
         Returns:
             float32 (n, size, size, 3).
         """
-        return preprocess.normalise(self.images(np.arange(len(self)), size))
+        return self.normalised(size)[:]
 
     def restrict(self, split: str) -> "Source":
         """Returns the classes of one split, numbered anew from 0.
