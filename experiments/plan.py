@@ -83,34 +83,22 @@ def _tera(function: Callable, *shapes: Any) -> float:
 def _episode_work(config: Config) -> float:
     # Noise on features costs nothing beside the encoder; the learnt kind takes a second episode, and its gradient's.
     factor = 3.0 if config.transformation == "learned" else 1.0
-    return factor * _counted(
-        config.encoder, config.width, config.image_size, config.head, config.head_width, config.way,
-        config.shot, config.queries, config.guidance,
-    )  # fmt: skip
+    names = ("encoder", "width", "image_size", "head", "head_width", "way", "shot", "queries", "guidance")
+    return factor * _counted(Config(**{name: getattr(config, name) for name in names}))
 
 
 @functools.cache
-def _counted(
-    encoder_name: str,
-    width: int,
-    image_size: int,
-    head_name: str,
-    head_width: int,
-    way: int,
-    shot: int,
-    queries: int,
-    guidance: fewshot.Guidance,
-) -> float:
-    config = Config(
-        encoder=encoder_name, width=width, image_size=image_size, head=head_name, head_width=head_width
-    )
+def _counted(config: Config) -> float:
+    """Of a configuration with nothing else set, so that rows which cost the same are counted once."""
+    way, shot, queries = config.way, config.shot, config.queries
     encoder, head = build(config, num_classes=64)
     variables = jax.eval_shape(
-        lambda key: fewshot.init_variables(encoder, head, key, image_size=image_size), jax.random.key(0)
+        lambda key: fewshot.init_variables(encoder, head, key, image_size=config.image_size),
+        jax.random.key(0),
     )
 
     def images(count: int) -> jax.Array:
-        return jnp.zeros((count, image_size, image_size, 3))
+        return jnp.zeros((count, config.image_size, config.image_size, 3))
 
     def labels(each: int) -> jax.Array:
         return jnp.repeat(jnp.arange(way), each)
@@ -129,7 +117,11 @@ def _counted(
     def gradient(params, statistics, episode):
         def loss(params):
             return fewshot.guided_loss(
-                encoder, head, {"params": params, "batch_stats": statistics}, episode, guidance=guidance
+                encoder,
+                head,
+                {"params": params, "batch_stats": statistics},
+                episode,
+                guidance=config.guidance,
             )
 
         return jax.grad(loss, has_aux=True)(params)
@@ -138,18 +130,18 @@ def _counted(
 
 
 def _pretraining_work(config: Config) -> float:
-    return _classifier_work(
-        config.encoder, config.width, config.image_size, config.head_width, config.pretraining.batch_size
-    )
+    names = ("encoder", "width", "image_size", "head_width", "pretraining")
+    return _classifier_work(Config(**{name: getattr(config, name) for name in names}))
 
 
 @functools.cache
-def _classifier_work(name: str, width: int, image_size: int, head_width: int, batch_size: int) -> float:
-    encoder, _ = build(Config(encoder=name, width=width, image_size=image_size, head_width=head_width))
+def _classifier_work(config: Config) -> float:
+    encoder, _ = build(config)
+    batch_size, side = config.pretraining.batch_size, config.image_size
     classifier = models.Classifier(encoder, num_classes=64)
     batch = jax.eval_shape(
         lambda: {
-            "image": jnp.zeros((batch_size, image_size, image_size, 3)),
+            "image": jnp.zeros((batch_size, side, side, 3)),
             "label": jnp.zeros(batch_size, jnp.int32),
         }
     )
