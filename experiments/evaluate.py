@@ -10,21 +10,19 @@ cores with the embedded benchmark.
 import dataclasses
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
 import command_line
-from configs import Config, from_json
+from configs import Config, Inference, from_json
 from jxai import data, fewshot, training
 from system import build, load_for_evaluation
 from tables import Scores, accuracy_table
-
-Inference = Literal["inductive", "transductive"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +43,9 @@ class Options:
 def evaluate(
     folder: Path,
     *,
-    episodes: int = 2000,
+    episodes: Mapping[Inference, int],
     domains: Sequence[str] = tuple(data.DOMAINS),
     which: Any = "best",
-    inferences: Sequence[Inference] = ("inductive",),
     progress: bool = True,
 ) -> dict[Inference, dict[str, Scores]]:
     """Evaluate a run on domains, at the shots that it was trained with.
@@ -58,10 +55,9 @@ def evaluate(
 
     Args:
         folder: the run's.
-        episodes: how many a domain.
+        episodes: {inference: how many a domain}; "transductive": the most confident queries join the support.
         domains: names of domains.
         which: "best" or "latest" checkpoint, or a step.
-        inferences: "inductive", "transductive": the most confident queries join the support.
         progress: whether to show a progress bar.
 
     Returns:
@@ -70,18 +66,20 @@ def evaluate(
     config = config_of(folder)
     encoder, head = build(config)
     variables = training.load_variables(folder / "episodes", which=which)
-    found: dict[Inference, dict[str, Scores]] = {inference: {} for inference in inferences}
+    found: dict[Inference, dict[str, Scores]] = {inference: {} for inference in episodes}
     for name in tqdm(domains, desc=f"{folder.name}: evaluation", unit="domain", disable=not progress):
-        source, support, query = episodes_for(config, name, count=episodes, purpose="evaluation")
+        source, support, query = episodes_for(
+            config, name, count=max(episodes.values()), purpose="evaluation"
+        )
         features = fewshot.encode(encoder, variables, source.normalised(config.image_size), head=head)
         shot, queries = (rows.shape[1] // config.way for rows in (support, query))
-        for inference in inferences:
+        for inference, count in episodes.items():
             accuracies = fewshot.episode_accuracies(
                 head,
                 variables,
                 features,
-                support,
-                query,
+                support[:count],
+                query[:count],
                 way=config.way,
                 transduction=transduction(config, query.shape[1]) if inference == "transductive" else None,
             )
@@ -112,6 +110,7 @@ def episodes_for(
         shot=shot,
         num_query=queries,
         seed=zlib.crc32(purpose.encode()),
+        repeat=config.repeat,
         num_episodes=count,
     )
     return source, support, query
@@ -162,10 +161,9 @@ def main(options: Options) -> None:
         config = config_of(folder)
         found = evaluate(
             folder,
-            episodes=options.episodes,
+            episodes={inference: options.episodes},
             domains=options.domains,
             which=options.which,
-            inferences=(inference,),
         )
         groups.setdefault(config.shot, {})[str(folder)] = {config.seed: found[inference]}
     for shot, rows in groups.items():

@@ -40,7 +40,7 @@ class Options:
     targets: tuple[str, ...] = ()
     """Some columns; all by default."""
     episodes: int | None = None
-    """Of the evaluation, a target; the table's number by default."""
+    """Of the evaluation, a target; the table's number by default. Its transductive one has no more."""
     runs: Path = Path("runs/reproduce")
     """Where checkpoints go, in a folder of the table's name."""
     results: Path = Path(__file__).parent / "results"
@@ -114,15 +114,14 @@ def reproduce(table: Table, options: Options) -> str:
         ValueError: an unknown system, target or setting, or a finished run of another configuration in the folder.
     """
     chosen = list(jobs(table, options))
-    episodes = options.episodes or table.episodes
     (options.results / options.table).mkdir(parents=True, exist_ok=True)
     finished: dict[str, dict] = {}
     for job in chosen:
         path = job.result(options)
-        if (result := _finished(job, table, options, episodes)) is None:
+        if (result := _finished(job, table, options)) is None:
             if finished:  # a run takes long, and may be stopped: what there is shall be seen
                 _write(table, options, chosen, finished)
-            result = _run(job, table, options, episodes)
+            result = _run(job, table, options)
             path.with_suffix(".tmp").write_text(json.dumps(result) + "\n")
             path.with_suffix(".tmp").rename(path)
         finished[job.name] = result
@@ -137,10 +136,13 @@ def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapp
     sections = []
     for shot in dict.fromkeys(job.config.shot for job in chosen):
         of_shot = [job for job in chosen if job.config.shot == shot and job.name in finished]
-        for inference in table.inferences if of_shot else ():
+        for inference in ("inductive", "transductive"):
+            judged = [job for job in of_shot if inference in table.inferences(job.system)]
+            if not judged:
+                continue
             heading = f"{shot}-shot" if inference == "inductive" else f"{shot}-shot, {inference}"
             rows: dict[str, dict[int, dict[str, Scores]]] = {}
-            for job in of_shot:
+            for job in judged:
                 of_job = finished[job.name][inference]
                 found = {target: Scores.from_json(of_job[target]) for target in job.targets}
                 rows.setdefault(job.system, {}).setdefault(job.config.seed, {}).update(found)
@@ -172,7 +174,7 @@ def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapp
     return text
 
 
-def _finished(job: Job, table: Table, options: Options, episodes: int) -> dict | None:
+def _finished(job: Job, table: Table, options: Options) -> dict | None:
     """A finished run's JSON; None where there is none, or of another evaluation, which is then made anew."""
     path = job.result(options)
     if not path.exists():
@@ -184,14 +186,14 @@ def _finished(job: Job, table: Table, options: Options, episodes: int) -> dict |
             f"{job.folder(options)}, or give other folders"
         )
     complete = all(
-        name in result.get(inference, {}) and len(result[inference][name]["correct"]) == episodes
-        for inference in table.inferences
+        name in result.get(inference, {}) and len(result[inference][name]["correct"]) == count
+        for inference, count in table.inferences(job.system, episodes=options.episodes).items()
         for name in job.targets
     )
     return result if complete else None
 
 
-def _run(job: Job, table: Table, options: Options, episodes: int) -> dict:
+def _run(job: Job, table: Table, options: Options) -> dict:
     """Train and evaluate one run; what its JSON holds. A run that is trained already is only evaluated."""
     folder, start = job.folder(options), time.perf_counter()
     run = Run(
@@ -201,9 +203,8 @@ def _run(job: Job, table: Table, options: Options, episodes: int) -> dict:
     trained = time.perf_counter()
     found = evaluate(
         folder,
-        episodes=episodes,
+        episodes=table.inferences(job.system, episodes=options.episodes),
         domains=job.targets,
-        inferences=table.inferences,
         progress=options.progress,
     )
     return {
@@ -223,7 +224,7 @@ def _run(job: Job, table: Table, options: Options, episodes: int) -> dict:
 
 def encoder_folder(config: Config, options: Options) -> Path:
     """Where the pretrained encoder is that all runs share which would train the same one."""
-    what = ("encoder", "width", "image_size", "short_side", "augment")
+    what = ("encoder", "width", "image_size", "short_side", "augment", "augment_on_device")
     parts = {name: getattr(config, name) for name in what}
     sources = config.pretraining.sources or config.sources
     pretraining = dataclasses.asdict(config.pretraining) | {"sources": sources}

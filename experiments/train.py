@@ -22,6 +22,7 @@ import tyro
 import command_line
 from configs import TABLES, Config, configs
 from jxai import data, fewshot, models, training
+from jxai.data import preprocess
 from system import build, load_sources
 
 # Of a learned transformation, as released.
@@ -86,9 +87,9 @@ def train(run: Run) -> training.FitResult:
         num_query=config.queries,
         seed=config.seed,
         batch_size=config.episodes_per_step,
-        image_size=config.image_size,
-        augment=config.augment,
+        **_pictures(config),
         epoch=config.domain_epoch,
+        repeat=config.repeat,
         **shards,
     )
     evaluate = _validation(config, encoder, head, validation)
@@ -109,9 +110,8 @@ def train(run: Run) -> training.FitResult:
         _use_encoder(variables, _pretrain(run, encoder, variables, base))
     parts = {"transformation": _TRANSFORMATION_ADAM} if learned else None
     optimizer = training.make_optimizer(config.optimizer, num_steps=config.steps, parts=parts)
-    step = training.make_step(
-        _loss(config, encoder, head, transformation), optimizer, deterministic=config.deterministic
-    )
+    loss = _augmented(config, _loss(config, encoder, head, transformation))
+    step = training.make_step(loss, optimizer, deterministic=config.deterministic)
     state = training.TrainState.create(jax.random.fold_in(key, 1), variables, optimizer=optimizer)
     tensorboard = run.folder / "tensorboard" if run.tensorboard else None
     with (
@@ -165,6 +165,35 @@ def _loss(config: Config, encoder: Any, head: Any, transformation: Any) -> Any:
     return loss
 
 
+def _pictures(config: Config) -> dict[str, Any]:
+    """How a data set prepares pictures: those that the device augments stay plain, and larger, for its crops."""
+    if config.augment is None or not config.augment_on_device:
+        return {"image_size": config.image_size, "augment": config.augment}
+    return {"image_size": int(preprocess.RESIZE_FACTOR * config.image_size), "augment": None}
+
+
+def _augmented(config: Config, loss: Any) -> Any:
+    """A loss of pictures that are augmented first, where that is the device's work; else `loss` itself."""
+    if config.augment is None or not config.augment_on_device:
+        return loss
+    kind, size = config.augment, config.image_size
+
+    def of_augmented(variables: Any, batch: Any, key: jax.Array) -> Any:
+        own, key = jax.random.split(key)
+        leaves, structure = jax.tree.flatten(batch)
+        leaves = [
+            data.augment_on_device(
+                jax.random.fold_in(own, place), leaf, np.arange(len(leaf)), kind=kind, size=size
+            )
+            if leaf.ndim == 4
+            else leaf
+            for place, leaf in enumerate(leaves)
+        ]
+        return loss(variables, structure.unflatten(leaves), key)
+
+    return of_augmented
+
+
 def _iterate(run: Run, dataset: Any) -> Any:
     return data.iterate(dataset, num_threads=run.threads, num_workers=run.workers)
 
@@ -191,20 +220,18 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
     start = dict(classifier.init(key, blank, train=False))
     start = {kind: {**start[kind], "encoder": variables[kind]["encoder"]} for kind in start}
     optimizer = training.make_optimizer(pretraining.optimizer, num_steps=pretraining.steps)
-    step = training.make_step(
-        training.classification_loss(classifier), optimizer, deterministic=config.deterministic
-    )
+    loss = _augmented(config, training.classification_loss(classifier))
+    step = training.make_step(loss, optimizer, deterministic=config.deterministic)
     batches = data.classification_dataset(
         images,
         batch_size=pretraining.batch_size,
         seed=config.seed,
-        image_size=config.image_size,
-        augment=config.augment,
+        **_pictures(config),
     )
-    about = {
-        name: getattr(config, name)
-        for name in ("encoder", "width", "image_size", "short_side", "augment", "seed")
-    } | {"sources": pretraining.sources or config.sources}
+    what = ("encoder", "width", "image_size", "short_side", "augment", "augment_on_device", "seed")
+    about = {name: getattr(config, name) for name in what} | {
+        "sources": pretraining.sources or config.sources
+    }
     folder = run.encoder_folder or run.folder / "encoder"
     with (
         training.Checkpoints(
@@ -243,6 +270,7 @@ def _validation(config: Config, encoder: Any, head: Any, sources: list[data.Sour
             shot=config.shot,
             num_query=config.queries,
             seed=zlib.crc32(b"validation"),
+            repeat=config.repeat,
             num_episodes=count,
         )
         for source in sources

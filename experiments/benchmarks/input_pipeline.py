@@ -6,7 +6,8 @@
 Episodes are 5-way 5-shot with 16 queries a class: 105 pictures. The pictures are JPEG files of 500 x 375, as CUB's
 are: parts of foolbox's twenty photographs (pip install 'jxai[demo]'), else smooth noise. What an accelerator needs is
 arithmetic: processor seconds of an episode, times episodes a step, over the time of a step. A core's rate is pictures
-over processor time; the others are by the clock, so nothing else should run. Two minutes.
+over processor time; the others are by the clock, so nothing else should run. Last comes a guided step of a small
+system at the first size, fed from the records and with one episode held in memory, in turns. Four minutes.
 """
 
 import dataclasses
@@ -21,15 +22,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tyro
 
-from jxai import data
+from jxai import data, fewshot, models
 from jxai.data import prepared
 from jxai.data.augmentation import Augmentation
 from jxai.data.decode import decode
 from jxai.data.listing import Listing
 from measure import report, result
+from steps import Task, system_step, with_adam
 
 WAY, SHOT, QUERIES = 5, 5, 16
 PICTURES = WAY * (SHOT + QUERIES)
@@ -54,6 +57,8 @@ class Options:
     step_seconds: float | None = None
     """Time of a training step on the accelerator, to say how many host cores keep it busy."""
     episodes_per_step: int = 1
+    steps: int = 20
+    """Of a small system, timed with fed and with held episodes; 0 leaves that out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +142,46 @@ def measured(source: data.Source, stored: str, ways: list[dict[str, int]], optio
     return results
 
 
+def fed(source: data.Source, options: Options) -> list[dict]:
+    """Seconds of a step whose episodes are read and decoded beside it, and of one that has them."""
+    size, task = options.sizes[0], Task(WAY, SHOT, QUERIES)
+    encoder, head = models.encoder("conv4np", image_size=size), fewshot.GraphHead(way=WAY)
+    update, (variables, state, _) = with_adam(*system_step(encoder, head, size, task, fewshot.Guidance()))
+    update = jax.jit(update)
+    dataset = data.episode_dataset(
+        source,
+        way=WAY,
+        shot=SHOT,
+        num_query=QUERIES,
+        seed=0,
+        image_size=size,
+        augment=options.augment[-1],
+    )
+    batches = data.iterate(dataset, num_threads=2)
+
+    def pictures() -> np.ndarray:
+        batch = next(batches)
+        return np.concatenate([batch.support[0], batch.query[0]])
+
+    held, times = pictures(), {"held": [], "fed": []}
+    jax.block_until_ready(update(variables, state, held))
+    for turn in range(2 * options.steps):
+        kind = (
+            "fed" if turn // 5 % 2 else "held"
+        )  # in runs of five, so that what is read ahead does not hide it
+        print(f"\r  {f'step {turn} of {2 * options.steps}':<80}", end="", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        jax.block_until_ready(update(variables, state, pictures() if kind == "fed" else held))
+        times[kind].append(time.perf_counter() - start)
+    batches.close()
+    mean = {kind: float(np.mean(of_kind)) for kind, of_kind in times.items()}
+    return [
+        result(f"{size} px: a guided step, its episode held in memory", mean["held"], "s"),
+        result(f"{size} px: a guided step, its episode read and decoded beside it", mean["fed"], "s"),
+        result(f"{size} px: fed over held", mean["fed"] / mean["held"], "", "at most 1.1"),
+    ]
+
+
 def main(options: Options) -> None:
     """Measure and report."""
     held, what = listing(num_classes=10, per_class=30)
@@ -156,6 +201,8 @@ def main(options: Options) -> None:
             source = prepared.read(done, "benchmark")
             stored = "" if short_side is None else f" (stored at {short_side})"
             results += measured(source, stored, ways if short_side is None else [], options)
+            if short_side is None and options.steps:
+                results += fed(source, options)
     print("\r" + " " * 90 + "\r", end="", file=sys.stderr)
     print(f"{what}; {os.cpu_count()} cores")
     report(results, options.json)

@@ -6,7 +6,7 @@ from configs.few_shot import Config, Pretraining, from_json
 from configs.letters import letters, letters_conditions, letters_domains, letters_quick
 from configs.paper import cross_domain, multi_domain
 from configs.systems import HEADS
-from configs.table import Table
+from configs.table import Inference, Table
 
 TABLES: dict[str, Callable[[], Table]] = {
     "letters": letters,
@@ -31,4 +31,4 @@ def configs() -> Mapping[str, Config]:
     }
 
 
-__all__ = ["HEADS", "TABLES", "Config", "Pretraining", "Table", "configs", "from_json"]
+__all__ = ["HEADS", "TABLES", "Config", "Inference", "Pretraining", "Table", "configs", "from_json"]

@@ -41,6 +41,10 @@ class Config:
     """Of the prepared copies of large domains, see `experiments/prepare.py`; None for pictures as they are."""
     augment: Augmentation | None = None
     """"resized-crop" or "crop-erase", see `data.episode_dataset`; a flipped letter is another letter."""
+    augment_on_device: bool = False
+    """Augment within the compiled step, see `data.augment_on_device`; for hosts with few cores."""
+    repeat: bool = False
+    """Whether a class with too few pictures repeats them, as in the releases, instead of being an error."""
     domain_epoch: int = 1
     """Episodes for which training keeps a domain, or a pair of domains, that it has drawn."""
     transformation: Transformation = "none"
@@ -80,11 +84,17 @@ def from_json(kind: Any, value: Any) -> Any:
         An instance of `kind`.
 
     Raises:
-        ValueError: a field is missing or unknown.
+        ValueError: a field is unknown, or one without default is missing. (A field that came later has the default
+            that means what was before it.)
     """
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        if value.keys() != hints.keys():
+        required = {
+            field.name
+            for field in dataclasses.fields(kind)
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        }
+        if not required <= value.keys() <= hints.keys():
             raise ValueError(
                 f"expected the fields {', '.join(hints)} of {kind}, got {', '.join(value)}: "
                 "the file is of another version"

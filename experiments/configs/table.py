@@ -8,6 +8,7 @@ from configs.few_shot import Config
 
 # Accuracies and half intervals in percent as printed elsewhere: {system: {shot: {target: text}}}.
 Published = Mapping[str, Mapping[int, Mapping[str, str]]]
+Inference = Literal["inductive", "transductive"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Table:
         shots: settings.
         pairs: {system: the one that its differences are to}.
         leave_out: every target is judged by a run that never saw it: it is left out of the sources.
-        transductive: whether every system is judged transductively too.
         episodes: of the evaluation, a target.
+        transductive: {system: episodes, a target, on which it is judged transductively too}.
         published: what others have measured.
         note: conditions and expected times.
     """
@@ -33,15 +34,17 @@ class Table:
     shots: tuple[int, ...] = (1, 5)
     pairs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     leave_out: bool = False
-    transductive: bool = False
     episodes: int = 2000
+    transductive: Mapping[str, int] = dataclasses.field(default_factory=dict)
     published: Published = dataclasses.field(default_factory=dict)
     note: str = ""
 
-    @property
-    def inferences(self) -> tuple[Literal["inductive", "transductive"], ...]:
-        """How every system is asked."""
-        return ("inductive", "transductive") if self.transductive else ("inductive",)
+    def inferences(self, system: str, *, episodes: int | None = None) -> dict[Inference, int]:
+        """How a system is judged, and on how many episodes a target; on no more than `episodes`, where given."""
+        wanted: dict[Inference, int] = {"inductive": episodes or self.episodes}
+        if system in self.transductive:
+            wanted["transductive"] = min(self.transductive[system], wanted["inductive"])
+        return wanted
 
 
 def guided_pairs(systems: Mapping[str, Config]) -> dict[str, str]:

@@ -24,7 +24,7 @@ def table(tiny):
         targets=("hebrew", "pictograms"),
         pairs={"relation-guided": "relation"},
         published={"relation": {1: {"hebrew": "50.00 ± 1.00"}}},
-        transductive=True,
+        transductive=dict.fromkeys(systems, 2000),
         episodes=6,
         note="A note.",
     )
@@ -77,7 +77,7 @@ def test_reproduce_trains_evaluates_draws_and_never_twice(table, options, monkey
     # Evaluation of a run's folder is a function of the folder.
     (job, *_) = jobs(table, dataclasses.replace(options, systems=("relation-guided",)))
     run = job.folder(options)
-    again = evaluate(run, episodes=6, domains=("hebrew",), progress=False)["inductive"]
+    again = evaluate(run, episodes={"inductive": 6}, domains=("hebrew",), progress=False)["inductive"]
     assert again["hebrew"].correct.tolist() == result["inductive"]["hebrew"]["correct"]
     assert config_of(run).guidance.guided_weight is None
     assert training.read_config(run / "episodes")["seed"] == 1
@@ -210,4 +210,4 @@ def test_scores_survive_json():
 
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected the folder of a run with config\.json"):
-        evaluate(tmp_path)
+        evaluate(tmp_path, episodes={"inductive": 6})

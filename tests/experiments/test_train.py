@@ -7,7 +7,7 @@ import pytest
 
 from configs import Config, from_json
 from evaluate import evaluate
-from jxai import fewshot, training
+from jxai import data, fewshot, training
 from jxai.training import OptimizerConfig
 from train import Run, train
 
@@ -57,6 +57,45 @@ def test_what_a_run_leaves(tiny, tmp_path):
     assert [line["step"] for line in lines if line["phase"] == "validation"] == [2, 4]
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
     assert from_json(Config, saved) == tiny
+    del saved["augment_on_device"]  # as written before there was such a field
+    assert from_json(Config, saved) == tiny
+    with pytest.raises(ValueError, match="of another version"):
+        from_json(Config, saved | {"colour": 1})
+
+
+def test_pictures_are_augmented_within_the_step(tiny, tmp_path, monkeypatch):
+    """By a key of the step, so that a rerun sees the same pictures, in pretraining and in episodes."""
+    sides = set()
+    seen = data.augment_on_device
+
+    def noting(key, images, indices, **options):
+        sides.add((images.shape[1], options["size"]))
+        return seen(key, images, indices, **options)
+
+    monkeypatch.setattr(data, "augment_on_device", noting)
+    short = dataclasses.replace(tiny, pretraining=dataclasses.replace(tiny.pretraining, steps=1), steps=1)
+    device = dataclasses.replace(short, augment="crop-erase", augment_on_device=True)
+    states = [
+        train(Run(config, tmp_path / name, progress=False)).state
+        for name, config in (("one", device), ("again", device), ("plain", short))
+    ]
+    assert sides == {(36, 32)}  # RESIZE_FACTOR times the side, to the side
+    chex.assert_trees_all_equal(states[0].variables, states[1].variables)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(states[0].params["encoder"], states[2].params["encoder"])
+
+
+def test_too_few_pictures_are_repeated_where_asked_for(tiny, tmp_path):
+    """Every class of the domain has fewer pictures than 200 shots and one query."""
+    config = dataclasses.replace(
+        tiny,
+        pretraining=dataclasses.replace(tiny.pretraining, steps=0),
+        steps=1,
+        shot=200,
+        queries=1,
+        repeat=True,
+    )
+    assert train(run_of(config, tmp_path / "run")).accuracy is not None
 
 
 def test_the_encoder_is_pretrained_once_for_all_runs(tiny, tmp_path):
@@ -107,9 +146,8 @@ def test_every_system_trains_and_is_judged_both_ways(tiny, tmp_path, changes):
     assert ("transformation" in names) == (config.transformation == "learned")
     found = evaluate(
         tmp_path / "run",
-        episodes=4,
+        episodes={"inductive": 4, "transductive": 4},
         domains=("hebrew",),
-        inferences=("inductive", "transductive"),
         progress=False,
     )
     inductive, transductive = (scores["hebrew"] for scores in found.values())
