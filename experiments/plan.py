@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ASSUMED_TFLOPS = 60.0
 
 # Of 224 pixels with the released augmentation (docs/data.md), and a host's cores.
-PICTURES_PER_CORE, CORES = 200, 16
+PICTURES_PER_CORE, CORES = 330, 16
 
 
 def plan(table: Table, jobs: "Sequence[Job]", name: str) -> str:
