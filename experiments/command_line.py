@@ -4,27 +4,34 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import tyro
 
+from compilation_cache import keep_compiled_programs
 from jxai import training
 
-# What the library raises for wrong input, with a message that begins so; anything else keeps its traceback.
+# What is raised for wrong input and full disks, with a message that begins so; anything else keeps its traceback.
 _BEGINNING = "expected "
-_WRONG_INPUT = (ValueError, TypeError, FileNotFoundError, training.DivergedError)
+_WRONG_INPUT = (ValueError, TypeError, OSError, training.DivergedError)
 
 
-def run(main: Callable[[Any], None], options: Any) -> None:
+def run(main: Callable[[Any], None], options: Any, *, explains: bool = False) -> None:
     """Parse the command line and call `main`.
 
     Args:
         main: takes the options.
         options: their dataclass.
+        explains: keep all bits of float32 in products, as explanations need (`docs/precision.md`). Accelerators
+            round otherwise; `JAX_DEFAULT_MATMUL_PRECISION` still wins.
     """
+    if explains and jax.config.jax_default_matmul_precision is None:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_default_matmul_precision", "highest")
     guarded(lambda: main(tyro.cli(options)))
 
 
 def guarded(main: Callable[[], None]) -> None:
     """Call `main`; wrong input ends the process with status 2 and its message."""
+    keep_compiled_programs()
     try:
         main()
     except _WRONG_INPUT as error:

@@ -178,4 +178,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Options)
+    command_line.run(main, Options, explains=True)

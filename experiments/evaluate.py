@@ -8,6 +8,7 @@ cores with the embedded benchmark.
 """
 
 import dataclasses
+import functools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,9 @@ import tyro
 from tqdm import tqdm
 
 import command_line
+import record
 from configs import Config, Inference, from_json
+from hosts import in_shares, is_first
 from jxai import data, fewshot, training
 from system import build, load_for_evaluation
 from tables import Scores, accuracy_table
@@ -62,8 +65,14 @@ def evaluate(
 
     Returns:
         {inference: {domain: scores}}.
+
+    Raises:
+        FileNotFoundError: the folder is no run's.
+        ValueError: the domains that the run was trained on have other data now, or its checkpoint is damaged.
     """
     config = config_of(folder)
+    if is_first():
+        record.verify(folder, config)
     encoder, head = build(config)
     variables = training.load_variables(folder / "episodes", which=which)
     found: dict[Inference, dict[str, Scores]] = {inference: {} for inference in episodes}
@@ -74,15 +83,15 @@ def evaluate(
         features = fewshot.encode(encoder, variables, source.normalised(config.image_size), head=head)
         shot, queries = (rows.shape[1] // config.way for rows in (support, query))
         for inference, count in episodes.items():
-            accuracies = fewshot.episode_accuracies(
+            accuracy = functools.partial(
+                fewshot.episode_accuracies,
                 head,
                 variables,
                 features,
-                support[:count],
-                query[:count],
                 way=config.way,
                 transduction=transduction(config, query.shape[1]) if inference == "transductive" else None,
             )
+            accuracies = in_shares(accuracy, support[:count], query[:count])
             correct = np.rint(accuracies * query.shape[1]).astype(int)
             found[inference][name] = Scores(shot=shot, queries=queries, of=query.shape[1], correct=correct)
     return found

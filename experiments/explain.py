@@ -21,6 +21,7 @@ import tyro
 from tqdm import tqdm
 
 import command_line
+from hosts import Hosts, HostsOption, in_turns, is_first, together
 from jxai import models, viz
 from jxai.models.pretrained import efficientnet_lite0
 from methods import Classifier, Method, Settings, methods
@@ -63,6 +64,7 @@ class Options:
     """Pictures at a time."""
     seed: int = 0
     progress: bool = True
+    hosts: HostsOption = Hosts()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +115,7 @@ def explain(
     batch: int = 4,
     progress: bool = True,
 ) -> Explained:
-    """Explain pictures by methods; each method is compiled once.
+    """Explain pictures by methods; each method is compiled once, and the processes share the batches.
 
     Args:
         classifier: the network.
@@ -135,16 +137,17 @@ def explain(
     count, batch = len(pictures), min(batch, len(pictures))
     inputs = to_input(np.stack([picture.pixels for picture in pictures]))
     places = np.arange(-(-count // batch) * batch).clip(max=count - 1).reshape(-1, batch)
-    bar = tqdm(total=count * (1 + len(chosen)), unit="map", disable=not progress)
+    bar = tqdm(total=count * (1 + len(chosen)), unit="map", disable=not progress or not is_first())
 
     def each(label: str, function: Any, *arrays: np.ndarray) -> np.ndarray:
+        def of_batch(rows: np.ndarray) -> jax.Array:
+            own = jax.random.fold_in(key, int(rows[0]))
+            return function(classifier, own, *(jnp.asarray(array[rows]) for array in arrays))
+
         bar.set_description(label)
         results = []
-        for rows in places:
-            of_batch = jax.random.fold_in(key, int(rows[0]))
-            results.append(
-                np.asarray(function(classifier, of_batch, *(jnp.asarray(a[rows]) for a in arrays)))
-            )
+        for rows, result in zip(places, in_turns(of_batch, list(places)), strict=True):
+            results.append(result)
             bar.update(len(np.unique(rows)))
         return np.concatenate(results)[:count]
 
@@ -280,7 +283,7 @@ def _some(found: Explained, start: int, stop: int) -> Explained:
 
 
 def choose(names: Sequence[str], settings: Settings) -> list[Method]:
-    """The methods of these names, spread over all devices where there are several.
+    """The methods of these names, spread over this process's devices where there are several.
 
     Args:
         names: of methods; `all` is every one.
@@ -302,7 +305,7 @@ def choose(names: Sequence[str], settings: Settings) -> list[Method]:
     references = None
     if "expected-gradients" in names:
         references = jnp.asarray(to_input(np.stack([one.picture for one in photographs()])))
-    devices = jax.devices()
+    devices = jax.local_devices()
     mesh = jax.sharding.Mesh(np.array(devices), ("devices",)) if len(devices) > 1 else None
     of_all = methods(settings, references=references, mesh=mesh)
     return [of_all[name] for name in names]
@@ -314,17 +317,23 @@ def main(options: Options) -> None:
         raise ValueError(f"expected on_page of at least 1, got {options.on_page}: raise it")
     if not 0 <= options.opacity <= 1:
         raise ValueError(f"expected opacity in [0, 1], got {options.opacity}: 1 is the heat map alone")
-    chosen = choose(options.methods, options.settings)
-    pictures = read_pictures(options.paths, count=options.count)
-    found = explain(
-        load_classifier(),
-        jax.random.key(options.seed),
-        pictures,
-        chosen,
-        target=options.target,
-        batch=options.batch,
-        progress=options.progress,
-    )
+    with together(options.hosts):
+        chosen = choose(options.methods, options.settings)
+        pictures = read_pictures(options.paths, count=options.count)
+        found = explain(
+            load_classifier(),
+            jax.random.key(options.seed),
+            pictures,
+            chosen,
+            target=options.target,
+            batch=options.batch,
+            progress=options.progress,
+        )
+        if is_first():
+            _show(found, chosen, options)
+
+
+def _show(found: Explained, chosen: Sequence[Method], options: Options) -> None:
     for picture, scores, target in zip(found.pictures, found.scores, found.targets, strict=True):
         best = int(scores.argmax())
         print(
@@ -335,4 +344,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Options)
+    command_line.run(main, Options, explains=True)

@@ -287,4 +287,4 @@ def caption(options: Options, columns: Mapping[str, Metric]) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Options)
+    command_line.run(main, Options, explains=True)

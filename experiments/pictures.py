@@ -72,7 +72,7 @@ def draw_sheets(
                 source.images(query[0][shown], config.image_size),
                 np.asarray(episode.query_labels)[shown],
                 np.asarray(relevance)[shown],
-                np.asarray(jax.nn.sigmoid(scores))[shown],
+                np.asarray(_probabilities(config, scores))[shown],
                 class_names=[source.class_names[c] for c in classes],
                 path=out / f"{name}.png",
                 title=f"{name}: {config.way}-way {shot}-shot, what {folder.name} looks at",
@@ -125,6 +125,11 @@ def ink_table(
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _probabilities(config: Config, scores: jax.Array) -> jax.Array:
+    """As the head's loss takes its scores: RelationNet's each on its own."""
+    return jax.nn.sigmoid(scores) if config.head == "relation" else jax.nn.softmax(scores)
+
+
 def _random_variables(config: Config) -> dict[str, Any]:
     encoder, head = build(config)
     return fewshot.init_variables(encoder, head, jax.random.key(config.seed), image_size=config.image_size)
@@ -159,4 +164,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Options)
+    command_line.run(main, Options, explains=True)

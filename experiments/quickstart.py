@@ -99,7 +99,7 @@ def main(options: Options) -> None:
         f"\n\n{text}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"
     )
     (options.folder / "table.md").write_text(text)
-    curves = options.folder / options.table / "table-curves.png"
+    curves = options.folder / options.table / "table-curves-5shot.png"
     print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {curves}")
     for out in sheets:
         print(f"sheets: {out}/")

@@ -19,8 +19,10 @@ from typing import Any
 import tyro
 
 import command_line
+import record
 from configs import TABLES, Config, Table, from_json
 from evaluate import evaluate
+from hosts import Hosts, HostsOption, is_first, together
 from jxai import training, viz
 from tables import Scores, accuracy_table
 from train import Run, train
@@ -50,6 +52,7 @@ class Options:
     plan: bool = False
     """List the runs and their commands, and do nothing."""
     progress: bool = True
+    hosts: HostsOption = Hosts()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,14 +125,14 @@ def reproduce(table: Table, options: Options) -> str:
             if finished:  # a run takes long, and may be stopped: what there is shall be seen
                 _write(table, options, chosen, finished)
             result = _run(job, table, options)
-            path.with_suffix(".tmp").write_text(json.dumps(result) + "\n")
-            path.with_suffix(".tmp").rename(path)
+            if is_first():
+                record.write_whole(path, json.dumps(result) + "\n")
         finished[job.name] = result
     return _write(table, options, chosen, finished)
 
 
 def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapping[str, dict]) -> str:
-    """Write the table and the curves of what is finished; the table's text."""
+    """Write the table and the curves of what is finished, in the first process; the table's text."""
     folder = options.results / options.table
     targets = options.targets or table.targets
     name = options.name or ("part" if options.systems or options.shots or options.targets else "table")
@@ -160,17 +163,23 @@ def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapp
                 )
             )
     text = "\n\n".join([*sections, *([table.note] if table.note else [])])
+    if not is_first():
+        return text
     (folder / f"{name}.md").write_text(text + "\n")
-    curves: dict[str, list] = {}
+    curves: dict[int, dict[str, list]] = {}
     for job in chosen:
         if job.name in finished:
-            curves.setdefault(f"{job.config.shot}-shot {job.system}", []).append(finished[job.name]["curve"])
-    viz.learning_curves(
-        curves,
-        path=folder / f"{name}-curves.png",
-        metrics=("loss_plain", "accuracy", "validation_accuracy"),
-        smoothing=chosen[0].config.steps / 40,
-    )
+            of_shot = curves.setdefault(job.config.shot, {})
+            of_shot.setdefault(job.system, []).append(finished[job.name]["curve"])
+    for shot, of_shot in curves.items():
+        viz.learning_curves(
+            of_shot,
+            path=folder / f"{name}-curves-{shot}shot.png",
+            metrics=("loss_plain", "accuracy", "validation_accuracy"),
+            pairs={one: other for one, other in table.pairs.items() if {one, other} <= of_shot.keys()},
+            smoothing=chosen[0].config.steps / 40,
+            title=f"{shot}-shot",
+        )
     return text
 
 
@@ -205,10 +214,11 @@ def _run(job: Job, table: Table, options: Options) -> dict:
         folder,
         episodes=table.inferences(job.system, episodes=options.episodes),
         domains=job.targets,
-        progress=options.progress,
+        progress=options.progress and is_first(),
     )
     return {
         "config": dataclasses.asdict(job.config),
+        "made_with": {**record.start(), "fingerprints": record.fingerprints(job.config)},
         "seconds": {
             "training": round(trained - start, 1),
             "evaluation": round(time.perf_counter() - trained, 1),
@@ -266,7 +276,10 @@ def main(options: Options) -> None:
 
         print(plan(table, list(jobs(table, options)), options.table))
         return
-    print(f"**{table.title}**\n\n{reproduce(table, options)}")
+    with together(options.hosts):
+        text = reproduce(table, options)
+        if is_first():
+            print(f"**{table.title}**\n\n{text}")
 
 
 if __name__ == "__main__":

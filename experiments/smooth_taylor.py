@@ -5,10 +5,10 @@
     python experiments/smooth_taylor.py --source photographs --network efficientnet-lite0 --out runs/twenty \
         --num-draws 4 --adaptive-roots 20 --adaptive-draws 2
 
-Explains the predicted class of each picture, one picture after the other; what is finished is in OUT/NETWORK.jsonl,
-and a run that was stopped goes on there to the same numbers. Prints the table of all networks that OUT holds beside
-the published one, and writes it as Markdown and JSON, with a sheet of heat maps. At the paper's size a picture takes
-about 90,000 forward passes and 15,000 gradients, most of them the searches for noise scales.
+Explains the predicted class of each picture, one picture at a time on each device; what is finished is in
+OUT/NETWORK.jsonl, and a run that was stopped goes on there to the same numbers. Prints the table of all networks that
+OUT holds beside the published one, and writes it as Markdown and JSON, with a sheet of heat maps. At the paper's size
+a picture takes about 90,000 forward passes and 15,000 gradients, most of them the searches for noise scales.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from jax import lax
 from tqdm import tqdm
 
 import command_line
+from hosts import Hosts, HostsOption, from_first, in_turns, is_first, together
 from imagenet import HIGH, LOW, NetworkName, load_network, to_input, validation
 from jxai import attribution, metrics, viz
 from jxai.batches.chunks import rows_in_flight
@@ -67,6 +68,7 @@ class Options:
     seed: int = 0
     out: Path = Path("runs/smooth_taylor")
     progress: bool = True
+    hosts: HostsOption = Hosts()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -221,32 +223,48 @@ def _running_means(values: jax.Array) -> jax.Array:
 
 
 def run(options: Options) -> None:
-    """Judge every picture that is not judged yet."""
+    """Judge every picture that is not judged yet, one on each device of each process."""
     resampling = "bicubic" if options.network == "efficientnet-lite0" else "bilinear"
     examples = validation(options.source, options.count, resampling=resampling)
     log = ResultsLog(options.out / f"{options.network}.jsonl", options.settings)
     drawn = [
         options.out / f"{options.network}-{index}.npz" for index in range(min(options.sheet, len(examples)))
     ]
-    missing = [
-        index
+    wanted = [
+        not log.done(example.name) or (index < len(drawn) and not drawn[index].exists())
         for index, example in enumerate(examples)
-        if not log.done(example.name) or (index < len(drawn) and not drawn[index].exists())
     ]
+    # The first process knows: only that one writes, and the folder may be its own.
+    missing = np.flatnonzero(from_first(np.array(wanted))).tolist()
     if not missing:
         return
     do = programs(load_network(options.network, options.weights), options)
-    for index in tqdm(missing, desc="pictures", unit="picture", disable=not options.progress):
-        start, example = time.perf_counter(), examples[index]
-        picture = example.read()
+
+    def judged(index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        start, picture = time.perf_counter(), examples[index].read()
         key = jax.random.fold_in(jax.random.key(options.seed), index)
         record, heatmaps = judge_picture(do, key, to_input(picture)[None])
+        shown = {row: heatmaps[row] for row in FIGURE_ROWS}
+        return {**record, "seconds": time.perf_counter() - start}, {"picture": picture, **shown}
+
+    found = in_turns(judged, missing, on_each_device=True)
+    bar = tqdm(
+        found,
+        total=len(missing),
+        desc="pictures",
+        unit="picture",
+        disable=not options.progress or not is_first(),
+    )
+    for index, (record, shown) in zip(missing, bar, strict=True):
+        if not is_first():
+            continue
+        name = examples[index].name
         if index < len(drawn):
-            shown: dict[str, Any] = {row: heatmaps[row] for row in FIGURE_ROWS}
             options.out.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(drawn[index], name=example.name, picture=picture, **shown)
-        if not log.done(example.name):
-            log.append({"key": example.name, **record, "seconds": round(time.perf_counter() - start, 1)})
+            np.savez_compressed(drawn[index], name=name, **shown)
+        if not log.done(name):
+            numbers = jax.tree.map(lambda leaf: leaf.item(), record)
+            log.append({"key": name, **numbers, "seconds": round(numbers["seconds"], 1)})
 
 
 def draw(options: Options) -> Path | None:
@@ -255,7 +273,10 @@ def draw(options: Options) -> Path | None:
     kept = [path for path in places if path.exists()]
     if not kept:
         return None
-    arrays = [dict(np.load(path)) for path in kept]
+    arrays = []
+    for path in kept:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays.append(dict(archive))
     log = ResultsLog(options.out / f"{options.network}.jsonl", options.settings)
     records = [log.records[str(array["name"])] for array in arrays]
     captions = [(CLASS_NAMES[record["class"]], "explained class") for record in records]
@@ -277,7 +298,13 @@ def _note(record: Mapping[str, Any], row: str) -> str:
 
 def main(options: Options) -> None:
     """Judge, print, write, draw."""
-    run(options)
+    with together(options.hosts):
+        run(options)
+        if is_first():
+            _report(options)
+
+
+def _report(options: Options) -> None:
     found = {path.stem: _log(path) for path in sorted(options.out.glob("*.jsonl"))}
     text = table(found)
     print(text)
@@ -294,4 +321,4 @@ def _log(path: Path) -> ResultsLog:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Options)
+    command_line.run(main, Options, explains=True)

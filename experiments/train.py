@@ -4,7 +4,8 @@
     python experiments/train.py letters/relation --folder runs/plain
 
 Called again with the same folder and configuration, a run goes on where it stopped. In the folder: `config.json`,
-`metrics.jsonl`, `encoder/` (the pretrained encoder) and `episodes/` (checkpoints).
+`run.json` (versions, commit, data and commands), `metrics.jsonl`, `encoder/` (the pretrained encoder) and `episodes/`
+(checkpoints).
 """
 
 import dataclasses
@@ -20,7 +21,9 @@ import numpy as np
 import tyro
 
 import command_line
+import record
 from configs import TABLES, Config, configs
+from hosts import Hosts, HostsOption, in_shares, is_first, together
 from jxai import data, fewshot, models, training
 from jxai.data import preprocess
 from system import build, load_sources
@@ -45,6 +48,7 @@ class Run:
     tensorboard: bool = False
     """Write metrics for TensorBoard as well (pip install 'jxai[tensorboard]')."""
     progress: bool = True
+    hosts: HostsOption = Hosts()
 
 
 def train(run: Run) -> training.FitResult:
@@ -121,7 +125,10 @@ def train(run: Run) -> training.FitResult:
         training.MetricsWriter(run.folder / "metrics.jsonl", tensorboard=tensorboard) as writer,
     ):
         # Now that the folder has turned out to be this configuration's.
-        (run.folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+        if is_first():
+            record.keep(run.folder, config)
+            text = json.dumps(dataclasses.asdict(config), indent=1)
+            record.write_whole(run.folder / "config.json", text + "\n")
         return training.fit(
             training.pmap_step(step, devices=devices),
             state,
@@ -199,8 +206,8 @@ def _iterate(run: Run, dataset: Any) -> Any:
 
 
 def _devices(config: Config) -> Sequence[Any]:
-    """All devices, unless one episode a step leaves work for a single one."""
-    return jax.local_devices()[:1] if config.episodes_per_step == 1 else jax.devices()
+    """All devices of all processes, unless one episode a step leaves work for a single one."""
+    return jax.devices()[:1] if config.episodes_per_step == jax.process_count() == 1 else jax.devices()
 
 
 def _fingerprints(sources: Sequence[data.Source]) -> dict[str, str]:
@@ -230,13 +237,13 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
     )
     what = ("encoder", "width", "image_size", "short_side", "augment", "augment_on_device", "seed")
     about = {name: getattr(config, name) for name in what} | {
-        "sources": pretraining.sources or config.sources
+        # Named by the run or by its pretraining, the same sources give the same encoder.
+        "sources": pretraining.sources or config.sources,
+        "pretraining": dataclasses.replace(pretraining, sources=()),
     }
     folder = run.encoder_folder or run.folder / "encoder"
     with (
-        training.Checkpoints(
-            folder, config={**about, "pretraining": pretraining}, fingerprints=_fingerprints(base)
-        ) as checkpoints,
+        training.Checkpoints(folder, config=about, fingerprints=_fingerprints(base)) as checkpoints,
         training.MetricsWriter(folder / "metrics.jsonl") as writer,
     ):
         result = training.fit(
@@ -281,9 +288,10 @@ def _validation(config: Config, encoder: Any, head: Any, sources: list[data.Sour
         accuracies = []
         for (support, query), pictures in zip(tables, images, strict=True):
             features = fewshot.encode(encoder, state.variables, pictures, head=head)
-            accuracies.append(
-                fewshot.episode_accuracies(head, state.variables, features, support, query, way=config.way)
+            accuracy = functools.partial(
+                fewshot.episode_accuracies, head, state.variables, features, way=config.way
             )
+            accuracies.append(in_shares(accuracy, support, query))
         return float(np.mean(accuracies))
 
     return evaluate
@@ -297,7 +305,8 @@ def main() -> None:
         for name, config in configs().items()
     }
     run = tyro.extras.overridable_config_cli(runs)
-    train(run)
+    with together(run.hosts):
+        train(run)
 
 
 if __name__ == "__main__":

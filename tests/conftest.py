@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA_FLAGS= in the environment gives users' compilation.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_cpu_parallel_codegen_split_count=1",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    # Newer versions end the process at a flag that they do not know.
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 
 import jax
@@ -26,6 +28,8 @@ sys.path.extend(map(str, (EXPERIMENTS, EXPERIMENTS / "benchmarks")))
 
 # Devices are created at the first computation, so this must run before any test module computes something.
 jax.config.update("jax_num_cpu_devices", 8)
+# A script called from a test would read and fill the user's cache of compiled programs.
+jax.config.update("jax_enable_compilation_cache", False)
 
 
 def pytest_collection_finish() -> None:

@@ -28,11 +28,24 @@ ALLOWED: dict[str, set[str]] = {
     "viz": set(),
 }
 # Modules beside the packages, that know none of them; every package may import them.
-COMMON = {"__version__", "depthwise"}
+COMMON = {"__version__", "checks", "depthwise"}
 # Packages that take any function, so they know no neural network library.
 WITHOUT_FLAX = ("attribution", "batches", "metrics")
 # What `import jxai` and its packages load only when it is used.
-LAZY = ("tensorflow_datasets", "grain", "orbax", "matplotlib", "PIL", "tensorflow", "tensorboardX", "torch")
+LAZY = (
+    "PIL",
+    "array_record",
+    "grain",
+    "importlib_resources",
+    "matplotlib",
+    "orbax",
+    "tensorboardX",
+    "tensorflow",
+    "tensorflow_datasets",
+    "torch",
+    "tqdm",
+    "tyro",
+)
 MAX_LINES = 400
 
 

@@ -1,16 +1,17 @@
-"""PyTorch's side of heads.py: the graph network's and the cross-attention head's loss, from the formulas.
+"""PyTorch's side of heads.py: the losses of RelationNet, the graph network and cross attention, from the formulas.
 
 Needs torch, which jxai does not; whoever needs it imports this module, no other does. The parameters are a JAX
 head's, features are channels-last. All queries and classes are computed at once, without a loop.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 EPSILON = 0.01  # of LRP
+TINY = 1e-7  # in the place of a convolution's denominators that are zero
 
 
 def step(
@@ -37,6 +38,108 @@ def step(
 def leaves(tree: Any) -> list[torch.Tensor]:
     """The tensors of nested dictionaries."""
     return [leaf for one in tree.values() for leaf in leaves(one)] if isinstance(tree, dict) else [tree]
+
+
+def relation_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, guided: bool) -> torch.Tensor:
+    """Squared error of RelationNet's sigmoids to one-hot labels, and λ times that on weighted pairs.
+
+    Args:
+        params: of `fewshot.RelationHead` with padding 1.
+        features: maps (way·(shot + queries), h, w, C), not negative.
+        way: number of classes.
+        shot: supports a class.
+        guided: whether training is guided.
+
+    Returns:
+        A scalar.
+    """
+    prototype = features[: way * shot].unflatten(0, (way, shot)).mean(1)
+    query = features[way * shot :]
+    targets = torch.eye(way).repeat_interleave(len(query) // way, 0)
+
+    def loss(z: torch.Tensor) -> tuple[torch.Tensor, _Compared]:
+        found = _compare(z + params["conv1"]["bias"], params)
+        return ((torch.sigmoid(found.scores.unflatten(0, (-1, way))) - targets) ** 2).mean(), found
+
+    plain, found = loss(_convolve_halves(prototype, query, params["conv1"]["kernel"]))
+    if not guided:
+        return plain
+    half = (len(query), *prototype.shape)
+    pairs = torch.cat([prototype.expand(half), query[:, None].expand(half)], -1).flatten(0, 1)
+    with torch.no_grad():
+        kernel = params["conv1"]["kernel"].clamp(min=0)
+        denominator = _convolve_halves(prototype, query, kernel)
+        relevance = pairs * _back(_compared_relevance(found, params, way) / _nonzero(denominator), kernel)
+        largest = relevance.abs().amax(-1, keepdim=True)
+        weights = 1 + relevance / torch.where(largest == 0, 1.0, largest)
+    return plain + _strength(shot) * loss(_convolve(pairs * weights, params["conv1"]["kernel"]))[0]
+
+
+class _Compared(NamedTuple):
+    """RelationNet behind its first convolution, for the way back.
+
+    Attributes:
+        z: what goes into the two blocks' batch norms.
+        winners: places that max pooling took.
+        x: what the second convolution, the first and the second dense layer take.
+        scores: (pairs,).
+    """
+
+    z: list[torch.Tensor]
+    winners: list[torch.Tensor]
+    x: list[torch.Tensor]
+    scores: torch.Tensor
+
+
+def _compare(z: torch.Tensor, params: Any) -> _Compared:
+    first, winners = _pool(functional.relu(_batch_norm(z, params["bn1"])))
+    second = _convolve(first, params["conv2"]["kernel"]) + params["conv2"]["bias"]
+    last, others = _pool(functional.relu(_batch_norm(second, params["bn2"])))
+    flat = last.flatten(1)
+    hidden = functional.relu(_dense(flat, params["fc1"]))
+    scores = _dense(hidden, params["fc2"])[:, 0]
+    return _Compared([z, second], [winners, others], [first, flat, hidden], scores)
+
+
+def _compared_relevance(found: _Compared, params: Any, way: int) -> torch.Tensor:
+    """Relevance of what the first convolution gave, (pairs, h, w, features)."""
+    first, flat, hidden = found.x
+    relevance = _log_odds(found.scores.unflatten(0, (-1, way))).flatten()[:, None]
+    for x, layer in ((hidden, "fc2"), (flat, "fc1")):
+        kernel = params[layer]["kernel"]
+        relevance = x * (relevance / _stabilise(x @ kernel) @ kernel.T)
+    kernel = params["conv2"]["kernel"].clamp(min=0)
+    relevance = _unpool(relevance, found.winners[1], found.z[1])
+    relevance = first * _back(relevance / _nonzero(_convolve(first, kernel)), kernel)
+    return _unpool(relevance, found.winners[0], found.z[0])
+
+
+def _convolve_halves(prototype: torch.Tensor, query: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """The pairs' convolution from way + queries maps: it is linear in the halves."""
+    of_prototype, of_query = kernel.chunk(2, 2)
+    return (_convolve(prototype, of_prototype) + _convolve(query, of_query)[:, None]).flatten(0, 1)
+
+
+def _convolve(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """A 3x3 kernel (3, 3, C, D) over maps (n, h, w, C), padded by 1."""
+    return functional.conv2d(x.movedim(-1, 1), kernel.permute(3, 2, 0, 1), padding=1).movedim(1, -1)
+
+
+def _back(z: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """The transpose of `_convolve`."""
+    return functional.conv_transpose2d(z.movedim(-1, 1), kernel.permute(3, 2, 0, 1), padding=1).movedim(1, -1)
+
+
+def _pool(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Largest of 2x2, (n, h, w, C), and where they were, (n, C, h, w)."""
+    y, winners = functional.max_pool2d(x.movedim(-1, 1), 2, return_indices=True)
+    return y.movedim(1, -1), winners
+
+
+def _unpool(relevance: torch.Tensor, winners: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The relevance of maps (n, h, w, C), or of them flat, at the winners' places of maps like these."""
+    maps = relevance.view(len(winners), *winners.shape[2:], -1).movedim(-1, 1)
+    return functional.max_unpool2d(maps, winners, 2, output_size=like.shape[1:3]).movedim(1, -1)
 
 
 def graph_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, guided: bool) -> torch.Tensor:
@@ -86,8 +189,7 @@ def graph_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, guid
         first = _convolution_relevance(*layers[0], kernels[0], second[..., base:])
         relevance = last[..., :width] + second[..., :width] + first[..., :width]
         weights = 1 + relevance / relevance.abs().amax(-1, keepdim=True)
-    strength = min(1.0, 0.5 + 0.125 * (shot - 1))
-    return loss(scores) + strength * loss(run(nodes * weights)[0])
+    return loss(scores) + _strength(shot) * loss(run(nodes * weights)[0])
 
 
 def cross_attention_loss(
@@ -185,6 +287,15 @@ def _batch_norm(x: torch.Tensor, params: Any) -> torch.Tensor:
     return functional.batch_norm(
         rows, None, None, params["scale"], params["bias"], training=True, eps=1e-5
     ).view_as(x)
+
+
+def _strength(shot: int) -> float:
+    """λ, as released."""
+    return min(1.0, 0.5 + 0.125 * (shot - 1))
+
+
+def _nonzero(z: torch.Tensor) -> torch.Tensor:
+    return torch.where(z == 0, TINY, z)
 
 
 def _stabilise(z: torch.Tensor) -> torch.Tensor:

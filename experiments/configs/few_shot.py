@@ -84,10 +84,11 @@ def from_json(kind: Any, value: Any) -> Any:
         An instance of `kind`.
 
     Raises:
-        ValueError: a field is unknown, or one without default is missing. (A field that came later has the default
-            that means what was before it.)
+        ValueError: a field is unknown or of another type, or one without default is missing. (A field that came
+            later has the default that means what was before it.)
     """
     if dataclasses.is_dataclass(kind):
+        _check(isinstance(value, dict), kind, value)
         hints = typing.get_type_hints(kind)
         required = {
             field.name
@@ -101,8 +102,23 @@ def from_json(kind: Any, value: Any) -> Any:
             )
         return kind(**{name: from_json(hints[name], item) for name, item in value.items()})  # pyright: ignore
     if typing.get_origin(kind) is tuple:
+        _check(isinstance(value, list | tuple), kind, value)
         return tuple(from_json(typing.get_args(kind)[0], item) for item in value)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         (inner,) = (option for option in typing.get_args(kind) if option is not type(None))
         return None if value is None else from_json(inner, value)
+    if typing.get_origin(kind) is Literal:
+        _check(any(type(value) is type(one) and value == one for one in typing.get_args(kind)), kind, value)
+    elif kind is float:
+        _check(isinstance(value, int | float) and not isinstance(value, bool), kind, value)
+    elif kind in (int, bool, str):
+        _check(type(value) is kind, kind, value)
     return value
+
+
+def _check(fits: bool, kind: Any, value: Any) -> None:
+    if not fits:
+        name = getattr(kind, "__name__", kind)
+        raise ValueError(
+            f"expected {name}, got {str(value)[:60]!r}: the file is of another version, or damaged"
+        )

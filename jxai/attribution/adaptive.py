@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from jxai.batches.checks import as_array, check_count, check_finite, per_image
+from jxai.batches.checks import check_finite, per_image
+from jxai.checks import as_array, check_count, check_key, check_number, finite
 
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -92,8 +93,8 @@ def adaptive_noise(
 
     Raises:
         TypeError: `x` holds no floats.
-        ValueError: an option is out of range, the objective does not give (N,), `x` is not finite or `start` not
-            positive (values are not seen under jit).
+        ValueError: an option is out of range, the objective does not give (N,) or nothing finite, `x` is not finite
+            or `start` not positive (values are not seen under jit).
 
     References:
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
@@ -101,19 +102,18 @@ def adaptive_noise(
     """
     x = as_array(x)
     check_finite("x", x)
+    check_key(key)
     check_count("max_iterations", max_iterations)
-    if max_stops < 0 or step <= 0 or not 0 < decay <= 1:
-        raise ValueError(
-            "expected max_stops of at least 0, step above 0 and decay in (0, 1], got "
-            f"{max_stops}, {step} and {decay}"
-        )
+    check_count("max_stops", max_stops, least=0)
+    check_number("step", step, above=0)
+    check_number("decay", decay, above=0, most=1)
     num_images = x.shape[0]
     if start is None:
         start = jnp.abs(x.astype(jnp.promote_types(x.dtype, jnp.float32))).mean(axis=tuple(range(1, x.ndim)))
         # A black image has no scale of its own.
         start = jnp.where(start > 0, start, step)
     scale = per_image("start", start, x).reshape(num_images)
-    shape = jax.eval_shape(objective, key, x, scale).shape
+    shape = getattr(jax.eval_shape(objective, key, x, scale), "shape", None)
     if shape != (num_images,):
         raise ValueError(
             f"expected the objective to give shape ({num_images},), got {shape}: one value an image"
@@ -174,4 +174,5 @@ def adaptive_noise(
         evaluated=counts,
     )
     _, state = jax.lax.while_loop(lambda carry: ~carry[1].done.all(), body, (jnp.zeros((), jnp.int32), state))
-    return AdaptiveNoise(state.best_scale, state.best_value, state.scales, state.values, state.evaluated)
+    best = finite("the objective", state.best_value)
+    return AdaptiveNoise(state.best_scale, best, state.scales, state.values, state.evaluated)

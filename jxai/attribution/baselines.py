@@ -1,16 +1,16 @@
 """Baselines for Integrated Gradients: noise and blur. Images are (N, H, W, C), already normalised."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.batches.blur import gaussian_blur
-from jxai.batches.checks import as_array, as_greys, check_count, check_finite
+from jxai.batches.checks import as_greys, check_finite
 from jxai.batches.draws import row_keys
+from jxai.checks import as_array, check_count, check_number, finite
 
 _TRUNCATION = 4.0  # of the Gaussian, in standard deviations
+_WIDEST = 100  # standard deviation, in sides of the image
 
 
 def uniform_baselines(
@@ -50,14 +50,14 @@ def blurred_baseline(x: jax.Array, *, sigma: float) -> jax.Array:
 
     Args:
         x: images, (N, H, W, C), floats.
-        sigma: the Gaussian's standard deviation in pixels, above 0.
+        sigma: the Gaussian's standard deviation in pixels, above 0 and at most 100 sides of the image.
 
     Returns:
         Of x's shape and dtype.
 
     Raises:
         TypeError: `x` holds no floats.
-        ValueError: sigma is not positive, or `x` is no batch of finite images.
+        ValueError: sigma is out of range, or `x` is no batch of finite images.
 
     References:
         Sturmfels et al., *Visualizing the Impact of Feature Attribution Baselines*, 2020.
@@ -66,7 +66,7 @@ def blurred_baseline(x: jax.Array, *, sigma: float) -> jax.Array:
     check_finite("x", x)
     if x.ndim != 4:
         raise ValueError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise ValueError(f"expected sigma above 0 in pixels, got {sigma}: an unblurred image is no baseline")
+    # Wider ones are as flat, and take ever longer.
+    check_number("sigma", sigma, above=0, most=_WIDEST * max(x.shape[1:3]))
     radius = int(_TRUNCATION * sigma + 0.5)
-    return gaussian_blur(x, sigma=sigma, radius=radius).astype(x.dtype)
+    return finite("blurred images", gaussian_blur(x, sigma=sigma, radius=radius).astype(x.dtype))

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import as_array, check_inputs
+from jxai.batches.checks import check_inputs
+from jxai.checks import as_array, finite
 
 
 def grad_cam(
@@ -39,13 +41,18 @@ def grad_cam(
         equations 1 and 2.
     """
     x, target = as_array(x), as_array(target)
-    check_inputs(lambda x: head(features(x)), x, target)
-    maps = features(x)
-    if maps.ndim != 4 or x.ndim != 4:
-        raise ValueError(
-            f"expected images (N, H, W, C) and features of shape (N, h, w, K), got {x.shape} and {maps.shape}: "
-            "split the model before its pooling"
-        )
+
+    def maps_of(x: jax.Array) -> jax.Array:
+        maps = features(x)
+        if jnp.ndim(maps) != 4 or x.ndim != 4:
+            raise ValueError(
+                f"expected images (N, H, W, C) and features of shape (N, h, w, K), got {x.shape} and "
+                f"{jnp.shape(maps)}: split the model before its pooling"
+            )
+        return maps
+
+    check_inputs(lambda x: head(maps_of(x)), x, target)
+    maps = maps_of(x)
     weights = explain(head, maps, target).mean(axis=(1, 2), keepdims=True)
     coarse = jax.nn.relu((weights * maps).sum(axis=-1, keepdims=True))
-    return jax.image.resize(coarse, (*x.shape[:3], 1), "bilinear").astype(x.dtype)
+    return finite("attributions", jax.image.resize(coarse, (*x.shape[:3], 1), "bilinear").astype(x.dtype))

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import jax
 from numpy.typing import ArrayLike
 
-from jxai.batches.checks import as_array, check_inputs
+from jxai.batches.checks import check_inputs
+from jxai.checks import as_array, finite
 
 Scores = Callable[[jax.Array], jax.Array]
 # An explanation at a point: of (f, x, target) to an array of x's shape. `gradient` is one, and so is
@@ -43,7 +44,7 @@ def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
     x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
     scores, pullback = jax.vjp(f, x)
-    return pullback(jax.nn.one_hot(target, scores.shape[-1], dtype=scores.dtype))[0]
+    return finite("gradients", pullback(jax.nn.one_hot(target, scores.shape[-1], dtype=scores.dtype))[0])
 
 
 def input_x_gradient(f: Scores, x: jax.Array, target: ArrayLike, *, explain: Explain = gradient) -> jax.Array:
@@ -67,4 +68,4 @@ def input_x_gradient(f: Scores, x: jax.Array, target: ArrayLike, *, explain: Exp
     """
     x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
-    return x * explain(f, x, target)
+    return finite("attributions", x * explain(f, x, target))

@@ -1,6 +1,6 @@
 """Integrated Gradients: the gradient averaged along the straight path from a baseline."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import as_array, as_baselines, check_count, check_inputs
+from jxai.batches.checks import as_baselines, as_finite, check_inputs
 from jxai.batches.chunks import sum_over_roots
+from jxai.checks import as_array, check_choice, check_count, finite
 
 Method = Literal["right", "trapezoid", "midpoint", "gauss-legendre"]
 
@@ -64,6 +65,7 @@ def integrated_gradients(
     x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
     check_count("num_steps", num_steps)
+    check_choice("method", method, get_args(Method))
     positions, weights = _quadrature(method, num_steps)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     alphas, weights = jnp.asarray(positions, wide), jnp.asarray(weights, wide)
@@ -78,7 +80,7 @@ def integrated_gradients(
 
     num_roots = len(baselines) * len(weights)
     total = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
-    return (total / len(baselines)).astype(x.dtype)
+    return finite("attributions", (total / len(baselines)).astype(x.dtype))
 
 
 def convergence_delta(
@@ -100,8 +102,9 @@ def convergence_delta(
         TypeError: `x` holds no floats, or `target` no integers.
         ValueError: shapes do not fit, or as `integrated_gradients` says.
     """
-    x, target, attributions = as_array(x), as_array(target), as_array(attributions)
+    x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
+    attributions = as_finite("attributions", attributions)
     if attributions.shape != x.shape:
         raise ValueError(
             f"expected attributions of x's shape {x.shape}, got {attributions.shape}: keep the channels"
@@ -112,10 +115,10 @@ def convergence_delta(
         return jnp.take_along_axis(f(z), target[:, None], axis=1)[:, 0]
 
     total = attributions.astype(jnp.promote_types(x.dtype, jnp.float32)).sum(axis=tuple(range(1, x.ndim)))
-    return total - (score(x) - jax.lax.map(score, several).mean(axis=0))
+    return finite("differences", total - (score(x) - jax.lax.map(score, several).mean(axis=0)))
 
 
-def _quadrature(method: str, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
+def _quadrature(method: Method, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions and weights on [0, 1], float64."""
     even = np.full(num_steps, 1 / num_steps)
     match method:
@@ -126,12 +129,9 @@ def _quadrature(method: str, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
         case "trapezoid":
             halves = np.array([0.5, *[1] * (num_steps - 1), 0.5]) / num_steps
             return np.linspace(0, 1, num_steps + 1), halves
-        case "gauss-legendre":
+        case _:
             nodes, weights = np.polynomial.legendre.leggauss(num_steps)
             return (nodes + 1) / 2, weights / 2
-    raise ValueError(
-        f"expected method among right, trapezoid, midpoint and gauss-legendre, got {method!r}: choose one"
-    )
 
 
 def _rows(values: jax.Array, like: jax.Array) -> jax.Array:

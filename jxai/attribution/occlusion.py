@@ -7,8 +7,9 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Scores
-from jxai.batches.checks import as_array, as_baseline, check_count, check_inputs
+from jxai.batches.checks import as_baseline, check_inputs
 from jxai.batches.chunks import sum_over_roots
+from jxai.checks import as_array, check_count, finite
 
 
 def occlusion(
@@ -55,7 +56,8 @@ def occlusion(
     height, width, channels = x.shape[1:]
     if window > min(height, width):
         raise ValueError(f"expected a window of at most {min(height, width)} pixels, got {window}: shrink it")
-    if not 1 <= stride <= window:
+    check_count("stride", stride)
+    if stride > window:
         raise ValueError(
             f"expected a stride from 1 to the window's {window}, got {stride}: every pixel is covered"
         )
@@ -82,7 +84,7 @@ def occlusion(
     before = sum_over_roots(initial, x, num_roots=1, chunk_size=chunk_size, mesh=mesh)
     total = sum_over_roots(terms, x, num_roots=len(corners), chunk_size=chunk_size, mesh=mesh)
     mean = total / np.outer(_cover(tops, height, window), _cover(lefts, width, window))
-    return jnp.broadcast_to((mean / channels)[..., None], x.shape).astype(x.dtype)
+    return finite("attributions", jnp.broadcast_to((mean / channels)[..., None], x.shape).astype(x.dtype))
 
 
 def _starts(side: int, window: int, stride: int) -> list[int]:

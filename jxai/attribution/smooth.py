@@ -3,7 +3,7 @@
 Arguments are as in `gradients`. The noise of root r of image n depends on (key, n, r) alone.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import as_array, check_finite, check_inputs, per_image
+from jxai.batches.checks import check_finite, check_inputs, per_image
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import normal_draws
+from jxai.checks import as_array, check_choice, finite
 
 Statistic = Literal["mean", "square", "variance"]
 
@@ -61,8 +62,7 @@ def smooth_grad(
     """
     x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
-    if statistic not in ("mean", "square", "variance"):
-        raise ValueError(f"expected statistic among mean, square and variance, got {statistic!r}: choose one")
+    check_choice("statistic", statistic, get_args(Statistic))
     axes = tuple(range(1, x.ndim))
     spread = x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True)
     scale = per_image("noise_scale", noise_scale, x) * spread
@@ -87,7 +87,7 @@ def smooth_grad(
     sums = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
     means = [total / num_roots for total in sums]
     result = means[1] - means[0] ** 2 if statistic == "variance" else means[0]
-    return result.astype(x.dtype)
+    return finite("attributions", result.astype(x.dtype))
 
 
 def smooth_taylor(
@@ -140,7 +140,7 @@ def smooth_taylor(
         return _wide(-noise) * _wide(explain(f, x[images] + noise, target[images]))
 
     total = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
-    return (total / num_roots).astype(x.dtype)
+    return finite("attributions", (total / num_roots).astype(x.dtype))
 
 
 def taylor_at_roots(
@@ -189,7 +189,7 @@ def taylor_at_roots(
         return _wide(x[images] - at) * _wide(explain(f, at, target[images]))
 
     total = sum_over_roots(terms, x, num_roots=len(roots), chunk_size=chunk_size, mesh=mesh)
-    return (total / len(roots)).astype(x.dtype)
+    return finite("attributions", (total / len(roots)).astype(x.dtype))
 
 
 def _noise(key: jax.Array, images: jax.Array, roots: jax.Array, x: jax.Array, scale: jax.Array) -> jax.Array:

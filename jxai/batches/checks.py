@@ -1,30 +1,13 @@
-"""What estimators and metrics ask of their arguments, once, at the public boundary.
-
-Shapes and types are checked always, values only where they are known: not of tracers under `jit`, `vmap` or `grad`.
-"""
+"""What estimators and metrics ask of their batches, once, at the public boundary; see `jxai.checks`."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jax.typing import DTypeLike
 from numpy.typing import ArrayLike
 
-
-def as_array(value: Any, dtype: DTypeLike | None = None) -> jax.Array:
-    """The value as an array of JAX that stays known where it was known, also while a caller's `jax.jit` traces."""
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
-        return jnp.asarray(value, dtype)
-    with jax.ensure_compile_time_eval():
-        return jnp.asarray(value, dtype)
-
-
-def values(array: jax.Array) -> np.ndarray | None:
-    """The values on the host, or None where they cannot be looked at: of a tracer."""
-    return None if isinstance(array, Tracer) else np.asarray(array)
+from jxai.checks import as_array, count_not_finite, values
 
 
 def check_batch(x: jax.Array, target: jax.Array) -> None:
@@ -82,36 +65,23 @@ def check_finite(name: str, x: jax.Array) -> None:
     """Refuse an array that is no batch, of no floats, or not finite."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"expected `{name}` of floats, got {x.dtype}: convert and normalise the images")
+    as_finite(name, x)
+
+
+def as_finite(name: str, value: ArrayLike) -> jax.Array:
+    """The value as an array; an error where it is no batch of real numbers, or not finite."""
+    x = as_array(value)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"expected `{name}` of real numbers, got {x.dtype}: take their magnitudes or real parts"
+        )
     if x.ndim < 2 or not x.size:
         raise ValueError(f"expected `{name}` of shape (N, ...), got {x.shape}: add the axis of images")
     if bad := count_not_finite(x):
         raise ValueError(
             f"expected finite `{name}`, got {bad} of {x.size} values that are NaN or infinite: look for them"
         )
-
-
-def count_not_finite(x: jax.Array) -> int:
-    """How many values are NaN or infinite, on x's device; 0 where they are not known."""
-    if isinstance(x, Tracer):
-        return 0
-    with jax.ensure_compile_time_eval():
-        return int((~jnp.isfinite(x)).sum())
-
-
-def check_count(name: str, value: int) -> None:
-    """Refuse a count below 1."""
-    if value < 1:
-        raise ValueError(f"expected {name} of at least 1, got {value}: raise it")
-
-
-def check_number(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:
-    """Refuse a known number that is not above a bound, or less than one; NaN too."""
-    if isinstance(value, Tracer):
-        return
-    if above is not None and not value > above:
-        raise ValueError(f"expected {name} above {above:g}, got {value}: raise it")
-    if least is not None and not value >= least:
-        raise ValueError(f"expected {name} of at least {least:g}, got {value}: raise it")
+    return x
 
 
 def per_image(name: str, value: ArrayLike, x: jax.Array) -> jax.Array:

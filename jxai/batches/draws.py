@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jxai.checks import check_key
+
 
 def row_keys(key: jax.Array, images: jax.Array, roots: jax.Array) -> jax.Array:
     """A key for each row, which depends on (key, image, root) alone.
@@ -16,6 +18,7 @@ def row_keys(key: jax.Array, images: jax.Array, roots: jax.Array) -> jax.Array:
     Returns:
         Keys, (c,).
     """
+    check_key(key)
     return jax.vmap(lambda n, r: jax.random.fold_in(jax.random.fold_in(key, n), r))(images, roots)
 
 

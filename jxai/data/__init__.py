@@ -12,7 +12,8 @@ from jxai.data.pipeline import iterate
 from jxai.data.prepared import Prepared
 from jxai.data.preprocess import denormalise, normalise
 from jxai.data.sampler import episode_indices, episode_table
-from jxai.data.source import SPLITS, Source, from_arrays, split_classes
+from jxai.data.source import Source, from_arrays
+from jxai.data.splits import SPLITS, split_classes
 
 __all__ = [
     "DOMAINS",

@@ -43,7 +43,7 @@ def check_augmentation(augment: str | None) -> None:
     Raises:
         ValueError: unknown name.
     """
-    if augment is not None and augment not in get_args(Augmentation):
+    if augment is not None and (not isinstance(augment, str) or augment not in get_args(Augmentation)):
         raise ValueError(
             f"expected `augment` as None or one of {', '.join(get_args(Augmentation))}, got {augment!r}: "
             "name one of these"

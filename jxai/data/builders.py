@@ -84,10 +84,18 @@ def read_archive(name: str) -> dict[str, np.ndarray]:
 
     Returns:
         `images` (n, 32, 32) or (n, 32, 32, 3) uint8, `labels` (n,) int16 and `class_names` (classes,).
+
+    Raises:
+        ValueError: the archive is missing or damaged.
     """
     path = importlib.resources.files("jxai.data") / "archives" / f"{name}.npz"
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {key: archive[key] for key in ("images", "labels", "class_names")}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in ("images", "labels", "class_names")}
+    except Exception as error:  # a damaged archive may fail in many ways
+        raise ValueError(
+            f"expected the package's pictures in {path}, got a damaged file ({error}): install jxai again"
+        ) from error
 
 
 def prepare(name: str, root: str | os.PathLike[str]) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jxai.data import augmentation, pipeline, preprocess
 from jxai.data.augmentation import Augmentation
+from jxai.data.merging import check_sources
 from jxai.data.source import Source
 
 if TYPE_CHECKING:
@@ -49,11 +50,13 @@ def classification_dataset(
         k is batch_size / shard_count: this host's share, in the order of the hosts.
 
     Raises:
+        TypeError: no source.
         ValueError: a number below its least value, a batch larger than the source, one that the hosts do not
             divide, or an unknown augmentation.
     """
     import grain
 
+    check_sources((source,))
     pipeline.check_count("seed", seed, least=0)
     pipeline.check_count("image_size", image_size)
     augmentation.check_augmentation(augment)

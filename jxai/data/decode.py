@@ -121,7 +121,7 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path may hold a null byte
         raise _unreadable(str(path), error) from error
 
 

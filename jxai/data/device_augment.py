@@ -2,11 +2,13 @@
 
 import functools
 import math
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxai.checks import as_array, check_choice, check_count, check_key, count_not_finite
 from jxai.data import augmentation as host
 from jxai.data.preprocess import MEAN, STD
 
@@ -41,27 +43,38 @@ def augment_on_device(
         float32 (n, size, size, 3), normalised.
 
     Raises:
-        ValueError: unknown kind, or shapes that do not fit.
+        TypeError: no random key, or arrays of other types.
+        ValueError: unknown kind, shapes that do not fit, or images that are not finite.
 
     Example:
         >>> images = np.zeros((2, 12, 12, 3), np.uint8)
         >>> augment_on_device(jax.random.key(0), images, np.arange(2), kind="crop-erase", size=8).shape
         (2, 8, 8, 3)
     """
-    host.check_augmentation(kind)
-    images, indices = jnp.asarray(images), jnp.asarray(indices)
-    if images.ndim != 4 or images.shape[3] != 3 or indices.shape != images.shape[:1]:
+    check_choice("kind", kind, get_args(host.Augmentation))
+    check_key(key)
+    images, indices = as_array(images), as_array(indices)
+    floats = jnp.issubdtype(images.dtype, jnp.floating)
+    if not (floats or images.dtype == jnp.uint8) or not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise TypeError(
+            f"expected images of uint8 or floats and indices of integers, got {images.dtype} and {indices.dtype}: "
+            "convert them"
+        )
+    if images.ndim != 4 or images.shape[3] != 3 or not images.size or indices.shape != images.shape[:1]:
         raise ValueError(
             f"expected images (n, H, W, 3) and indices (n,), got {images.shape} and {indices.shape}: "
             "merge leading axes, and number every picture"
         )
+    size = images.shape[1] if size is None else check_count("size", size)
+    if bad := count_not_finite(images):
+        raise ValueError(f"expected finite images, got {bad} values that are not: look for them")
     one, count = _KINDS[kind]
     mean, std = jnp.asarray(MEAN, jnp.float32), jnp.asarray(STD, jnp.float32)
     floats = images.astype(jnp.float32)
     colours = floats / 255 if images.dtype == jnp.uint8 else floats * std + mean
     # One draw a picture, of all its numbers at once: many small ones take longer to compile and to run.
     draw = jax.vmap(lambda index: jax.random.uniform(jax.random.fold_in(key, index), (count,)))
-    augmented = jax.vmap(functools.partial(one, size=size or images.shape[1]))(draw(indices), colours)
+    augmented = jax.vmap(functools.partial(one, size=size))(draw(indices), colours)
     return (augmented - mean) / std
 
 

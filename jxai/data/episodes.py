@@ -10,6 +10,7 @@ import numpy as np
 
 from jxai.data import augmentation, pipeline, preprocess
 from jxai.data.augmentation import Augmentation
+from jxai.data.merging import check_sources
 from jxai.data.sampler import Sampler
 from jxai.data.source import Source
 from jxai.fewshot.episode import Episode
@@ -63,12 +64,11 @@ def episode_dataset(
         `query_classes` number the classes of all sources on, as `merge(sources)` does.
 
     Raises:
+        TypeError: something else than sources.
         ValueError: a number below its least value, no source, too few classes or different pictures for the
             episode, numbers that do not divide, or an unknown augmentation.
     """
-    sources = (sources,) if isinstance(sources, Source) else tuple(sources)
-    if not sources:
-        raise ValueError("expected at least one source, got none: load one")
+    sources = check_sources((sources,) if isinstance(sources, Source) else sources)
     return _dataset(
         _Batches,
         sources,
@@ -119,11 +119,10 @@ def episode_pairs_dataset(
         Random access to pairs (seen, unseen) of what `episode_dataset` gives.
 
     Raises:
+        TypeError: something else than sources.
         ValueError: as `episode_dataset`, or fewer than two sources.
     """
-    sources = tuple(sources)
-    if len(sources) < 2:
-        raise ValueError(f"expected at least two sources for pairs, got {len(sources)}: load another one")
+    sources = check_sources(sources, least=2)
     return _dataset(
         _PairBatches,
         sources,

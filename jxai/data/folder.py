@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jxai.checks import as_path
 from jxai.data.decode import LazyPictures, image_shape, opened, read_bytes
 from jxai.data.source import Pictures, Source, digest, from_pictures
 
@@ -34,12 +35,13 @@ def load_folder(path: str | os.PathLike[str], *, split: str = "all") -> Source:
         The source; its labels are numbered within the split.
 
     Raises:
+        TypeError: no path.
         ValueError: no such folder, no class folders, an empty one, unknown split, or a file that is no
             readable image (named; of pictures not kept in memory, damage beyond the header is found in use).
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ValueError(f"expected a folder of class folders, got {folder}: no such folder")
+    folder = as_path("a folder of class folders", path)
+    if not os.path.isdir(folder):  # False too where a path cannot be
+        raise ValueError(f"expected a folder of class folders, got {str(folder)[:200]}: no such folder")
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise ValueError(f"expected a folder of class folders, got {folder} without any: make one a class")

@@ -2,16 +2,19 @@
 
 import functools
 import os
+import re
 from pathlib import Path
 
+from jxai.checks import as_path, shown
 from jxai.data import pipeline, prepared
 from jxai.data.domains import DOMAINS, PAPER_DOMAINS, PaperDomain
 from jxai.data.listing import Listing
 from jxai.data.prepared import Prepared
-from jxai.data.source import SPLITS, Source, check_names, check_split, class_rule
+from jxai.data.source import Source, check_names
+from jxai.data.splits import SPLITS, check_split, class_rule
 
-# What a name begins with that TensorFlow Datasets knows.
-_TFDS = "tfds:"
+# Names that TensorFlow Datasets knows: data set, configuration, version. They become folders, so no others.
+_TFDS = re.compile(r"tfds:\w+(/[\w.+-]+)?(:[\w.*]+)?")
 
 
 def load(
@@ -41,7 +44,10 @@ def load(
         ValueError: unknown domain or split, or as `prepare`.
     """
     check_split(split)  # an unknown split is told before anything is prepared
-    place = None if manual_dir is None else os.fspath(manual_dir)
+    place = None if manual_dir is None else os.fspath(as_path("manual_dir", manual_dir))
+    _check_name(name)
+    if short_side is not None:
+        pipeline.check_count("short_side", short_side)
     return _whole(name, str(prepared.data_root()), place, short_side).restrict(split)
 
 
@@ -73,6 +79,7 @@ def prepare(
             classes of one name, or a place that cannot be written.
     """
     root = prepared.data_root()
+    _check_name(name)
     if name in DOMAINS:
         from jxai.data import builders  # loads TensorFlow Datasets
 
@@ -84,15 +91,10 @@ def prepare(
         return Prepared(builders.prepare(name, root))
     if name in PAPER_DOMAINS:
         domain = PAPER_DOMAINS[name]
-        place = root / "manual" / name if manual_dir is None else Path(manual_dir)
+        place = root / "manual" / name if manual_dir is None else as_path("manual_dir", manual_dir)
         list_pictures = functools.partial(list_domain, domain, place)
-    elif name.startswith(_TFDS):
-        list_pictures = functools.partial(_list_tfds, name, manual_dir, progress)
     else:
-        raise ValueError(
-            f"expected a domain, one of {', '.join([*DOMAINS, *PAPER_DOMAINS])}, got {name!r}: name one of these, "
-            '"tfds:" and a data set of TensorFlow Datasets, or load a folder of class folders with load_folder'
-        )
+        list_pictures = functools.partial(_list_tfds, name, manual_dir, progress)
     size = "full" if short_side is None else f"short_side_{pipeline.check_count('short_side', short_side)}"
     return prepared.prepare(
         root.joinpath("prepared", *name.split(":"), size),
@@ -102,6 +104,15 @@ def prepare(
         skip_corrupt=skip_corrupt,
         progress=progress,
     )
+
+
+def _check_name(name: str) -> None:
+    names = [*DOMAINS, *PAPER_DOMAINS]
+    if not isinstance(name, str) or not (name in names or _TFDS.fullmatch(name)):
+        raise ValueError(
+            f"expected a domain, one of {', '.join(names)}, got {shown(name)}: name one of these, "
+            '"tfds:" and a data set of TensorFlow Datasets, or load a folder of class folders with load_folder'
+        )
 
 
 def list_domain(domain: PaperDomain, directory: Path) -> Listing:
@@ -146,7 +157,7 @@ def _classes(counts: tuple[int, ...]) -> str:
 def _list_tfds(name: str, manual_dir: str | os.PathLike[str] | None, progress: bool) -> Listing:
     from jxai.data import tfds
 
-    return tfds.list_pictures(name.removeprefix(_TFDS), manual_dir=manual_dir, progress=progress)
+    return tfds.list_pictures(name.removeprefix("tfds:"), manual_dir=manual_dir, progress=progress)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jxai.checks import shown
 from jxai.data.decode import LazyPictures
 from jxai.data.source import Source, frozen
 
@@ -24,10 +25,10 @@ def merge(sources: Sequence[Source]) -> Source:
         A source with the classes of all, numbered on; class names are "domain/class" where there are several.
 
     Raises:
+        TypeError: something else than sources.
         ValueError: no source.
     """
-    if not sources:
-        raise ValueError("expected at least one source, got none: load one")
+    sources = check_sources(sources)
     if len(sources) == 1:
         return sources[0]
     offsets = np.cumsum([0, *(len(source.class_names) for source in sources[:-1])])
@@ -45,6 +46,27 @@ def merge(sources: Sequence[Source]) -> Source:
         class_splits=tuple(split for source in sources for split in source.class_splits),
         split=sources[0].split,
     )
+
+
+def check_sources(sources: Sequence[Source], *, least: int = 1) -> tuple[Source, ...]:
+    """Checks several sources.
+
+    Args:
+        sources: the sources.
+        least: how many there must be.
+
+    Returns:
+        The sources.
+
+    Raises:
+        TypeError: something else among them.
+        ValueError: too few.
+    """
+    if not isinstance(sources, Sequence) or not all(isinstance(source, Source) for source in sources):
+        raise TypeError(f"expected sources, got {shown(sources)}: load them")
+    if len(sources) < least:
+        raise ValueError(f"expected at least {least} sources, got {len(sources)}: load another one")
+    return tuple(sources)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,11 +2,11 @@
 
 import os
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from jxai.checks import as_path, check_choice, check_count, shown
 from jxai.data.decode import eight_bits, opened, read_bytes
 
 if TYPE_CHECKING:
@@ -31,11 +31,12 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
         uint8 (H, W, 3).
 
     Raises:
+        TypeError: no path.
         ValueError: the file is missing, no picture, a damaged one, or has no bytes for colours (named).
     """
     from PIL import Image, ImageOps
 
-    with opened(read_bytes(Path(path)), str(path)) as picture:
+    with opened(read_bytes(as_path("a picture", path)), str(path)) as picture:
         frames = 1 if picture.format in _ONE_PICTURE else getattr(picture, "n_frames", 1)
         upright = eight_bits(ImageOps.exif_transpose(picture), kind=picture.format)
         if upright.has_transparency_data:
@@ -62,10 +63,20 @@ def centre_square(
         uint8 (size, size, 3).
 
     Raises:
-        ValueError: if `shorter` is less than `size`.
+        TypeError: if the picture is no array of bytes.
+        ValueError: if it has another shape, `shorter` is less than `size`, or the resampling is unknown.
     """
     from PIL import Image
 
+    if getattr(picture, "dtype", None) != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise TypeError(
+            f"expected a picture of uint8 (H, W, 3), got {shown(picture)}: read it with read_picture"
+        )
+    if not picture.size:
+        raise ValueError(f"expected a picture with pixels, got shape {picture.shape}: leave it out")
+    check_count("size", size)
+    check_count("shorter", shorter)
+    check_choice("resampling", resampling, get_args(Resampling))
     if shorter < size:
         raise ValueError(
             f"expected shorter of at least size, got {shorter} and {size}: a larger square would stick out"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from jxai import checks
 
 if TYPE_CHECKING:
     import grain
@@ -30,13 +31,7 @@ def check_count(name: str, value: int, *, least: int = 1) -> int:
     Raises:
         ValueError: not an integer, or below `least`.
     """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < least:
-        raise ValueError(f"expected `{name}` as an integer of at least {least}, got {value!r}: give one")
-    return number
+    return checks.check_count(f"`{name}` as an integer", value, least=least)
 
 
 def shard_positions(batch_size: int, *, shard_index: int, shard_count: int) -> range:
@@ -58,9 +53,9 @@ def shard_positions(batch_size: int, *, shard_index: int, shard_count: int) -> r
     """
     check_count("batch_size", batch_size)
     check_count("shard_count", shard_count)
-    if not 0 <= shard_index < shard_count:
+    if not isinstance(shard_index, int | np.integer) or not 0 <= shard_index < shard_count:
         raise ValueError(
-            f"expected `shard_index` in [0, {shard_count}), got {shard_index}: number the hosts from 0"
+            f"expected `shard_index` in [0, {shard_count}), got {shard_index!r}: number the hosts from 0"
         )
     if batch_size % shard_count:
         raise ValueError(
@@ -104,11 +99,14 @@ def iterate(
         The iterator. Its state, for a checkpoint, does not depend on the number of threads and workers.
 
     Raises:
+        TypeError: no dataset.
         ValueError: a number below its least value.
     """
     check_count("num_threads", num_threads, least=0)
     check_count("num_workers", num_workers, least=0)
     check_count("buffer_size", buffer_size)
+    if not hasattr(dataset, "to_iter_dataset"):
+        raise TypeError(f"expected a dataset of jxai.data's, got {checks.shown(dataset)}: make one")
     return Batches(dataset, num_threads, num_workers, buffer_size)
 
 

@@ -271,7 +271,8 @@ def _moved_whole(directory: Path) -> Iterator[Path]:
 def _index(directory: Path) -> Iterator[Any]:
     """Opens a prepared domain's index; what fails inside is an error that names the directory."""
     try:
-        with np.load(directory / _INDEX, allow_pickle=False) as index:
+        # Opened here: NumPy leaves the file of a damaged archive open.
+        with (directory / _INDEX).open("rb") as file, np.load(file, allow_pickle=False) as index:
             yield index
     except Exception as error:  # a damaged file may fail in many ways
         raise _damaged(os.fspath(directory), error) from error

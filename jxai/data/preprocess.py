@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jxai.checks import as_numpy, shown
 from jxai.data.decode import to_rgb
 
 if TYPE_CHECKING:
@@ -28,7 +29,14 @@ def normalise(images: np.ndarray) -> np.ndarray:
 
     Returns:
         float32 of the same shape: (images / 255 - MEAN) / STD.
+
+    Raises:
+        TypeError: other numbers than bytes.
+        ValueError: not three channels.
     """
+    if getattr(images, "dtype", None) != np.uint8:
+        raise TypeError(f"expected images of uint8, got {shown(images)}: give bytes")
+    _check_channels(images)
     # On every picture of every episode: one multiplication and one addition a value, over whole rows, since NumPy
     # is slow along an axis of three.
     std = np.asarray(STD, np.float32)
@@ -49,9 +57,19 @@ def denormalise(images: np.ndarray) -> np.ndarray:
 
     Returns:
         uint8 of the same shape; exactly the bytes that were normalised, other values rounded and clipped.
+
+    Raises:
+        TypeError: no array of real numbers.
+        ValueError: not three channels, or values that are not finite.
     """
-    scaled = np.asarray(images, np.float32) * np.asarray(STD, np.float32) + np.asarray(MEAN, np.float32)
-    return np.clip(np.rint(scaled * 255), 0, 255).astype(np.uint8)
+    images = as_numpy("images", images)
+    _check_channels(images)
+    return np.clip(np.rint((images * np.asarray(STD, np.float64) + MEAN) * 255), 0, 255).astype(np.uint8)
+
+
+def _check_channels(images: np.ndarray) -> None:
+    if images.shape[-1:] != (3,):
+        raise ValueError(f"expected images of shape (..., 3), got {images.shape}: give RGB, channels last")
 
 
 def resize_and_crop(picture: "Image.Image", size: int) -> np.ndarray:

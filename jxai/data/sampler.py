@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jxai.data import pipeline
-from jxai.data.source import Source
+from jxai.data.source import Source, as_labels
 
 # The stream that decides which pictures an episode holds, of those of one (seed, index).
 _DRAW = 0
@@ -131,11 +131,11 @@ class Sampler:
             labels, digests = source.labels, source.digests
             class_names, name = source.class_names, f"{source.name!r} (split {source.split!r})"
         else:
-            labels = np.asarray(source)
-            if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            labels = as_labels(source)
+            if labels.min(initial=0) < 0 or labels.max(initial=0) > len(labels):
                 raise ValueError(
-                    f"expected labels of shape (n,) and an integer type, got {labels.dtype} {labels.shape}: "
-                    "one class index a picture"
+                    f"expected pictures of every class, got {len(labels)} in [{labels.min()}, {labels.max()}]: "
+                    "number the classes from 0"
                 )
             digests = np.arange(len(labels))
             class_names, name = tuple(str(c) for c in range(int(labels.max(initial=-1)) + 1)), "the labels"

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from jxai.checks import as_numpy, check_count, shown
 from jxai.data import augmentation, preprocess
 from jxai.data.decode import LazyPictures
+from jxai.data.splits import check_split, class_rule
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SPLITS = ("all", "base", "validation", "novel")
+# Where classes are named by their numbers alone: a label far off would take all memory.
+_MOST_CLASSES = 2**20
 
 
 class Pictures(Protocol):
@@ -75,7 +78,7 @@ class Source:
         Returns:
             uint8 (H, W, 3); read-only.
         """
-        return self.pictures[int(self.rows[i])]
+        return self.pictures[int(self._rows(i))]
 
     @contextlib.contextmanager
     def opened(self, i: int) -> "Iterator[Image.Image]":
@@ -90,7 +93,7 @@ class Source:
         Raises:
             ValueError: the stored picture cannot be read, or is damaged.
         """
-        row = int(self.rows[i])
+        row = int(self._rows(i))
         if isinstance(self.pictures, LazyPictures):
             with self.pictures.opened(row) as picture:
                 yield picture
@@ -109,7 +112,8 @@ class Source:
         Returns:
             uint8 (k, size, size, 3).
         """
-        rows = self.rows[np.asarray(indices, np.int64)]
+        check_count("size", size)
+        rows = self._rows(indices)
         if isinstance(self.pictures, np.ndarray) and self.pictures.shape[1:3] == (size, size):
             return self.pictures[rows]
         images = np.empty((len(rows), size, size, 3), np.uint8)
@@ -134,6 +138,21 @@ class Source:
         """
         with self.opened(i) as picture:
             return augmentation.augment(picture, rng, size=size, kind=kind)
+
+    def _rows(self, numbers: Sequence[int] | np.ndarray | int) -> np.ndarray:
+        """Where in `pictures` these of the source are."""
+        array = as_numpy("numbers of pictures", numbers)
+        if not array.size:
+            array = array.astype(np.int64)
+        if (
+            array.dtype.kind not in "iu"
+            or array.min(initial=0) < 0
+            or array.max(initial=-1) >= len(self.rows)
+        ):
+            raise ValueError(
+                f"expected numbers of pictures in [0, {len(self.rows)}), got {shown(numbers)}: count from 0"
+            )
+        return self.rows[array]
 
     def normalised(self, size: int) -> "NormalisedPictures":
         """Returns the pictures as `array` does, made when a slice is asked for.
@@ -212,48 +231,6 @@ class NormalisedPictures:
         return preprocess.normalise(self.source.images(indices, self.size))
 
 
-def class_rule(num_classes: int) -> tuple[str, ...]:
-    """Returns the split of each class by the papers' rule on its place i in the stored order.
-
-    Args:
-        num_classes: number of classes of the domain.
-
-    Returns:
-        "base" where i % 2 = 0, "validation" where i % 4 = 1, "novel" where i % 4 = 3.
-    """
-    return tuple(("base", "validation", "base", "novel")[c % 4] for c in range(num_classes))
-
-
-def split_classes(num_classes: int, split: str) -> np.ndarray:
-    """Returns the classes of a split, by the papers' rule on the class's place in the stored order.
-
-    Args:
-        num_classes: number of classes of the domain.
-        split: "all"; "base", i % 2 = 0; "validation", i % 4 = 1; or "novel", i % 4 = 3.
-
-    Returns:
-        The class indices in increasing order.
-
-    Raises:
-        ValueError: unknown split.
-    """
-    check_split(split)
-    return np.asarray([c for c, of in enumerate(class_rule(num_classes)) if split in ("all", of)], np.int64)
-
-
-def check_split(split: str) -> None:
-    """Checks the name of a split.
-
-    Args:
-        split: the name.
-
-    Raises:
-        ValueError: unknown split.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"expected a split, one of {', '.join(SPLITS)}, got {split!r}: name one of these")
-
-
 def check_names(name: str, class_names: Sequence[str]) -> None:
     """Checks that classes can be told apart by their names.
 
@@ -289,11 +266,15 @@ def from_arrays(
     Raises:
         ValueError: pictures or labels of another kind or number, or a label without a class name.
     """
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError as error:
+        raise ValueError(f"expected images of one size, got others ({error}): resize them") from error
     if (
         images.dtype != np.uint8
         or images.ndim not in (3, 4)
         or (images.ndim == 4 and images.shape[3] not in (1, 3))
+        or 0 in images.shape[1:]
     ):
         raise ValueError(
             "expected images as uint8 (n, H, W), (n, H, W, 1) or (n, H, W, 3), "
@@ -334,14 +315,20 @@ def from_pictures(
     Raises:
         ValueError: labels of another kind or number, a label without a class name, or two classes of one name.
     """
-    labels = np.asarray(labels)
-    if labels.shape != (len(pictures),) or not np.issubdtype(labels.dtype, np.integer):
+    labels = as_labels(labels)
+    if labels.shape != (len(pictures),):
         raise ValueError(
-            f"expected `labels` of shape ({len(pictures)},) and an integer type, "
-            f"got {labels.dtype} {labels.shape}: one class index a picture"
+            f"expected labels of shape ({len(pictures)},), got {labels.shape}: one class index a picture"
         )
     if class_names is None:
+        if labels.max(initial=0) >= _MOST_CLASSES:
+            raise ValueError(
+                f"expected labels below {_MOST_CLASSES} where classes have no names, got {labels.max()}: "
+                "number the classes from 0"
+            )
         class_names = [str(c) for c in range(int(labels.max(initial=-1)) + 1)]
+    if isinstance(class_names, str) or not isinstance(class_names, Sequence):
+        raise TypeError(f"expected class names as a sequence of texts, got {shown(class_names)}: give a list")
     if labels.size and not (labels.min() >= 0 and labels.max() < len(class_names)):
         raise ValueError(
             f"expected labels in [0, {len(class_names)}), got {labels.min()} to {labels.max()}: "
@@ -360,6 +347,31 @@ def from_pictures(
         rows=frozen(np.arange(len(pictures))),
         class_splits=tuple(class_splits),
     )
+
+
+def as_labels(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Returns labels as an array.
+
+    Args:
+        labels: class of each picture, (n,) integers.
+
+    Returns:
+        The array; of integers if it is empty.
+
+    Raises:
+        ValueError: another rank or type.
+    """
+    try:
+        array = np.asarray(labels)
+    except ValueError:  # lists of several lengths
+        array = np.asarray(None)
+    array = array.astype(np.int64) if array.shape == (0,) else array
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"expected labels of shape (n,) and an integer type, got {array.dtype} {array.shape}: "
+            "one class index a picture"
+        )
+    return array
 
 
 def digest(data: bytes) -> int:

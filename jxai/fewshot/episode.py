@@ -3,6 +3,9 @@
 import flax.struct
 import jax
 
+from jxai.checks import shown
+from jxai.fewshot.checks import check_labels, check_task
+
 
 @flax.struct.dataclass
 class Episode:
@@ -24,3 +27,21 @@ class Episode:
     query_labels: jax.Array
     way: int = flax.struct.field(pytree_node=False)
     query_classes: jax.Array | None = None
+
+
+def check_episode(episode: Episode) -> None:
+    """Refuse what is no single episode; for the errors see `jxai.fewshot.checks.check_task`.
+
+    Args:
+        episode: one episode, without leading axes.
+
+    Raises:
+        TypeError: it is none, or of other arrays.
+        ValueError: its arrays do not fit.
+    """
+    if not isinstance(episode, Episode):
+        raise TypeError(f"expected an Episode, got {shown(episode)}: make one")
+    check_task(episode.support, episode.support_labels, episode.query, episode.way)
+    check_labels("query_labels", episode.query_labels, count=len(episode.query), way=episode.way)
+    if episode.query_classes is not None:
+        check_labels("query_classes", episode.query_classes, count=len(episode.query))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxai.checks import as_array, as_numpy, check_count, shown
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.system import part
 from jxai.fewshot.transduction import Transduction, transductive_scores
@@ -46,8 +47,14 @@ def encode(
         Features (n, ...).
 
     Raises:
-        ValueError: there are no images.
+        TypeError: no module or images.
+        ValueError: there are no images, or they are not as the encoder takes them.
     """
+    if not isinstance(encoder, nn.Module) or not hasattr(images, "__getitem__"):
+        raise TypeError(
+            f"expected a Linen module and images, got {shown(encoder)} and {shown(images)}: give both"
+        )
+    check_count("batch_size", batch_size)
     if not len(images):
         raise ValueError("expected at least one image to encode, got none: load a domain with pictures")
     of_encoder = part(variables, "encoder")
@@ -84,12 +91,35 @@ def episode_accuracies(
         transduction: how queries join the support; None for none.
 
     Returns:
-        Accuracies in [0, 1], (episodes,).
+        Accuracies in [0, 1], (episodes,). A query whose scores are not all finite counts as wrong.
 
     Raises:
-        ValueError: the numbers of support or query images are no multiples of `way`, an index lies outside of
-            `features`, or more queries are to join the support than there are.
+        TypeError: no head, transduction or arrays.
+        ValueError: shapes do not fit, the numbers of support or query images are no multiples of `way`, an index
+            lies outside of `features`, or more queries are to join the support than there are.
     """
+    check_count("way", way)
+    check_count("batch_size", batch_size)
+    if not isinstance(head, Head) or not isinstance(transduction, Transduction | None):
+        raise TypeError(
+            f"expected a Head and a Transduction, got {shown(head)} and {shown(transduction)}: make them"
+        )
+    for name, indices in (("support", support), ("query", query)):
+        if (
+            getattr(indices, "ndim", 0) != 2
+            or not indices.size
+            or not np.issubdtype(indices.dtype, np.integer)
+        ):
+            raise ValueError(
+                f"expected {name} as integers (episodes, images), got {shown(indices)}: draw episodes"
+            )
+    if len(support) != len(query):
+        raise ValueError(f"expected as many episodes of both, got {len(support)} and {len(query)}: draw both")
+    features = as_array(features)
+    if features.ndim < 2 or not jnp.issubdtype(features.dtype, jnp.floating):
+        raise ValueError(
+            f"expected features (n, ...) of floats, got {features.dtype} {features.shape}: see encode"
+        )
     if support.shape[1] % way or query.shape[1] % way:
         raise ValueError(
             f"expected support and query of multiples of {way} images, class by class, got "
@@ -106,9 +136,7 @@ def episode_accuracies(
     batches = np.resize(rows, (-(-len(rows) // batch_size), batch_size, rows.shape[1]))
     of_head = part(variables, "head")
     # One call for all batches, because a call costs as much as a batch of a cheap head.
-    accuracies = _accuracies(
-        head, of_head, jnp.asarray(features), batches, support.shape[1], way, transduction
-    )
+    accuracies = _accuracies(head, of_head, features, batches, support.shape[1], way, transduction)
     return np.asarray(accuracies).reshape(-1)[: len(rows)]
 
 
@@ -120,7 +148,14 @@ def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
 
     Returns:
         (mean, half width); the half width is 0 for fewer than two values.
+
+    Raises:
+        TypeError: no real numbers.
+        ValueError: no value, one that is not finite, or another rank.
     """
+    values = as_numpy("values", values)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"expected values of shape (n,), n at least 1, got {values.shape}: one an episode")
     spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
     return float(np.mean(values)), float(1.96 * spread / np.sqrt(len(values)))
 

@@ -10,10 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jxai.checks import check_number, shown
 from jxai.fewshot.auxiliary import CLASSIFIER, classifier_loss
-from jxai.fewshot.episode import Episode
+from jxai.fewshot.checks import check_labels
+from jxai.fewshot.episode import Episode, check_episode
 from jxai.fewshot.heads.head import KEPT, Head
-from jxai.fewshot.system import part
+from jxai.fewshot.system import check_modules, part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +34,9 @@ class Guidance:
     strength: float = 1.0
 
     def __post_init__(self):
-        for name in ("plain_weight", "guided_weight"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"expected {name} of at least 0 or None, got {value}")
-        if not self.strength >= 0:
-            raise ValueError(f"expected strength of at least 0, got {self.strength}")
+        for name in ("plain_weight", "guided_weight", "strength"):
+            if (value := getattr(self, name)) is not None or name == "strength":
+                check_number(name, value, least=0)
 
     def weights(self, head: Head, shot: int) -> tuple[float, float]:
         """(ξ, λ) of a head.
@@ -54,6 +53,20 @@ class Guidance:
             plain if self.plain_weight is None else self.plain_weight,
             guided if self.guided_weight is None else self.guided_weight,
         )
+
+
+def check_guidance(head: Any, guidance: Any) -> None:
+    """Refuse what are no head and guidance.
+
+    Args:
+        head: a head.
+        guidance: a `Guidance`.
+
+    Raises:
+        TypeError: one of them is not.
+    """
+    if not isinstance(head, Head) or not isinstance(guidance, Guidance):
+        raise TypeError(f"expected a Head and a Guidance, got {shown(head)} and {shown(guidance)}: make them")
 
 
 PLAIN = Guidance(guided_weight=0.0)
@@ -90,6 +103,8 @@ def head_loss(
         (loss, (batch statistics of the head after the plain pass, metrics)). Metrics are scalars: "loss",
         "accuracy", "loss_plain", with an auxiliary loss "loss_auxiliary" and, when guided, "loss_guided".
     """
+    check_guidance(head, guidance)
+    check_labels("query_labels", query_labels, count=len(query), way=way)
     plain_weight, guided_weight = guidance.weights(head, shot)
     (explained, scores), updates = head.apply(
         variables, support, support_labels, query, way, True, method="forward", mutable=["batch_stats", KEPT]
@@ -148,6 +163,8 @@ def guided_loss(
     References:
         Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, 2020, eq. 5-7.
     """
+    check_modules(encoder, head)
+    check_episode(episode)
     images = jnp.concatenate([episode.support, episode.query])
     features, updates = encoder.apply(
         part(variables, "encoder"), images, train=train_encoder, mutable=["batch_stats"]

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jxai.checks import check_count, check_key, check_number
 from jxai.fewshot.auxiliary import CLASSIFIER, init_classifier
 from jxai.fewshot.episode import Episode
-from jxai.fewshot.guidance import Guidance, guided_loss
+from jxai.fewshot.guidance import Guidance, check_guidance, guided_loss
 from jxai.fewshot.heads.head import Head
-from jxai.fewshot.system import init_variables, part
-from jxai.fewshot.transformation import Transformed
+from jxai.fewshot.system import check_modules, init_variables, part
+from jxai.fewshot.transformation import Transformed, check_transformation
 
 Loss = tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]
 
@@ -49,6 +50,11 @@ def init_multi_domain(
         As `init_variables`, with "classifier" (a dense layer's parameters; among the statistics its loss's weight, 1)
         and "transformation" beside "encoder" and "head" where there are such.
     """
+    check_key(key)
+    if num_classes is not None:
+        check_count("num_classes", num_classes)
+    if transformation is not None:
+        check_transformation(transformation)
     keys = jax.random.split(key)
     variables = init_variables(encoder, head, keys[0], image_size=image_size)
     if transformation is not None:
@@ -81,6 +87,10 @@ def transformed_loss(
     Returns:
         The loss of one episode, for `training.make_step`; for the metrics see `guided_loss`.
     """
+
+    check_modules(encoder, head)
+    check_guidance(head, guidance)
+    check_transformation(transformation)
 
     def loss_fn(variables: Any, episode: Episode, key: jax.Array) -> Loss:
         noisy = Transformed(encoder, key, transformation)
@@ -118,6 +128,10 @@ def learned_transformation_loss(
     References:
         Tseng et al., *Cross-Domain Few-Shot Classification via Learned Feature-Wise Transformation*, 2020, eq. 4-6.
     """
+
+    check_modules(encoder, head)
+    check_guidance(head, guidance)
+    check_number("learning_rate", learning_rate, above=0)
 
     def loss_fn(variables: Any, episodes: tuple[Episode, Episode], key: jax.Array) -> Loss:
         seen, unseen = episodes

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
-from jxai.fewshot.episode import Episode
+from jxai.fewshot.episode import Episode, check_episode
 from jxai.fewshot.explanation import log_odds
 from jxai.fewshot.heads.head import Head
-from jxai.fewshot.system import part
+from jxai.fewshot.system import check_modules, part
 
 
 def pixel_relevance(
@@ -36,7 +36,13 @@ def pixel_relevance(
     Returns:
         (relevance (queries, way, H, W, C), scores (queries, way)); relevance starts with `log_odds`, so it is
         negative where a class is less likely than chance.
+
+    Raises:
+        TypeError: no module, head or episode.
+        ValueError: the episode's arrays do not fit, or values are not finite (not seen under jit).
     """
+    check_modules(encoder, head)
+    check_episode(episode)
     of_encoder, of_head = part(variables, "encoder"), part(variables, "head")
     support = encoder.apply(of_encoder, episode.support, train=False)
 

@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from jxai.checks import check_choice, check_count, shown
+from jxai.fewshot.checks import check_task
 from jxai.fewshot.heads.head import Head
 
 Confidence = Literal["score", "probability"]
@@ -29,12 +31,13 @@ class Transduction:
     confidence: Confidence = "score"
 
     def __post_init__(self):
-        if self.confidence not in get_args(Confidence):
-            raise ValueError(f"expected confidence of {get_args(Confidence)}, got {self.confidence!r}")
-        if not self.counts or min(self.counts) < 1:
+        check_choice("confidence", self.confidence, get_args(Confidence))
+        if not isinstance(self.counts, tuple) or not self.counts:
             raise ValueError(
-                f"expected counts of at least 1, got {self.counts}: leave the transduction out for none"
+                f"expected counts of at least 1, got {shown(self.counts)}: leave the transduction out for none"
             )
+        for count in self.counts:
+            check_count("counts", count)
 
 
 def transductive_scores(
@@ -62,11 +65,17 @@ def transductive_scores(
         Scores of all queries, (queries, way), with the last round's support.
 
     Raises:
-        ValueError: more queries are to join than there are.
+        TypeError: no head or transduction, or arrays of other types.
+        ValueError: shapes do not fit, or more queries are to join than there are.
 
     References:
         Hou et al., *Cross Attention Network for Few-shot Classification*, 2019, 4.4.
     """
+    if not isinstance(head, Head) or not isinstance(transduction, Transduction):
+        raise TypeError(
+            f"expected a Head and a Transduction, got {shown(head)} and {shown(transduction)}: make them"
+        )
+    check_task(support, support_labels, query, way)
     if max(transduction.counts) > len(query):
         raise ValueError(
             f"expected at most the {len(query)} queries to join the support, got counts {transduction.counts}: "

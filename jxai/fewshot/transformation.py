@@ -5,13 +5,15 @@ unseen domains are distributed otherwise, and noise on features of the seen ones
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from jxai.checks import check_count, check_key, check_number, shown
 
 SCALE, SHIFT = "scale", "shift"
 
@@ -39,8 +41,14 @@ def init_transformation(
         {path: {"scale": γ (C,), "shift": β (C,)}} by path of the module; for the formula see `Transformed`.
 
     Raises:
-        ValueError: a pattern matches no module with an array as its result.
+        TypeError: no module, or patterns that are no texts.
+        ValueError: a number that is not finite, or a pattern matches no module with an array as its result.
     """
+    if not isinstance(encoder, nn.Module):
+        raise TypeError(f"expected a Linen module, got {shown(encoder)}: make one")
+    check_count("image_size", image_size)
+    check_number("scale", scale)
+    check_number("shift", shift)
     channels: dict[str, int] = {}
 
     def record(next_fun, args, kwargs, context):
@@ -57,6 +65,18 @@ def init_transformation(
         path: {SCALE: jnp.full(channels[path], scale), SHIFT: jnp.full(channels[path], shift)}
         for path in chosen
     }
+
+
+def check_transformation(transformation: Any) -> None:
+    """Refuse what is no transformation, of the form that `init_transformation` gives."""
+    if not isinstance(transformation, Mapping) or not all(
+        isinstance(strength, Mapping) and set(strength) == {SCALE, SHIFT}
+        for strength in transformation.values()
+    ):
+        raise TypeError(
+            f"expected a transformation as init_transformation gives it, got {shown(transformation)}: call it, or "
+            "give {} for none"
+        )
 
 
 class Transformed(nn.Module):
@@ -94,6 +114,9 @@ class Transformed(nn.Module):
         Returns:
             Features, (N, ...).
         """
+        check_key(self.key)
+        check_transformation(self.transformation)
+        check_number("sharpness", self.sharpness, above=0)
         paths = sorted(self.transformation) if train else []
 
         def transform(next_fun, args, kwargs, context):
@@ -128,6 +151,8 @@ def _released(channels: dict[str, int]) -> list[str]:
 
 
 def _matching(channels: dict[str, int], patterns: Sequence[str]) -> list[str]:
+    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"expected `paths` as a sequence of texts, got {shown(patterns)}: list them")
     for pattern in patterns:
         if not any(fnmatchcase(path, pattern) for path in channels):
             raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 from jax.extend.core import Primitive
 
+from jxai.checks import shown
 from jxai.lrp.operation import Kind, Operation
 from jxai.lrp.rule import Rule
 
@@ -39,6 +40,10 @@ class Composite:
     relevance: ClassVar[bool] = True
 
     def __post_init__(self):
+        if not isinstance(self.rules, tuple | list):
+            raise TypeError(
+                f"expected pairs of a pattern and a rule, got {shown(self.rules)}: see lrp.Composite"
+            )
         for entry in self.rules:
             if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Rule)):
                 raise TypeError(f"expected pairs of a pattern and a rule, got {entry!r}: see lrp.Composite")
@@ -47,6 +52,9 @@ class Composite:
                     f"expected a class of Linen modules as a pattern, got {entry[0]}: NNX modules and functions are "
                     "matched by lrp.Kind, a primitive or a predicate"
                 )
+            for pattern in entry[0] if isinstance(entry[0], tuple) else entry[:1]:
+                if not (isinstance(pattern, Kind | Primitive | str | tuple) or callable(pattern)):
+                    raise TypeError(f"expected a pattern, got {shown(pattern)}: see lrp.Composite")
 
     def find(self, operation: Operation) -> int | None:
         """The first pair whose pattern matches, and whose rule is for the operation's kind.
@@ -77,6 +85,12 @@ class Composite:
         for name, value in {**values, "merge_batch_norm": merge, "complete": complete}.items():
             object.__setattr__(joined, name, value)
         return joined
+
+
+def check_composite(composite: Any) -> None:
+    """Refuse what is no composite."""
+    if not isinstance(composite, Composite):
+        raise TypeError(f"expected a composite, got {shown(composite)}: take one such as lrp.EpsilonPlus()")
 
 
 def matches(pattern: Pattern, operation: Operation) -> bool:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.lrp.composites import Composite
+from jxai.checks import as_array, finite
+from jxai.lrp.composites import Composite, check_composite
 from jxai.lrp.linear import LinearRule
 from jxai.lrp.operation import Kind
 from jxai.lrp.plan import Step
@@ -91,9 +92,13 @@ def conservation(
 
     Raises:
         ValueError: an operation has no rule, gradients travel under the composite, the function gives several
-            arrays, or `start` another shape.
-        TypeError: `x` holds integers.
+            arrays, `start` another shape, or `x` is no batch or not finite.
+        TypeError: `x` holds integers, or no composite.
     """
+    check_composite(composite)
+    x = finite("images", as_array(x))
+    if x.ndim < 2 or not x.size:
+        raise ValueError(f"expected a batch (N, ...), got {x.shape}: add the axis of images")
     if not composite.relevance:
         raise ValueError(
             f"expected a composite of relevance, got {composite.name}, under which gradients travel"
@@ -121,7 +126,7 @@ def conservation(
         if len(found) != 1:
             raise ValueError(f"expected one array from the function, got {len(found)}: choose one output")
         (y,) = found
-        relevance = jnp.asarray(y if start is None else start(y), y.dtype)
+        relevance = as_array(y if start is None else start(y), y.dtype)
         if relevance.shape not in ((), y.shape):
             raise ValueError(
                 f"expected `start` to give relevance of the outputs' shape {y.shape}, or a number, got "
@@ -132,8 +137,8 @@ def conservation(
         end = sum(jnp.sum(to_relevance(c, v)) for c, v in zip(ratios, floats, strict=True))
         return {"start": jnp.sum(relevance), "end": end} | _sort(steps, meters)
 
-    found = jax.vmap(of_image)(jnp.asarray(x))
-    columns = {k: jnp.moveaxis(v, 0, -1) for k, v in found.items()}
+    found = jax.vmap(of_image)(x)
+    columns = {k: jnp.moveaxis(v, 0, -1) for k, v in finite("relevance", found).items()}
     return Conservation(**columns, **labels)  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jxai.checks import check_number
 from jxai.lrp.operation import Application, Kind
 from jxai.lrp.ratio import stabilise, to_ratio, to_relevance
 
@@ -284,5 +285,4 @@ _deconvolved.defvjp(lambda x: (jax.nn.relu(x), None), lambda _, g: (jax.nn.relu(
 
 def check_stabiliser(epsilon: float) -> None:
     """Refuse a stabiliser that is negative or not a number."""
-    if not epsilon >= 0:
-        raise ValueError(f"expected a stabiliser epsilon of at least 0, got {epsilon}: take for example 1e-6")
+    check_number("a stabiliser epsilon", epsilon, least=0)

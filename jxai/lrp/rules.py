@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jxai.checks import as_numpy, check_number
 from jxai.lrp.linear import LinearRule, Of, Part, Term
 from jxai.lrp.operation import Linear
 
@@ -59,6 +60,8 @@ class AlphaBeta(LinearRule):
 
     def __post_init__(self):
         super().__post_init__()
+        check_number("alpha", self.alpha)
+        check_number("beta", self.beta)
         if self.alpha < 0 or self.beta < 0 or not abs(self.alpha - self.beta - 1) <= 1e-6:
             raise ValueError(
                 f"expected alpha and beta of at least 0 with alpha - beta = 1, got alpha={self.alpha}, "
@@ -105,8 +108,7 @@ class Gamma(LinearRule):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.gamma >= 0:
-            raise ValueError(f"expected gamma of at least 0, got {self.gamma}: take for example 0.25")
+        check_number("gamma", self.gamma, least=0)
 
     def parts(self, linear: Linear) -> list[Part]:
         """A part for each sign of z; see `LinearRule`."""
@@ -161,10 +163,14 @@ class Box(LinearRule):
         super().__post_init__()
         if isinstance(self.low, Tracer) or isinstance(self.high, Tracer):
             return
-        for name in ("low", "high"):
-            if np.isnan(np.asarray(getattr(self, name))).any():
-                raise ValueError(f"expected numbers as bounds, got {name}={getattr(self, name)}")
-        if np.any(np.asarray(self.low) > np.asarray(self.high)):
+        low, high = as_numpy("bounds, low", self.low), as_numpy("bounds, high", self.high)
+        try:
+            exchanged = (low > high).any()
+        except ValueError as error:
+            raise ValueError(
+                f"expected bounds of one shape, got {low.shape} and {high.shape}: match them"
+            ) from error
+        if exchanged:
             raise ValueError(f"expected low <= high, got low={self.low}, high={self.high}: exchange them")
 
     def check(self, linear: Linear, inputs: list[jax.Array]) -> None:

@@ -97,7 +97,14 @@ def _run_step(step: Step, known: dict[Value, Any], probes: Probes, gradients: bo
 def _tapped(x: jax.Array, path: str, probes: Probes) -> jax.Array:
     # The tap lies above the mask: it sees what arrives, the layers below what the mask lets through.
     if path in probes.masks:
-        x = scale_ratio(x, jnp.broadcast_to(jnp.asarray(probes.masks[path], x.dtype), x.shape))
+        mask = jnp.asarray(probes.masks[path], x.dtype)
+        try:
+            mask = jnp.broadcast_to(mask, x.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"expected a mask of '{path}' that broadcasts to {x.shape}, got {mask.shape}: one a channel, or all"
+            ) from error
+        x = scale_ratio(x, mask)
     if path in probes.taps:
         x = _tap(x, probes.taps[path])
     return x

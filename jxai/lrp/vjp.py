@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jxai.lrp.composites import Composite
+from jxai.checks import as_array, finite, shown
+from jxai.lrp.composites import Composite, check_composite
 from jxai.lrp.flow import Status
 from jxai.lrp.graph import Graph, Value, trace, widen
 from jxai.lrp.plan import Context, Plan
@@ -58,9 +59,10 @@ def explain(
     taps: Sequence[str] = (),
 ) -> Explained:
     """Trace a function and give every operation its rule; for the arguments see `vjp`."""
+    check_composite(composite)
     leaves, structure = jax.tree.flatten(tuple(primals))
     for leaf in leaves:
-        _check_dtype(leaf)
+        _check_leaf(leaf)
     kept: list[Any] = []
 
     def traced(*primals):
@@ -153,15 +155,17 @@ def vjp(
         it gives a pair of that and a dictionary of relevances by path, before masks.
 
     Raises:
-        TypeError: a primal is float16, in which ratios overflow, or of integers that meet no embedding.
-        ValueError: an operation has no rule, no module has such a path, or the relevance handed to `pullback` is not
-            of y's shape.
+        TypeError: a primal is no array, float16, in which ratios overflow, or of integers that meet no embedding; no
+            composite, or no paths.
+        ValueError: an operation has no rule, no module has such a path, the relevance handed to `pullback` is not
+            of y's shape, or a primal or relevance is not finite (not seen under jit).
 
     References:
         Bach et al., *On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
         Propagation*, 2015.
     """
-    masks = dict(masks or {})
+    check_composite(composite)
+    masks = _checked_paths(start, watch, masks)
     if (watch or masks) and not composite.relevance:
         raise ValueError(
             f"expected a composite of relevance to watch or mask modules, got {composite.name}, under which "
@@ -184,7 +188,10 @@ def vjp(
 
     def pullback(relevance):
         _check_same_shapes(relevance, y)
-        given = [jnp.asarray(r, z.dtype) for r, z in zip(jax.tree.leaves(relevance), found, strict=True)]
+        given = [
+            finite("relevance of the outputs", as_array(r, z.dtype))
+            for r, z in zip(jax.tree.leaves(relevance), found, strict=True)
+        ]
         given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if ratios else given
         of_floats, watched, of_tokens = ratio_pullback(given)
         if ratios:
@@ -194,7 +201,7 @@ def vjp(
             next(rest).astype(jnp.result_type(p)) if _is_float(p) else of_tokens[i]
             for i, p in enumerate(jax.tree.leaves(tuple(primals)))
         ]
-        relevances = jax.tree.unflatten(explained.structure, leaves)
+        relevances = finite("relevance", jax.tree.unflatten(explained.structure, leaves))
         return (relevances, watched) if watch else relevances
 
     if has_aux:
@@ -216,10 +223,11 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
         Relevance, of x's shape.
 
     Raises:
-        ValueError: `target` is not of shape (N,), or holds an index outside [0, K) (not seen under jit).
-        TypeError: `target` does not hold integers.
+        ValueError: `target` is not of shape (N,), or holds an index outside [0, K), or as `vjp` (values are not seen
+            under jit).
+        TypeError: `target` does not hold integers, or as `vjp`.
     """
-    target = jnp.asarray(target)
+    target = as_array(target)
     scores, pullback = vjp(f, x, composite=composite)
     if not isinstance(scores, jax.Array):
         raise ValueError(
@@ -267,20 +275,35 @@ def _split(tree: Any) -> tuple[list[Any], Any]:
     return [leaf for leaf, is_array in zip(leaves, arrays, strict=True) if is_array], rest
 
 
+def _checked_paths(start: Any, watch: Any, masks: Any) -> dict[str, Any]:
+    """The masks, as arrays."""
+    masks = {} if masks is None else masks
+    texts = isinstance(watch, Sequence) and not isinstance(watch, str) and isinstance(masks, Mapping)
+    if not texts or not all(isinstance(path, str) for path in (start or "", *watch, *masks)):
+        raise TypeError(
+            f"expected paths of modules as texts, got start {shown(start)}, watch {shown(watch)} and masks "
+            f"{shown(masks)}: see lrp.vjp"
+        )
+    return {path: finite("masks", as_array(mask)) for path, mask in masks.items()}
+
+
 def _is_float(x: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
-def _check_dtype(x: Any) -> None:
-    dtype = jnp.result_type(x)
+def _check_leaf(x: Any) -> None:
+    dtype = jnp.result_type(x if isinstance(x, jax.ShapeDtypeStruct) else as_array(x))
     if dtype == np.float16 or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(
             f"expected primals of float32, float64 or bfloat16, or integers for an embedding, got {dtype}: "
             "convert them to float32, or close over them"
         )
+    if not isinstance(x, jax.ShapeDtypeStruct):
+        finite("primals", as_array(x))
 
 
 def _check_same_shapes(relevance: Any, y: Any) -> None:
-    given, expected = jax.tree.map(jnp.shape, relevance), jax.tree.map(jnp.shape, y)
+    given = jax.tree.map(lambda r: as_array(r).shape, relevance)
+    expected = jax.tree.map(jnp.shape, y)
     if given != expected:
         raise ValueError(f"expected relevance of the outputs' shapes {expected}, got {given}")

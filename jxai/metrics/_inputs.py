@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jxai.batches.checks import as_array, check_batch, check_inputs, count_not_finite
+from jxai.batches.checks import as_finite, check_batch, check_inputs
+from jxai.checks import as_array
 
 Scores = Callable[[jax.Array], jax.Array]
 
@@ -25,7 +26,7 @@ def as_heatmap(heatmap: ArrayLike, x: jax.Array | None = None) -> jax.Array:
         ValueError: another shape, or values that are not finite.
     """
     array = as_array(heatmap)
-    if array.ndim != 3 or not array.size:
+    if array.ndim != 3:
         advice = "give attributions.sum(axis=-1)" if array.ndim == 4 else "add the axis of images"
         raise ValueError(f"expected `heatmap` of shape (N, H, W), got {array.shape}: {advice}")
     if x is not None and (x.ndim != 4 or x.shape[:3] != array.shape):
@@ -33,11 +34,7 @@ def as_heatmap(heatmap: ArrayLike, x: jax.Array | None = None) -> jax.Array:
             f"expected `x` of shape (N, H, W, C) with `heatmap` of (N, H, W), got {x.shape} and {array.shape}: "
             "one heatmap an image, of its size"
         )
-    if bad := count_not_finite(array):
-        raise ValueError(
-            f"expected a finite `heatmap`, got {bad} of {array.size} NaN or infinite: look for them"
-        )
-    return array.astype(jnp.float32)
+    return as_finite("heatmap", array).astype(jnp.float32)
 
 
 def as_batch(x: ArrayLike, target: ArrayLike, *, f: Scores | None = None) -> tuple[jax.Array, jax.Array]:
@@ -48,18 +45,6 @@ def as_batch(x: ArrayLike, target: ArrayLike, *, f: Scores | None = None) -> tup
     else:
         check_inputs(f, inputs, classes)
     return inputs, classes
-
-
-def as_finite(name: str, array: ArrayLike) -> jax.Array:
-    """The array as float32; an error where it is no batch or not finite."""
-    values = as_array(array)
-    if values.ndim < 2 or not values.size:
-        raise ValueError(f"expected `{name}` of shape (N, ...), got {values.shape}: add the axis of images")
-    if bad := count_not_finite(values):
-        raise ValueError(
-            f"expected finite `{name}`, got {bad} of {values.size} NaN or infinite: look for them"
-        )
-    return values.astype(jnp.float32)
 
 
 def target_scores(f: Scores, x: jax.Array, rows: jax.Array, target: jax.Array) -> jax.Array:

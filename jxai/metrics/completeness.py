@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jxai.batches.checks import as_baseline, check_number
+from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.metrics._inputs import Scores, as_batch, as_finite, target_scores
+from jxai.checks import check_number, finite
+from jxai.metrics._inputs import Scores, as_batch, target_scores
 
 
 class Completeness(NamedTuple):
@@ -57,7 +58,7 @@ def completeness(
         Axiomatic Attribution for Deep Networks, Sundararajan et al., 2017.
     """
     x, target = as_batch(x, target, f=f)
-    attributions = as_finite("attributions", attributions)
+    attributions = as_finite("attributions", attributions).astype(jnp.float32)
     if len(attributions) != len(x):
         raise ValueError(
             f"expected `attributions` of shape ({len(x)}, ...), got {attributions.shape}: explain every input"
@@ -71,8 +72,8 @@ def completeness(
         return target_scores(f, pairs[rows // num_images, image], image, target)
 
     score = map_chunks(scores, len(pairs) * num_images, rows_in_flight(x, chunk_size)).reshape(-1, num_images)
-    change = score[0] if baseline is None else score[0] - score[1]
-    total = attributions.sum(axis=tuple(range(1, attributions.ndim)))
+    change = finite("scores", score[0] if baseline is None else score[0] - score[1])
+    total = finite("sums of attributions", attributions.sum(axis=tuple(range(1, attributions.ndim))))
     error = jnp.abs(total - change)
     residual = jnp.where(error == 0, 0, error / jnp.abs(change))
     return Completeness(residual, residual <= tolerance)

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from jxai.batches.checks import check_count, check_number
+from jxai.batches.checks import as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
-from jxai.metrics._inputs import Scores, as_batch, as_finite, target_scores
+from jxai.checks import check_count, check_number, finite
+from jxai.metrics._inputs import Scores, as_batch, target_scores
 
 
 def infidelity(
@@ -51,7 +52,7 @@ def infidelity(
         On the (In)fidelity and Sensitivity of Explanations, Yeh et al., 2019.
     """
     x, target = as_batch(x, target, f=f)
-    attributions = as_finite("attributions", attributions)
+    attributions = as_finite("attributions", attributions).astype(jnp.float32)
     if attributions.shape != x.shape:
         raise ValueError(
             f"expected `attributions` of shape {x.shape}, got {attributions.shape}: one for each element of x, "
@@ -79,4 +80,4 @@ def infidelity(
         power = (forecast**2).mean(axis=1, keepdims=True)
         factor = (forecast * change).mean(axis=1, keepdims=True) / jnp.where(power > 0, power, 1)
         forecast = factor * forecast
-    return ((forecast - change) ** 2).mean(axis=1)
+    return finite("errors", ((forecast - change) ** 2).mean(axis=1))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.batches.checks import as_array, check_number, values
+from jxai.checks import as_array, check_number, values
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics._pixels import removal_ranks
 
@@ -96,7 +96,7 @@ def pointing_game(heatmap: jax.Array, mask: jax.Array, *, tolerance: float = 0.0
     peak = heatmap.reshape(len(heatmap), -1).argmax(axis=1)
     down = jnp.arange(height) - (peak // width)[:, None]
     across = jnp.arange(width) - (peak % width)[:, None]
-    near = down[:, :, None] ** 2 + across[:, None, :] ** 2 <= tolerance**2
+    near = jnp.hypot(down[:, :, None], across[:, None, :]) <= tolerance
     return (near & mask).any(axis=(1, 2)).astype(jnp.float32)
 
 

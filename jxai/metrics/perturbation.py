@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jxai.batches.checks import as_array, as_greys, check_count
+from jxai.batches.checks import as_greys
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.convolutions import with_plain_convolutions
+from jxai.checks import as_array, check_count, check_key, finite
 from jxai.metrics._inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson
 
@@ -128,6 +129,7 @@ def perturbation_curve(
     """
     heatmap = as_heatmap(heatmap, as_array(x))
     x, target = as_batch(x, target, f=f)
+    check_key(key)
     check_count("num_draws", num_draws)
     chunk_size = rows_in_flight(x, chunk_size)
     f = with_plain_convolutions(f)
@@ -175,6 +177,7 @@ def perturbation_curve(
     # The initial score is a step without a window, so that `f` is compiled once.
     corners = jnp.concatenate([jnp.full((1, count, 2), -1, corners.dtype), corners])
     _, curve = lax.scan(step, x, (jnp.arange(num_regions + 1), corners))
+    curve = finite("scores", curve)
     return (curve / jnp.abs(curve[0])).T
 
 

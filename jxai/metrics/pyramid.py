@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jxai.checks import check_count, check_number
 from jxai.metrics._inputs import as_heatmap
+
+# Blurs of a larger one are as wide as memory.
+_LARGEST_FACTOR = 100
 
 
 def gaussian_pyramid(heatmap: ArrayLike, *, factor: float = 1.5, smallest: int = 30) -> list[jax.Array]:
@@ -20,15 +24,15 @@ def gaussian_pyramid(heatmap: ArrayLike, *, factor: float = 1.5, smallest: int =
 
     Args:
         heatmap: signed sums of attributions over channels, (N, H, W).
-        factor: how many times smaller each level is, above 1; 1.5 as published.
+        factor: how many times smaller each level is, above 1 and at most 100; 1.5 as published.
         smallest: a level is kept while both sides have so many pixels, at least 1; 30 as published.
 
     Returns:
         The levels, float32 (N, h, w), the heatmap itself first. They end where the size no longer changes.
 
     Raises:
-        ValueError: `heatmap` is not a finite array (N, H, W) with sides of at least `smallest`, factor is not above
-            1, or smallest is less than 1.
+        ValueError: `heatmap` is not a finite array (N, H, W) with sides of at least `smallest`, factor is out
+            of range, or smallest is less than 1.
 
     References:
         Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983.
@@ -45,10 +49,8 @@ def gaussian_pyramid(heatmap: ArrayLike, *, factor: float = 1.5, smallest: int =
 
 def _sizes(size: tuple[int, int], factor: float, smallest: int) -> list[tuple[int, int]]:
     """Sizes of the levels."""
-    if not 1 < factor < math.inf:
-        raise ValueError(f"expected factor above 1, got {factor}: levels get smaller by it")
-    if smallest < 1:
-        raise ValueError(f"expected smallest of at least 1 pixel, got {smallest}: raise it")
+    check_number("factor", factor, above=1, most=_LARGEST_FACTOR)
+    check_count("smallest", smallest)
     if min(size) < smallest:
         raise ValueError(
             f"expected `heatmap` with sides of at least {smallest}, got {size[0]} x {size[1]}: lower `smallest`"

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.batches.convolutions import with_plain_convolutions
+from jxai.checks import as_array, check_key, finite, shown
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 
@@ -48,6 +49,7 @@ def model_randomisation(
         Rank correlations and structural similarities, each (N, number of layers).
 
     Raises:
+        TypeError: if a leaf is no array, or `layers` no sequence.
         ValueError: if a cascade has no `layers`, the trees differ, a name of `layers` is unknown or `explain` gives
             no heatmaps (N, H, W).
 
@@ -56,9 +58,9 @@ def model_randomisation(
     """
     explain = with_plain_convolutions(explain)
     named, structure = jax.tree_util.tree_flatten_with_path(variables)
-    leaves, others = [jnp.asarray(leaf) for _, leaf in named], jax.tree.leaves(randomised)
+    leaves, others = [as_array(leaf) for _, leaf in named], list(map(as_array, jax.tree.leaves(randomised)))
     if jax.tree.structure(randomised) != structure or any(
-        jnp.shape(other) != leaf.shape for leaf, other in zip(leaves, others, strict=True)
+        other.shape != leaf.shape for leaf, other in zip(leaves, others, strict=True)
     ):
         raise ValueError(
             "expected `randomised` as a tree like `variables`, got other keys or shapes: initialise the same model"
@@ -68,6 +70,8 @@ def model_randomisation(
             "expected `layers` from the top down for a cascade, got none: name them, for a tree does not know the "
             "model's order, or give cascading=False"
         )
+    if not isinstance(layers, Sequence | None):
+        raise TypeError(f"expected layers as a sequence of names, got {shown(layers)}: list them")
     names = randomisation_layers(variables) if layers is None else tuple(layers)
     paths = [_layer(path, variables) for path, _ in named]
     places = [_place(path, names) for path in paths]
@@ -86,7 +90,7 @@ def model_randomisation(
                 mixed.append(leaf)
             else:
                 changed = place < step if cascading else place == step - 1
-                mixed.append(jnp.where(changed, jnp.asarray(other, leaf.dtype), leaf))
+                mixed.append(jnp.where(changed, other.astype(leaf.dtype), leaf))
         return jax.tree.unflatten(structure, mixed)
 
     def compare(start: jax.Array, step: jax.Array) -> tuple[jax.Array, ModelRandomisation]:
@@ -102,7 +106,7 @@ def model_randomisation(
             f"expected `explain` to give heatmaps (N, H, W), got {shape}: sum attributions over channels"
         )
     _, likeness = jax.lax.scan(compare, jnp.zeros(shape, jnp.float32), jnp.arange(len(names) + 1))
-    return jax.tree.map(lambda values: values[1:].T, likeness)
+    return finite("likenesses", jax.tree.map(lambda values: values[1:].T, likeness))
 
 
 def randomisation_layers(variables: Any) -> tuple[str, ...]:
@@ -135,11 +139,12 @@ def shuffled_parameters(key: jax.Array, variables: Any) -> Any:
     Returns:
         A tree like it.
     """
+    check_key(key)
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(key, max(1, len(leaves)))
     shuffled = [
-        jax.random.permutation(key, jnp.ravel(leaf)).reshape(jnp.shape(leaf))
-        for key, leaf in zip(keys, leaves, strict=False)
+        jax.random.permutation(key, leaf.ravel()).reshape(leaf.shape)
+        for key, leaf in zip(keys, map(as_array, leaves), strict=False)
     ]
     return jax.tree.unflatten(structure, shuffled)
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jxai.batches.blur import gaussian_blur
-from jxai.batches.checks import as_baseline, check_count
+from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.metrics._inputs import Scores, as_batch, as_finite, as_heatmap, probabilities, target_scores
+from jxai.checks import check_count, finite
+from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
 from jxai.metrics._pixels import removal_ranks
 
 # Petsiuk's insertion starts from a blur of 5 pixels' standard deviation and 11 pixels' width.
@@ -155,12 +156,12 @@ def curve_area(curve: jax.Array) -> jax.Array:
         >>> curve_area(jnp.array([[1.0, 0.5, 0.0]])).item()
         0.5
     """
-    curve = as_finite("curve", curve)
+    curve = as_finite("curve", curve).astype(jnp.float32)
     if curve.ndim != 2 or curve.shape[1] < 2:
         raise ValueError(
             f"expected `curve` of shape (N, S), S at least 2, got {curve.shape}: one curve an image"
         )
-    return ((curve[:, 1:] + curve[:, :-1]) / 2).mean(axis=1)
+    return finite("areas", ((curve[:, 1:] + curve[:, :-1]) / 2).mean(axis=1))
 
 
 def _curve(
@@ -186,4 +187,4 @@ def _curve(
         return target_scores(f, mixed, image, target)
 
     curve = map_chunks(scores, num_images * num_points, rows_in_flight(start, chunk_size))
-    return curve.reshape(num_images, num_points)
+    return finite("scores", curve).reshape(num_images, num_points)

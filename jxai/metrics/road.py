@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jxai.batches.checks import check_number
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
+from jxai.checks import check_number, finite, shown
 from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
 from jxai.metrics._pixels import removal_ranks
 
@@ -61,9 +62,13 @@ def road(
     """
     x, target = as_batch(x, target, f=f)
     heatmap = as_heatmap(heatmap, x)
+    if not isinstance(shares, Sequence | np.ndarray) or not len(shares):
+        raise ValueError(f"expected shares in [0, 1), got {shown(shares)}: give a sequence of them")
+    for share in shares:
+        check_number("shares", share, least=0, below=1)
     num_images, num_shares, num_pixels = len(x), len(shares), heatmap[0].size
     counts = [round(share * num_pixels) for share in shares]
-    if not counts or min(shares) < 0 or max(counts) >= num_pixels:
+    if max(counts) >= num_pixels:
         raise ValueError(
             f"expected shares in [0, 1) that leave one of {num_pixels} pixels, got {tuple(shares)}: lower them"
         )
@@ -79,7 +84,7 @@ def road(
         return target_scores(probabilities(f), (imputed + added).astype(x.dtype), image, target)
 
     curve = map_chunks(scores, num_images * num_shares, rows_in_flight(x, chunk_size))
-    return curve.reshape(num_images, num_shares)
+    return finite("probabilities", curve).reshape(num_images, num_shares)
 
 
 @jax.jit

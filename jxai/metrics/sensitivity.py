@@ -5,10 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.batches.checks import check_count, check_number
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.convolutions import with_plain_convolutions
 from jxai.batches.draws import row_keys
+from jxai.checks import check_count, check_number, finite
 from jxai.metrics._inputs import as_batch
 
 
@@ -60,7 +60,8 @@ def maximum_sensitivity(
             f"expected `explain` to give an array ({len(x)}, ...), got {shape}: one explanation an input"
         )
 
-    def most(images: jax.Array) -> jax.Array:
+    def moves(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The farthest that explanations move, and how long they are."""
         inputs, classes = x[images], target[images]
 
         def sample(
@@ -77,9 +78,10 @@ def maximum_sensitivity(
         start = jnp.zeros((len(images), *shape[1:]), jnp.float32)
         carry = start, jnp.zeros(len(images), jnp.float32)
         (start, largest), _ = jax.lax.scan(sample, carry, jnp.arange(num_samples + 1))
-        return jnp.where(largest == 0, 0, largest / _norm(start))
+        return largest, _norm(start)
 
-    return map_chunks(most, len(x), rows_in_flight(x, chunk_size))
+    largest, length = finite("explanations", map_chunks(moves, len(x), rows_in_flight(x, chunk_size)))
+    return jnp.where(largest == 0, 0, largest / length)
 
 
 def _norm(values: jax.Array) -> jax.Array:

@@ -1,9 +1,10 @@
 """Simpson's rule on points one apart."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+
+from jxai.checks import as_array, finite
 
 
 def simpson(values: ArrayLike) -> jax.Array:
@@ -19,7 +20,7 @@ def simpson(values: ArrayLike) -> jax.Array:
         (...), float32.
 
     Raises:
-        ValueError: there is no point.
+        ValueError: there is no point, or one that is not finite.
 
     Example:
         >>> simpson([0.0, 1.0, 4.0, 9.0]).item()  # the integral of t² over [0, 3]
@@ -28,12 +29,12 @@ def simpson(values: ArrayLike) -> jax.Array:
     References:
         Cartwright, "Simpson's Rule Cumulative Integration with MS Excel and Irregularly-spaced Data", 2017.
     """
-    points = jnp.asarray(values, jnp.float32)
+    points = finite("values", as_array(values, np.float32))
     if points.ndim < 1 or not points.shape[-1]:
         raise ValueError(
             f"expected values of shape (..., P) with P at least 1, got {points.shape}: add points"
         )
-    return (points * _weights(points.shape[-1])).sum(axis=-1)
+    return finite("areas", (points * _weights(points.shape[-1])).sum(axis=-1))
 
 
 def _weights(count: int) -> np.ndarray:

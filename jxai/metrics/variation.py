@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jxai.checks import as_array, check_number
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.pyramid import gaussian_pyramid
 from jxai.metrics.simpson import simpson
@@ -62,8 +63,7 @@ def average_total_variation(heatmap: ArrayLike, *, order: float = 1) -> jax.Arra
         Goh, Lapuschkin, Weber, Samek and Binder, "Understanding Integrated Gradients with SmoothTaylor for Deep
         Neural Network Attribution", 2020.
     """
-    if not 1 <= order < math.inf:
-        raise ValueError(f"expected order of at least 1 and finite, got {order}: 1 sums the differences")
+    check_number("order", order, least=1)
     magnitude = normalised(heatmap)
     down, across = (_norm(jnp.diff(magnitude, axis=axis), order) for axis in (1, 2))
     return (down + across) / (magnitude.shape[1] * magnitude.shape[2])
@@ -112,7 +112,8 @@ def autvc(curve: ArrayLike) -> jax.Array:
         Goh, Lapuschkin, Weber, Samek and Binder, "Understanding Integrated Gradients with SmoothTaylor for Deep
         Neural Network Attribution", 2020.
     """
-    if (levels := jnp.shape(curve)[-1]) < 2:
+    curve = as_array(curve)
+    if (levels := curve.shape[-1] if curve.ndim else 0) < 2:
         raise ValueError(
             f"expected at least two levels, got {levels}: lower `smallest`, or compare `average_total_variation`"
         )

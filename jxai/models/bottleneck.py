@@ -7,7 +7,7 @@ torchvision ("version 1.5"), not in the first 1x1 one as in the paper: the latte
 import flax.linen as nn
 import jax
 
-from jxai.models.layers import batch_norm, check_classes, check_images, conv, stem_224
+from jxai.models.layers import batch_norm, check_block, check_network, conv, stem_224
 
 
 class BottleneckBlock(nn.Module):
@@ -38,6 +38,7 @@ class BottleneckBlock(nn.Module):
         Returns:
             Non-negative features, (N, ⌈h / stride⌉, ⌈w / stride⌉, expansion·width).
         """
+        check_block(self, x)
         channels, outer = self.expansion * self.width, self.outer_size
         y = conv(self.width, outer, padding=outer // 2, name="conv1")(x)
         y = nn.relu(batch_norm(train=train, name="bn1")(y))
@@ -88,12 +89,11 @@ class BottleneckResNet(nn.Module):
             ValueError: if `x` is no batch of images, they are smaller than `smallest_image`, `num_classes` is less
                 than 1, or `widths` and `stage_sizes` have different lengths.
         """
-        check_classes(self.num_classes)
+        check_network(self, x)
         if len(self.widths) != len(self.stage_sizes):
             raise ValueError(
                 f"expected a width for each of {len(self.stage_sizes)} stages, got {self.widths}: match them"
             )
-        check_images(x, smallest=self.smallest_image)
         x = stem_224(x, self.stem_width, train=train)
         index = 0
         for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from jxai.models.layers import check_classes, dense_init
+from jxai.models.layers import check_fields, check_maps, dense_init
 
 
 class Classifier(nn.Module):
@@ -32,8 +32,10 @@ class Classifier(nn.Module):
             Scores, (N, num_classes).
 
         Raises:
-            ValueError: if `num_classes` is less than 1.
+            ValueError: if `num_classes` is less than 1, or the encoder gives no maps.
         """
-        check_classes(self.num_classes)
-        features = self.encoder(x, train=train).mean(axis=(1, 2))  # pyright: ignore[reportCallIssue]
+        check_fields(self)
+        features = self.encoder(x, train=train)  # pyright: ignore[reportCallIssue]
+        check_maps(features, "an encoder that gives maps (N, h, w, C)")
+        features = features.mean(axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=dense_init, name="head")(features)

@@ -13,7 +13,7 @@ RelationNet's head pools its input map twice, so it needs one of the variants (a
 import flax.linen as nn
 import jax
 
-from jxai.models.layers import batch_norm, check_images, conv, max_pool_2x2
+from jxai.models.layers import batch_norm, check_network, conv, max_pool_2x2
 
 
 class ConvNet(nn.Module):
@@ -53,7 +53,7 @@ class ConvNet(nn.Module):
         Raises:
             ValueError: if `x` is no batch of images, or they are smaller than `smallest_image`.
         """
-        check_images(x, smallest=self.smallest_image)
+        check_network(self, x)
         for index in range(self.depth):
             pools = index < self.num_pools
             padding = self.pooled_padding if pools else 1

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.layers import Activation, batch_norm, check_classes, check_images, conv, stem_224
+from jxai.models.layers import Activation, batch_norm, check_block, check_network, conv, stem_224
 
 
 class DenseLayer(nn.Module):
@@ -32,6 +32,7 @@ class DenseLayer(nn.Module):
         Returns:
             Features, (N, h, w, C + growth).
         """
+        check_block(self, x)
         y = nn.relu(batch_norm(train=train, name="bn1")(x))
         y = conv(self.bottleneck * self.growth, 1, name="conv1")(y)
         y = nn.relu(batch_norm(train=train, name="bn2")(y))
@@ -76,8 +77,7 @@ class DenseNet(nn.Module):
             ValueError: if `x` is no batch of images, they are smaller than `smallest_image`, or `num_classes` is less
                 than 1.
         """
-        check_classes(self.num_classes)
-        check_images(x, smallest=self.smallest_image)
+        check_network(self, x)
         x = stem_224(x, self.stem_width, train=train)
         index = 0
         for stage, size in enumerate(self.stage_sizes):

@@ -15,7 +15,7 @@ import jax
 from flax.linen.initializers import variance_scaling
 
 from jxai.depthwise import conv_general_dilated
-from jxai.models.layers import Activation, check_classes, check_images, conv, conv_init
+from jxai.models.layers import Activation, check_block, check_network, conv, conv_init
 
 # A depthwise kernel (k, k, 1, C) counts k·k inputs a channel; conv_init would divide by all C channels as well.
 _depthwise_init = variance_scaling(2.0, "fan_in", "normal")
@@ -82,6 +82,7 @@ class MobileBlock(nn.Module):
         Returns:
             Features, (N, ⌈h / stride⌉, ⌈w / stride⌉, width).
         """
+        check_block(self, x)
         activation = _activation(self.squeeze_excite)
         channels = x.shape[-1]
         inside = channels * self.expansion
@@ -156,13 +157,7 @@ class EfficientNet(nn.Module):
             ValueError: if `x` is no batch of images, they are smaller than `smallest_image`, `num_classes` is less
                 than 1, or a factor is not positive.
         """
-        check_classes(self.num_classes)
-        if min(self.width_factor, self.depth_factor) <= 0:
-            raise ValueError(
-                f"expected positive factors, got width_factor {self.width_factor} and depth_factor "
-                f"{self.depth_factor}: 1 is the published size"
-            )
-        check_images(x, smallest=self.smallest_image)
+        check_network(self, x)
         activation = _activation(self.squeeze_excite)
         x = nn.Conv(
             self.stem_width,

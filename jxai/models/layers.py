@@ -1,13 +1,19 @@
 """What the encoders of this package share: initialisation, padding, batch norm, pooling, the check of input."""
 
+import dataclasses
 import functools
+import typing
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.initializers import variance_scaling
 from jax import lax
+
+from jxai.checks import check_count, check_number, shown
 
 # Normal with standard deviation √(2 / (k·k·out)), as the released programs draw every convolution.
 conv_init = variance_scaling(2.0, "fan_out", "normal")
@@ -128,7 +134,14 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 
     Returns:
         Maps (N, H // 2, W // 2, C).
+
+    Raises:
+        TypeError: if `x` is no array of real numbers.
+        ValueError: if it has another rank, or leaves no map.
     """
+    check_maps(x, "maps of shape (N, H, W, C)")
+    if min(x.shape[1:3]) < 2:
+        raise ValueError(f"expected maps of at least 2x2, got {x.shape[1]}x{x.shape[2]}: pool less often")
     return max_pool(x, 2)
 
 
@@ -146,18 +159,20 @@ class Activation(nn.Module):
         return self.function(x)
 
 
-def check_images(x: jax.Array, *, smallest: int) -> None:
-    """Refuse what is no batch of images, or images too small to leave a map.
+def check_network(module: nn.Module, x: jax.Array) -> None:
+    """Refuse fields that make no network, and what is no batch of images, or too small ones to leave a map.
 
     Args:
-        x: what the encoder was given; (N, H, W, C) is right.
-        smallest: least height and width.
+        module: an encoder or a classifier with `smallest_image`, the least height and width.
+        x: what it was given; (N, H, W, C) is right.
 
     Raises:
-        ValueError: if `x` has another rank, or an image is smaller than `smallest`.
+        TypeError: if `x` is no array of real numbers.
+        ValueError: if a field is out of range, or `x` has another rank, no entries or smaller images.
     """
-    if x.ndim != 4:
-        raise ValueError(f"expected images of shape (N, H, W, C), got {x.shape}: merge or add leading axes")
+    check_fields(module)
+    check_maps(x, "images of shape (N, H, W, C)")
+    smallest = module.smallest_image  # pyright: ignore[reportAttributeAccessIssue]
     if min(x.shape[1:3]) < smallest:
         raise ValueError(
             f"expected images of at least {smallest}x{smallest}, got {x.shape[1]}x{x.shape[2]}: "
@@ -165,14 +180,72 @@ def check_images(x: jax.Array, *, smallest: int) -> None:
         )
 
 
-def check_classes(num_classes: int) -> None:
-    """Refuse a number of classes that leaves no scores (Flax would return an array of none).
+def check_maps(x: jax.Array, what: str, *, rank: int = 4) -> None:
+    """Refuse what is no batch of maps.
 
     Args:
-        num_classes: number of scores a classifier is to return.
+        x: what was given.
+        what: what is right.
+        rank: its number of axes.
 
     Raises:
-        ValueError: if `num_classes` is less than 1.
+        TypeError: if `x` is no array of real numbers.
+        ValueError: if it has another rank or no entries.
     """
-    if num_classes < 1:
-        raise ValueError(f"expected num_classes of at least 1, got {num_classes}: count the classes")
+    if not isinstance(x, jax.Array | np.ndarray) or not np.can_cast(x.dtype, np.float64, "same_kind"):
+        raise TypeError(
+            f"expected {what}, got {shown(x)} of {getattr(x, 'dtype', type(x).__name__)}: give numbers"
+        )
+    if x.ndim != rank or not x.size:
+        raise ValueError(f"expected {what}, got {x.shape}: merge or add leading axes")
+
+
+def check_block(
+    module: nn.Module, x: jax.Array, what: str = "features of shape (N, h, w, C)", *, rank: int = 4
+) -> None:
+    """`check_fields` and `check_maps`, for a part of a network."""
+    check_fields(module)
+    check_maps(x, what, rank=rank)
+
+
+# Fields that may be 0, or empty.
+_MAY_BE_NONE = ("num_pools", "padding", "pooled_padding", "dense_widths")
+
+
+def check_fields(module: nn.Module) -> None:
+    """Refuse sizes below 1, which leave no features or scores (Flax would return arrays of none), and odd numbers.
+
+    Args:
+        module: its fields of integers, numbers and tuples of such are looked at.
+
+    Raises:
+        ValueError: if one is out of range.
+    """
+    for field in dataclasses.fields(module):
+        if field.name not in ("parent", "name"):
+            _check_field(field.name, getattr(module, field.name), field.type)
+
+
+def _check_field(name: str, value: Any, kind: Any) -> None:
+    least = 0 if name in _MAY_BE_NONE else 1
+    if kind is int:
+        check_count(name, value, least=least)
+    elif kind is float:
+        if name.endswith("rate"):
+            check_number(name, value, least=0, most=1)
+        else:
+            check_number(name, value, above=0)
+    elif typing.get_origin(kind) is tuple:
+        if not isinstance(value, tuple) or len(value) < least:
+            raise ValueError(
+                f"expected {name} as a tuple of at least {least}, got {shown(value)}: list the sizes"
+            )
+        for item in value:
+            _check_field(name, item, typing.get_args(kind)[0])
+    elif dataclasses.is_dataclass(kind) and not issubclass(kind, nn.Module):  # pyright: ignore[reportArgumentType]
+        if not isinstance(value, kind):  # pyright: ignore[reportArgumentType]
+            raise ValueError(f"expected {name} of {kind.__name__}, got {shown(value)}: make one")
+        for field in dataclasses.fields(kind):
+            _check_field(field.name, getattr(value, field.name), field.type)
+    elif kind is nn.Module and not isinstance(value, nn.Module):
+        raise ValueError(f"expected {name} as a Linen module, got {shown(value)}: make one")

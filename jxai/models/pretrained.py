@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxai.checks import check_count
 from jxai.models.efficientnet import EfficientNetLite0
 from jxai.models.published_names import NETWORKS, as_in_file, published_names, recognised
 from jxai.models.vgg import VGG
@@ -54,6 +55,7 @@ def load_pretrained(
             tensor no variable, or a shape differs; or the model is not of the table.
         TypeError: a tensor holds no floats.
     """
+    check_count("image_size", image_size)
     names = published_names(model)
     tensors = read_weights(path)
     modules = as_in_file(names, tensors)

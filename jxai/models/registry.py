@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
+from jxai.checks import check_choice, check_count
 from jxai.models.conv import Conv4, Conv4NP, Conv6, Conv6NP, ConvNet
+from jxai.models.layers import check_fields
 from jxai.models.resnet import ResNet, ResNet10, ResNet18, ResNet34, Stem
 from jxai.models.resnet12 import ResNet12
 
@@ -48,10 +50,8 @@ def encoder(name: str, *, image_size: int, **options: Any) -> Encoder:
         >>> encoder("resnet10", image_size=32).stem
         '32'
     """
-    if name not in _ENCODERS:
-        raise ValueError(
-            f"expected an encoder among {', '.join(encoder_names())}, got {name!r}: choose one of them"
-        )
+    check_choice("an encoder", name, encoder_names())
+    check_count("image_size", image_size)
     cls = _ENCODERS[name]
     known = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
     if unknown := sorted(set(options) - known):
@@ -61,6 +61,7 @@ def encoder(name: str, *, image_size: int, **options: Any) -> Encoder:
     if issubclass(cls, ResNet):
         options = {"stem": _stem_for(image_size), **options}
     module = cls(**options)
+    check_fields(module)
     if image_size < module.smallest_image:
         raise ValueError(
             f"expected image_size of at least {module.smallest_image} for {name}, got {image_size}: "

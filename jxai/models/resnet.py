@@ -15,7 +15,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from jxai.models.layers import batch_norm, check_images, conv, stem_224
+from jxai.models.layers import batch_norm, check_block, check_network, conv, stem_224
 
 Stem = Literal["224", "84", "32"]
 
@@ -47,6 +47,7 @@ class SimpleBlock(nn.Module):
         Returns:
             Non-negative features, (N, ⌈h / stride⌉, ⌈w / stride⌉, width).
         """
+        check_block(self, x)
         y = conv(self.width, 3, stride=self.stride, padding=1, name="conv1")(x)
         y = nn.relu(batch_norm(train=train, name="bn1")(y))
         y = conv(self.width, 3, padding=1, name="conv2")(y)
@@ -99,11 +100,11 @@ class ResNet(nn.Module):
             ValueError: if `x` is no batch of images, they are smaller than `smallest_image`, the stem is
                 unknown, or `widths` and `stage_sizes` have different lengths.
         """
+        check_network(self, x)
         if len(self.widths) != len(self.stage_sizes):
             raise ValueError(
                 f"expected a width for each of {len(self.stage_sizes)} stages, got {self.widths}: match them"
             )
-        check_images(x, smallest=self.smallest_image)
         if self.stem == "224":
             x = stem_224(x, self.stem_width, train=train)
         else:

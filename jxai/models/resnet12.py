@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from jxai.models.bottleneck import BottleneckBlock
-from jxai.models.layers import batch_norm, check_images, conv
+from jxai.models.layers import batch_norm, check_network, conv
 
 
 class ResNet12(nn.Module):
@@ -43,7 +43,7 @@ class ResNet12(nn.Module):
         Raises:
             ValueError: if `x` is no batch of images, or they are smaller than `smallest_image`.
         """
-        check_images(x, smallest=self.smallest_image)
+        check_network(self, x)
         x = conv(self.stem_width, 3, padding=1, name="conv1")(x)
         x = nn.relu(batch_norm(train=train, name="bn1")(x))
         for index, width in enumerate(self.widths):

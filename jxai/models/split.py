@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal, get_opaque_trace_state
 
+from jxai.checks import check_count, shown
+
 Features = Callable[[Any, jax.Array], jax.Array]
 Head = Callable[[Any, jax.Array], Any]
 
@@ -55,11 +57,21 @@ def split(
         head(variables, maps): what the model returns where the module's output is `maps`, for maps (N, ...).
 
     Raises:
+        TypeError: no module, path or shape.
         ValueError: the model has no such module or calls it more than once, its output is no array, it is called
             inside of `nn.scan` or `nn.remat`, or what the model returns depends on the image through other modules
             too. Later, where images or maps have another shape.
     """
-    place, image_shape = tuple(path.split("/")), tuple(image_shape)
+    if not isinstance(model, nn.Module) or not isinstance(path, str):
+        raise TypeError(
+            f"expected a Linen module and a path, got {shown(model)} and {shown(path)}: give both"
+        )
+    if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
+        raise TypeError(f"expected image_shape as a sequence, got {shown(image_shape)}: take (H, W, C)")
+    place, image_shape = (
+        tuple(path.split("/")),
+        tuple(check_count("image_shape", side) for side in image_shape),
+    )
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, **options), images)
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.layers import check_classes, check_images, conv, max_pool
+from jxai.models.layers import check_block, check_network, conv, max_pool
 
 # (squeeze, expand) of each fire module, stage by stage; a pooling stands before each stage.
 _STAGES_1_1 = (
@@ -39,6 +39,7 @@ class Fire(nn.Module):
         Returns:
             Non-negative features, (N, h, w, 2·expand), the 1x1 convolution's first.
         """
+        check_block(self, x)
         x = nn.relu(conv(self.squeeze, 1, use_bias=True, name="squeeze_conv")(x))
         pointwise = nn.relu(conv(self.expand, 1, use_bias=True, name="expand1")(x))
         spatial = nn.relu(conv(self.expand, 3, padding=1, use_bias=True, name="expand3")(x))
@@ -81,8 +82,7 @@ class SqueezeNet(nn.Module):
             ValueError: if `x` is no batch of images, they are smaller than `smallest_image`, or `num_classes` is less
                 than 1.
         """
-        check_classes(self.num_classes)
-        check_images(x, smallest=self.smallest_image)
+        check_network(self, x)
         x = nn.relu(conv(self.stem_width, 3, stride=2, use_bias=True, name="conv1")(x))
         index = 0
         for stage in self.stages:

@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import io
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,9 @@ _DTYPES = {
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 _STREAM_PROTOCOL = 1001
 _ZIP_MAGIC = b"PK\x03\x04"
+
+# Places that pickles may keep values in. One far off has the reader fill all memory up to it.
+_MOST_PLACES = 2**20
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -137,6 +141,17 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(key, _Storage(key, _DTYPES[type_name], size))
 
 
+def _load(file: Any) -> tuple[Any, dict[str, _Storage]]:
+    """The content of the pickle that the file stands at, and the storages that it refers to."""
+    start = file.tell()
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) >= _MOST_PLACES:
+            raise _RefusedError(f"with a value in place {argument} of its pickle: download it again")
+    file.seek(start)
+    unpickler = _Unpickler(file)
+    return unpickler.load(), unpickler.storages
+
+
 class _Function:
     """A function that a pickle may call but not change."""
 
@@ -169,27 +184,25 @@ def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
             raise _RefusedError("with compressed records, which PyTorch does not write: save it again")
         order = f"{folder}byteorder"
         _check_byte_order(order not in names or archive.read(order) == b"little")
-        unpickler = _Unpickler(io.BytesIO(archive.read(pickled)))
-        content = unpickler.load()
+        content, described = _load(io.BytesIO(archive.read(pickled)))
         storages = {
             key: _storage_of(archive.read(f"{folder}data/{key}"), storage)
-            for key, storage in unpickler.storages.items()
+            for key, storage in described.items()
         }
     return content, storages
 
 
 def _read_stream(file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
     """The content of the fourth of five pickles; the fifth lists the keys of the storages that lie behind it."""
-    if _Unpickler(file).load() != _STREAM_MAGIC:
+    if _load(file)[0] != _STREAM_MAGIC:
         raise _RefusedError("that does not begin as PyTorch's files do: download it again")
-    if (protocol := _Unpickler(file).load()) != _STREAM_PROTOCOL:
+    if (protocol := _load(file)[0]) != _STREAM_PROTOCOL:
         raise _RefusedError(f"of protocol {protocol}, not {_STREAM_PROTOCOL}: save it again")
-    _check_byte_order(_Unpickler(file).load()["little_endian"] is True)
-    unpickler = _Unpickler(file)
-    content = unpickler.load()
+    _check_byte_order(_load(file)[0]["little_endian"] is True)
+    content, described = _load(file)
     storages = {}
-    for key in _Unpickler(file).load():
-        storage = unpickler.storages[key]
+    for key in _load(file)[0]:
+        storage = described[key]
         size = int.from_bytes(file.read(8), "little")
         if size != storage.size:
             raise _RefusedError(f"with {size} values in a storage of {storage.size}: download it again")

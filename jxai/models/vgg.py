@@ -6,7 +6,7 @@ See *Very Deep Convolutional Networks for Large-Scale Image Recognition* by Simo
 import flax.linen as nn
 import jax
 
-from jxai.models.layers import Activation, check_classes, check_images, conv, max_pool_2x2
+from jxai.models.layers import Activation, check_network, conv, max_pool_2x2
 from jxai.models.layers import (
     batch_norm as norm,  # the class below has a field of the other name
 )
@@ -56,12 +56,11 @@ class VGG(nn.Module):
             ValueError: if `x` is no batch of images, they are smaller than `smallest_image`, `num_classes` is less
                 than 1, or `widths` and `stage_sizes` have different lengths.
         """
-        check_classes(self.num_classes)
+        check_network(self, x)
         if len(self.widths) != len(self.stage_sizes):
             raise ValueError(
                 f"expected a width for each of {len(self.stage_sizes)} stages, got {self.widths}: match them"
             )
-        check_images(x, smallest=self.smallest_image)
         index = 0
         for size, width in zip(self.stage_sizes, self.widths, strict=True):
             for _ in range(size):

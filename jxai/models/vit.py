@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.layers import check_classes, check_images
+from jxai.models.layers import check_block, check_network
 
 
 class TransformerBlock(nn.Module):
@@ -32,6 +32,11 @@ class TransformerBlock(nn.Module):
         Returns:
             Tokens, (N, T, C).
         """
+        check_block(self, x, "tokens of shape (N, T, C)", rank=3)
+        if x.shape[-1] % self.num_heads:
+            raise ValueError(
+                f"expected a multiple of num_heads {self.num_heads} as channels, got {x.shape[-1]}: change one"
+            )
         y = nn.LayerNorm(name="norm1")(x)
         x = x + nn.MultiHeadDotProductAttention(self.num_heads, name="attention")(y)
         y = nn.LayerNorm(name="norm2")(x)
@@ -80,12 +85,11 @@ class VisionTransformer(nn.Module):
             ValueError: if `x` is no batch of images, their sides are no multiples of `patch_size`, `num_classes` is
                 less than 1, or `width` is no multiple of `num_heads`.
         """
-        check_classes(self.num_classes)
+        check_network(self, x)
         if self.width % self.num_heads:
             raise ValueError(
                 f"expected width to be a multiple of num_heads {self.num_heads}, got {self.width}: change one"
             )
-        check_images(x, smallest=self.smallest_image)
         if x.shape[1] % self.patch_size or x.shape[2] % self.patch_size:
             raise ValueError(
                 f"expected sides that are multiples of {self.patch_size}, got {x.shape[1]}x{x.shape[2]}: "

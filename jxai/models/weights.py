@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from jxai.checks import as_path, shown
 from jxai.models.torch_file import read_torch
 
 _SAFETENSORS_DTYPES = {
@@ -76,11 +77,12 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        TypeError: no path.
         ValueError: the name ends otherwise, the file is damaged, or it holds more than arrays.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"expected a file of weights, got {path}: there is none")
+    path = as_path("a file of weights", path)
+    if not os.path.isfile(path):  # False too where a path cannot be
+        raise FileNotFoundError(f"expected a file of weights, got {str(path)[:200]}: there is none")
     match path.suffix.lower():
         case ".npz":
             return _read_npz(path)
@@ -123,8 +125,11 @@ def fill_variables(
     Raises:
         ValueError: a tensor has another shape than its variable, a variable that is only a shape has no tensor, or
             `modules` names a module that the model does not have.
-        TypeError: a tensor for a variable of floats holds no floats.
+        TypeError: a tensor for a variable of floats holds no floats, or something is no array or dictionary.
     """
+    for name, given in (("variables", variables), ("tensors", tensors), ("modules", modules)):
+        if not isinstance(given, Mapping):
+            raise TypeError(f"expected {name} by name, got {shown(given)}: give a dictionary")
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(variables))
     paths = {"/".join(keys[1:-1]) for keys in flat}
     if unknown := sorted(set(modules) - paths):
@@ -175,6 +180,10 @@ def tensor_names(variables: Mapping[str, Any], *, modules: Mapping[str, str]) ->
 
 def _converted(name: str, variable: Any, tensor_name: str, tensor: np.ndarray) -> jax.Array:
     """The tensor in the layout and the type of the variable."""
+    if not all(hasattr(array, "dtype") for array in (variable, tensor)):
+        raise TypeError(
+            f"expected arrays for {name} and in {tensor_name}, got {shown(variable)} and {shown(tensor)}"
+        )
     if jnp.issubdtype(variable.dtype, jnp.floating) and not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise TypeError(f"expected floats for {name}, got {tensor.dtype} in {tensor_name}: check `modules`")
     is_kernel = name.endswith("/kernel") and tensor.ndim >= 2
@@ -189,7 +198,8 @@ def _converted(name: str, variable: Any, tensor_name: str, tensor: np.ndarray) -
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves the file of a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     # A damaged archive fails as BadZipFile, ValueError, EOFError, KeyError or zlib.error.
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from jxai.training.checkpoints import Checkpoints, Restored, load_variables, read_config
 from jxai.training.devices import PmappedStep, pmap_step, replicate, shard, unreplicate
+from jxai.training.integrity import DamagedCheckpointError
 from jxai.training.interruption import Interrupted
 from jxai.training.loop import DivergedError, FitResult, fit
 from jxai.training.losses import classification_loss, group
@@ -12,6 +13,7 @@ from jxai.training.step import make_step
 
 __all__ = [
     "Checkpoints",
+    "DamagedCheckpointError",
     "DivergedError",
     "FitResult",
     "Interrupted",

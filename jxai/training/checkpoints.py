@@ -1,8 +1,9 @@
 """Checkpoints of a training: the latest and the best on validation, written by Orbax in the background."""
 
+import contextlib
 import dataclasses
-import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
@@ -11,10 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxai.training import integrity
 from jxai.training._types import PyTree
+from jxai.training.differences import differences, plain
+from jxai.training.integrity import DamagedCheckpointError
 from jxai.training.state import TrainState
 
 Which = Literal["latest", "best"] | int
+
+# Where checkpoints go that are deleted: moved at once, so that a kill leaves no half of one in the old place.
+_DELETED = ".deleted"
 
 
 class Restored(NamedTuple):
@@ -35,9 +42,12 @@ class Checkpoints:
     """The checkpoints of one training in one folder; kept are the latest ones and the best on validation.
 
     A save copies the state to the host and returns; writing happens in the background, into a temporary
-    folder that is renamed when complete, so a killed process leaves no half-written checkpoint. With several
-    processes each calls every method alike; the first one's `data_state` is kept, so the iterators must stand
-    alike too.
+    folder that is renamed when complete, so a killed process leaves no half-written checkpoint. Every array
+    and everything said about it has a digest that is compared when it is read. What is damaged all the same
+    is never used nor passed over: the error names it, and the newest checkpoint that is whole.
+
+    With several processes each calls every method alike; the first one's `data_state` is kept, so the
+    iterators must stand alike too.
     """
 
     def __init__(
@@ -62,6 +72,8 @@ class Checkpoints:
         Raises:
             ValueError: the folder holds checkpoints of another configuration or other fingerprints; the
                 message names the fields.
+            DamagedCheckpointError: what one of them says about itself is damaged.
+            OSError: the folder cannot be made.
         """
         # Here, because it is slow to import and training without checkpoints does not need it.
         import orbax.checkpoint as ocp
@@ -70,19 +82,21 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._ocp = ocp
         self._about = {
-            "config": _plain(config),
+            "config": plain(config),
             "fingerprints": None if fingerprints is None else dict(fingerprints),
         }
-        # `max_to_keep` with `best_fn` would delete the latest checkpoint when it is not among the best.
-        self._manager = managers.CheckpointManager(
-            self.directory,
-            options=managers.CheckpointManagerOptions(
-                best_fn=_rank,
-                preservation_policy=managers.AnyPreservationPolicy(
-                    [managers.LatestN(keep_latest), managers.BestN(get_metric_fn=_rank, n=1)]
-                ),
+        self._accuracies: dict[int, float | None] = {}
+        options = managers.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(
+                [managers.LatestN(keep_latest), _KeepBest(self.best_step)]
             ),
+            todelete_subdir=_DELETED,
+            # Else threads wait five minutes for a folder that cannot be made, and the process with them.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
         )
+        with self._writing():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._manager = managers.CheckpointManager(self.directory, options=options)
         try:
             self._check(may_differ)
         except ValueError:
@@ -103,8 +117,8 @@ class Checkpoints:
         Returns:
             The number of updates made before it, None if no checkpoint has an accuracy.
         """
-        step = self._manager.best_step()
-        return None if step is None or self.accuracy(step) is None else step
+        measured = {step: accuracy for step, accuracy in self._accuracies.items() if accuracy is not None}
+        return max(measured, key=lambda step: (measured[step], step), default=None)
 
     def accuracy(self, step: int) -> float | None:
         """Validation accuracy of a checkpoint.
@@ -115,8 +129,7 @@ class Checkpoints:
         Returns:
             The accuracy given to `save`; None if there was none.
         """
-        metrics = self._manager.metrics(step)
-        return None if metrics is None else metrics["accuracy"]
+        return self._accuracies[step]
 
     def save(
         self,
@@ -137,6 +150,7 @@ class Checkpoints:
 
         Raises:
             ValueError: a newer checkpoint exists: this state is not the folder's training going on.
+            OSError: this checkpoint, or the one before it in the background, cannot be written.
         """
         step, latest = int(state.step), self.latest_step()
         if latest is not None and step < latest:
@@ -144,20 +158,31 @@ class Checkpoints:
                 f"expected a step after {latest}, the latest checkpoint in {self.directory}, got {step}: "
                 "resume from the latest checkpoint or use another folder"
             )
-        if step == latest:
-            if not overwrite:
-                return
-            self.wait()
-            self._manager.delete(step)
-        args = self._ocp.args
-        about = {**self._about, "data_state": data_state, "arrays": _arrays(state)}
+        if step == latest and not overwrite:
+            return
+        self.wait()
         finite = accuracy is not None and np.isfinite(accuracy)
-        self._manager.save(
-            step,
-            args=args.Composite(state=args.StandardSave(_to_host(state)), about=args.JsonSave(about)),
-            metrics={"accuracy": float(accuracy) if finite and accuracy is not None else None},
-            force=True,
+        self._accuracies[step] = float(accuracy) if finite and accuracy is not None else None
+        arrays, args = _to_host(state), self._ocp.args
+        about = integrity.seal(
+            {
+                **self._about,
+                "data_state": data_state,
+                "accuracy": self._accuracies[step],
+                "arrays": integrity.forms(state),
+                "digests": integrity.digests(arrays),
+            }
         )
+        with self._writing():
+            if step == latest:
+                self._manager.delete(step)
+            self._manager.save(
+                step,
+                args=args.Composite(state=args.StandardSave(arrays), about=args.JsonSave(about)),
+                force=True,
+            )
+        steps = set(self._manager.all_steps())
+        self._accuracies = {step: value for step, value in self._accuracies.items() if step in steps}
 
     def restore(self, state: TrainState, *, which: Which = "latest") -> Restored:
         """Reads a checkpoint back.
@@ -172,30 +197,47 @@ class Checkpoints:
         Raises:
             FileNotFoundError: there is no such checkpoint.
             ValueError: the checkpoint's arrays have other names, shapes or dtypes than those of `state`.
+            DamagedCheckpointError: it is not as it was written.
         """
         self.wait()
-        step = _find(self, which)
-        about = self._read_about(step)
-        differing = _differences(about["arrays"], _arrays(state))
+        step = self._find(which)
+        with self._damage_named(step):
+            about, tree = self._read(step)
+        differing = differences(about["arrays"], integrity.forms(state))
         if differing:
             raise ValueError(
                 f"expected a checkpoint with the arrays of `state`, got differences in {self.directory}, "
                 f"step {step}: {'; '.join(differing[:8])}: build the model and optimiser it was saved with"
             )
-        args = self._ocp.args
-        template = _to_host(state)
-        host = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(template)))["state"]
-        key = jax.random.wrap_key_data(jnp.asarray(host["key"]), impl=jax.random.key_impl(state.key))
-        restored = jax.tree.map(jnp.asarray, {name: value for name, value in host.items() if name != "key"})
-        return Restored(TrainState(**restored, key=key), about["data_state"], self.accuracy(step))
+        arrays = {name: jnp.asarray(array) for name, array in integrity.named(tree).items()}
+        arrays["key"] = jax.random.wrap_key_data(arrays["key"], impl=jax.random.key_impl(state.key))
+        leaves = [arrays[name] for name in integrity.named(state)]
+        restored = jax.tree.unflatten(jax.tree.structure(state), leaves)
+        return Restored(restored, about["data_state"], about["accuracy"])
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved is on disk.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            for path in (self.directory / _DELETED).glob("*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def close(self) -> None:
-        """Waits, and ends the background threads."""
-        self._manager.close()
+        """Waits, and ends the background threads.
+
+        Raises:
+            OSError: what was saved cannot be written.
+        """
+        try:
+            self.wait()
+        finally:
+            with self._writing():  # it may raise what was raised before
+                self._manager.close()
 
     def __enter__(self) -> Self:
         return self
@@ -205,27 +247,103 @@ class Checkpoints:
     ) -> None:
         self.close()
 
+    def _find(self, which: Which) -> int:
+        steps = self._steps()
+        if which == "latest":
+            step = self.latest_step()
+        elif which == "best":
+            step = self.best_step()
+        else:
+            step = which if which in steps else None
+        if step is None:
+            raise FileNotFoundError(
+                f"expected 'latest', 'best' or one of the steps {steps} in {self.directory}, "
+                f"got {which!r}: train first, or give the folder of a training that has such a checkpoint"
+            )
+        return step
+
+    def _steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
     def _read_about(self, step: int) -> dict[str, Any]:
         args = self._ocp.args
-        return self._manager.restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
+        sealed = self._manager.restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
+        return integrity.unseal(sealed)
+
+    def _read(self, step: int) -> tuple[dict[str, Any], dict[str, PyTree]]:
+        """What is said about a checkpoint, and its arrays, compared with their digests."""
+        args = self._ocp.args
+        about = self._read_about(step)
+        tree = self._manager.restore(step, args=args.Composite(state=args.StandardRestore()))["state"]
+        integrity.verify(tree, about["digests"])
+        return about, tree
+
+    @contextlib.contextmanager
+    def _damage_named(self, step: int) -> Iterator[None]:
+        """Turns what reading a checkpoint raises into an error that names it and one that is whole."""
+        try:
+            yield
+        except Exception as error:  # a damaged file may fail in many ways
+            others = (other for other in reversed(self._steps()) if other != step)
+            whole = next((other for other in others if self._is_whole(other)), None)
+            offer = (
+                f"no other one there is whole, delete {self.directory} to start anew"
+                if whole is None
+                else f"step {whole} is whole, delete {self.directory / str(step)} to go on from it"
+            )
+            raise DamagedCheckpointError(
+                f"expected the checkpoint as it was written in {self.directory / str(step)}, "
+                f"got {type(error).__name__} ({str(error)[:300]}): {offer}"
+            ) from error
+
+    def _is_whole(self, step: int) -> bool:
+        try:
+            self._read(step)
+        except Exception:  # as above
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what writing raises into an error that says what to do."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # the second is TensorStore's
+            raise OSError(
+                f"expected to write checkpoints in {self.directory}, got {error}: give a folder that can be "
+                "written, with space, and start again; a training goes on from its last checkpoint"
+            ) from error
 
     def _check(self, may_differ: tuple[str, ...]) -> None:
         """Compares what the newest checkpoint was made with to what this training is."""
-        step = self.latest_step()
-        if step is None:
-            return
-        saved = self._read_about(step)
+        saved: dict[str, Any] = {}
+        for step in self._steps():
+            with self._damage_named(step):
+                saved = self._read_about(step)
+                self._accuracies[step] = saved["accuracy"]
         differing = []
         for part, mine in self._about.items():
-            if mine is not None:
+            if saved and mine is not None:
                 prefix = "" if part == "config" else part
-                differing += _differences(saved[part] or {}, mine, name=prefix, ignore=may_differ)
+                differing += differences(saved[part] or {}, mine, name=prefix, ignore=may_differ)
         if differing:
             raise ValueError(
                 f"expected checkpoints of this configuration in {self.directory}, got others "
-                f"(step {step}): {'; '.join(differing)}: "
+                f"(step {self.latest_step()}): {'; '.join(differing)}: "
                 "use another folder, or the configuration it was made with"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class _KeepBest:
+    """Of Orbax's preservation policies: the best checkpoint stays."""
+
+    best_step: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context  # of Orbax's, empty
+        best = self.best_step()
+        return [info.step == best for info in checkpoints]
 
 
 def read_config(directory: str | Path, *, which: Which = "latest") -> Any:
@@ -240,9 +358,10 @@ def read_config(directory: str | Path, *, which: Which = "latest") -> Any:
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
+        DamagedCheckpointError: it is not as it was written.
     """
     with _existing(directory) as checkpoints:
-        return checkpoints._read_about(_find(checkpoints, which))["config"]
+        return checkpoints._read_about(checkpoints._find(which))["config"]
 
 
 def load_variables(directory: str | Path, *, which: Which = "best") -> dict[str, PyTree]:
@@ -257,12 +376,13 @@ def load_variables(directory: str | Path, *, which: Which = "best") -> dict[str,
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
+        DamagedCheckpointError: it is not as it was written.
     """
     with _existing(directory) as checkpoints:
-        args = checkpoints._ocp.args
-        step = _find(checkpoints, which)
-        host = checkpoints._manager.restore(step, args=args.Composite(state=args.StandardRestore()))["state"]
-    return jax.tree.map(jnp.asarray, {"params": host["params"], "batch_stats": host["batch_stats"]})
+        step = checkpoints._find(which)
+        with checkpoints._damage_named(step):
+            _, tree = checkpoints._read(step)
+    return jax.tree.map(jnp.asarray, {"params": tree["params"], "batch_stats": tree["batch_stats"]})
 
 
 def _existing(directory: str | Path) -> Checkpoints:
@@ -271,61 +391,7 @@ def _existing(directory: str | Path) -> Checkpoints:
     return Checkpoints(directory)
 
 
-def _find(checkpoints: Checkpoints, which: Which) -> int:
-    steps = list(checkpoints._manager.all_steps())
-    if which == "latest":
-        step = checkpoints.latest_step()
-    elif which == "best":
-        step = checkpoints.best_step()
-    else:
-        step = which if which in steps else None
-    if step is None:
-        raise FileNotFoundError(
-            f"expected 'latest', 'best' or one of the steps {steps} in {checkpoints.directory}, "
-            f"got {which!r}: train first, or give the folder of a training that has such a checkpoint"
-        )
-    return step
-
-
-def _rank(metrics: Mapping[str, float | None]) -> float:
-    accuracy = metrics["accuracy"]
-    return float("-inf") if accuracy is None else accuracy
-
-
 def _to_host(state: TrainState) -> dict[str, PyTree]:
     """A state as numpy arrays in a dict; the key as its data, since not every format can hold typed keys."""
     tree = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return jax.tree.map(np.asarray, jax.device_get({**tree, "key": jax.random.key_data(state.key)}))
-
-
-def _arrays(state: TrainState) -> dict[str, str]:
-    """{path of an array: "dtype(shape)"}."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{leaf.shape}"
-        for path, leaf in leaves
-    }
-
-
-def _plain(config: Any) -> Any:
-    """A configuration as JSON would read it back, so that tuples equal lists and paths equal strings."""
-
-    def other(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return dataclasses.asdict(value)
-        return str(value)
-
-    return json.loads(json.dumps(config, default=other))
-
-
-def _differences(saved: Any, mine: Any, *, name: str = "", ignore: tuple[str, ...] = ()) -> list[str]:
-    """One line for each field that differs, by dotted name."""
-    if name in ignore and name:
-        return []
-    if isinstance(saved, dict) and isinstance(mine, dict):
-        lines = []
-        for field in sorted(saved.keys() | mine.keys()):
-            inner = f"{name}.{field}" if name else field
-            lines += _differences(saved.get(field), mine.get(field), name=inner, ignore=ignore)
-        return lines
-    return [] if saved == mine else [f"{name or 'all of it'} is {saved!r} there and {mine!r} here"]

@@ -22,10 +22,12 @@ class PmappedStep:
 
     Attributes:
         devices: this process's devices, in the order of the leading axis of state and batches.
+        num_processes: how many processes the update is spread over.
         call: the pmapped function.
     """
 
     devices: tuple[Device, ...]
+    num_processes: int
     call: Callable[..., Any]
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -59,7 +61,8 @@ def pmap_step(step: Step, *, devices: Sequence[Device] | None = None) -> Pmapped
 
     # Without `devices` pmap takes them all in its own order; naming them only where asked keeps that.
     call = jax.pmap(on_each_device, axis_name=AXIS, devices=devices, donate_argnums=0)
-    return PmappedStep(devices=local, call=call)
+    num_processes = len({device.process_index for device in everywhere})
+    return PmappedStep(devices=local, num_processes=num_processes, call=call)
 
 
 def replicate(tree: PyTree, *, devices: Sequence[Device] | None = None) -> PyTree:

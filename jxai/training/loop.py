@@ -7,10 +7,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jxai.checks import check_count
 from jxai.training._types import DataIterator, PyTree
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.devices import PmappedStep, replicate, shard, unreplicate
-from jxai.training.interruption import Interrupted, interruption
+from jxai.training.interruption import Abandoned, Interrupted, interruption
 from jxai.training.metrics import MetricsWriter
 from jxai.training.state import TrainState
 
@@ -59,7 +60,7 @@ def fit(
     With `checkpoints`, training goes on from the latest one in the folder, data included, and ends with the
     same parameters as without the stop (to the bit on a CPU). It saves every `eval_every` steps and at the
     end, with the validation accuracy that decides on the best. On SIGTERM it saves and ends the process, see
-    `Interrupted`.
+    `Interrupted`; a validation that is going on is given up, and made after the resumption.
 
     Args:
         step: what `pmap_step` returned.
@@ -88,8 +89,7 @@ def fit(
         Interrupted: SIGTERM came; everything is saved.
     """
     for option, value in (("num_steps", num_steps), ("eval_every", eval_every), ("log_every", log_every)):
-        if value < 1:
-            raise ValueError(f"expected {option} >= 1, got {value}")
+        check_count(option, value)
     best = _Best()
     measured: float | None = None  # validation accuracy of the current state, None if not validated yet
     if checkpoints is not None and checkpoints.latest_step() is not None:
@@ -124,7 +124,12 @@ def fit(
                 if due and measured is None:
                     meter.flush(number)  # before anything is saved: it raises if training has diverged
                     if evaluate is not None:
-                        measured = float(evaluate(unreplicate(replicated)))
+                        try:
+                            with interrupted.give_up():
+                                measured = float(evaluate(unreplicate(replicated)))
+                        except Abandoned:
+                            measured = None  # even if it had just been: what is resumed validates anew
+                            continue
                         best.update(number, measured)
                         meter.validated(number, measured)
                     # An interruption before the validation left a checkpoint of this step without accuracy.
@@ -135,13 +140,15 @@ def fit(
                 batch = batch if prepare is None else prepare(batch)
                 replicated, metrics = step(replicated, shard(batch, len(step.devices)))
                 number, measured = number + 1, None
-                meter.add(metrics, episodes=jax.tree.leaves(batch)[0].shape[0] * jax.process_count())
+                meter.add(metrics, episodes=jax.tree.leaves(batch)[0].shape[0] * step.num_processes)
                 if number % log_every == 0:
                     meter.flush(number)
         finally:
             meter.close()
             if checkpoints is not None:
                 checkpoints.wait()
+        if interrupted(number):  # while the last checkpoint was written
+            raise Interrupted(number)
     return FitResult(unreplicate(replicated), measured, best.accuracy, best.step)
 
 

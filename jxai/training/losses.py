@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from jxai.checks import check_count, check_number, shown
 from jxai.training._types import LossFn, PyTree
 
 
@@ -22,10 +23,14 @@ def classification_loss(classifier: nn.Module, *, label_smoothing: float = 0.0) 
         The loss of one batch {"image": (N, H, W, C), "label": (N,)}, with the metric "accuracy".
 
     Raises:
+        TypeError: no module.
         ValueError: `label_smoothing` is outside [0, 1).
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"expected label_smoothing in [0, 1), got {label_smoothing}")
+    if not isinstance(classifier, nn.Module):
+        raise TypeError(
+            f"expected a Linen module, got {shown(classifier)}: make one, such as models.Classifier"
+        )
+    check_number("label_smoothing", label_smoothing, least=0, below=1)
 
     def loss_fn(
         variables: dict[str, PyTree], batch: dict[str, jax.Array], key: jax.Array
@@ -55,14 +60,19 @@ def group(batch: PyTree, size: int) -> PyTree:
         The tree with leaves (N / size, size, ...).
 
     Raises:
-        ValueError: N is not divisible by `size`.
+        TypeError: something else than arrays.
+        ValueError: size is below 1, or N is not divisible by `size`.
     """
 
+    check_count("size", size)
+
     def cut(leaf: Any) -> Any:
+        if not hasattr(leaf, "reshape"):
+            raise TypeError(f"expected arrays in a batch, got {shown(leaf)}: convert it")
         images = leaf.shape[0] if leaf.ndim else 0
-        if size < 1 or images == 0 or images % size:
+        if images == 0 or images % size:
             raise ValueError(
-                f"expected a batch divisible into groups of {size}, got an array of shape {leaf.shape}"
+                f"expected a batch divisible into groups of {size}, got an array of shape {leaf.shape}: cut it"
             )
         return leaf.reshape(images // size, size, *leaf.shape[1:])
 

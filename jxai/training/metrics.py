@@ -1,9 +1,10 @@
 """Metrics of a training as JSON lines, and for TensorBoard on request."""
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,14 +28,16 @@ class MetricsWriter:
 
         Raises:
             ModuleNotFoundError: `tensorboard` is given and tensorboardX is not installed.
+            OSError: the file cannot be written.
         """
         self.path = Path(path)
         self._events: Any = None
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
+        with self._writing():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("a").close()
         if tensorboard is not None:
             try:
                 from tensorboardX import SummaryWriter
@@ -51,12 +54,15 @@ class MetricsWriter:
             metrics: {name: number}; NaN and infinities become null, which JSON can hold.
             step: updates made so far.
             phase: "train" or "validation".
+
+        Raises:
+            OSError: the file cannot be written.
         """
         if not self._writes:
             return
         numbers = {name: float(value) for name, value in metrics.items()}
         line = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        with self.path.open("a", encoding="utf-8") as file:
+        with self._writing(), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "phase": phase, **line}) + "\n")
         if self._events is not None:
             for name, value in numbers.items():
@@ -69,19 +75,35 @@ class MetricsWriter:
 
         Args:
             step: the restored step; lines of later steps are dropped.
+
+        Raises:
+            OSError: the file cannot be written.
+            ValueError: it holds other things than metrics.
         """
         if not self._writes:
             return
         kept = [json.dumps(line) + "\n" for line in read_metrics(self.path) if line["step"] <= step]
         # Written beside and renamed, so that a kill in between loses nothing.
         beside = self.path.with_name(self.path.name + ".tmp")
-        beside.write_text("".join(kept), encoding="utf-8")
-        os.replace(beside, self.path)
+        with self._writing():
+            beside.write_text("".join(kept), encoding="utf-8")
+            os.replace(beside, self.path)
 
     def close(self) -> None:
         """Writes out what TensorBoard's writer holds back."""
         if self._events is not None:
             self._events.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what writing raises into an error that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"expected to write metrics to {self.path}, got {error}: give a folder that can be written, "
+                "with space, and start again; a training goes on from its last checkpoint"
+            ) from error
 
     def __enter__(self) -> Self:
         return self

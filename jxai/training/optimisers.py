@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args
 
 import optax
 
+from jxai.checks import check_count, check_number, shown
+
 Name = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine", "steps"]
 
@@ -58,17 +60,21 @@ def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
         A function from the step to the learning rate.
 
     Raises:
+        TypeError: no configuration.
         ValueError: a field is outside its range; the message names it.
     """
-    if config.learning_rate <= 0:
-        raise ValueError(f"expected learning_rate > 0, got {config.learning_rate}")
-    if not 0 <= config.warmup_steps < num_steps:
+    _check_config(config)
+    check_number("learning_rate", config.learning_rate, above=0)
+    check_count("num_steps", num_steps)
+    if not check_count("warmup_steps", config.warmup_steps, least=0) < num_steps:
         raise ValueError(f"expected warmup_steps in [0, num_steps={num_steps}), got {config.warmup_steps}")
     if config.schedule == "constant":
         schedule = optax.constant_schedule(config.learning_rate)
     elif config.schedule == "cosine":
         schedule = optax.cosine_decay_schedule(config.learning_rate, num_steps - config.warmup_steps)
     elif config.schedule == "steps":
+        for number in (*_tuple("boundaries", config.boundaries), *_tuple("rates", config.rates)):
+            check_number("boundaries and rates", number, least=0)
         increasing = all(a < b for a, b in zip((0, *config.boundaries), config.boundaries, strict=False))
         if not config.boundaries or len(config.boundaries) != len(config.rates) or not increasing:
             raise ValueError(
@@ -79,7 +85,7 @@ def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
         # Boundaries count from the training's first step, the joined schedule from the end of the warm-up.
         schedule = optax.join_schedules(pieces, [step - config.warmup_steps for step in config.boundaries])
     else:
-        raise ValueError(f"expected schedule of {get_args(Schedule)}, got {config.schedule!r}")
+        raise ValueError(f"expected schedule of {get_args(Schedule)}, got {shown(config.schedule)}: name one")
     if not config.warmup_steps:
         return schedule
     rise = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
@@ -100,8 +106,11 @@ def make_optimizer(
         Clipping, weight decay and the optimiser in a chain; each part is clipped alone.
 
     Raises:
+        TypeError: no configuration, or parts that are no mapping.
         ValueError: a field is outside its range, or the parameters have no such part; the message names it.
     """
+    if not isinstance(parts, Mapping | None):
+        raise TypeError(f"expected parts by name, got {shown(parts)}: give a dictionary")
     if parts:
         made: dict[Hashable, optax.GradientTransformation] = {
             name: make_optimizer(each, num_steps=num_steps) for name, each in {**parts, _REST: config}.items()
@@ -109,23 +118,31 @@ def make_optimizer(
         return optax.partition(made, _labels(parts))
     schedule = make_schedule(config, num_steps=num_steps)
     chained = []
-    if config.weight_decay < 0:
-        raise ValueError(f"expected weight_decay >= 0, got {config.weight_decay}")
+    check_number("weight_decay", config.weight_decay, least=0)
     if config.clip_norm is not None:
-        if config.clip_norm <= 0:
-            raise ValueError(f"expected clip_norm > 0 or None, got {config.clip_norm}")
+        check_number("clip_norm", config.clip_norm, above=0)
         chained.append(optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
         chained.append(optax.add_decayed_weights(config.weight_decay))
     if config.name == "adam":
         chained.append(optax.adam(schedule))
     elif config.name == "sgd":
-        if not 0 <= config.momentum < 1:
-            raise ValueError(f"expected momentum in [0, 1), got {config.momentum}")
+        check_number("momentum", config.momentum, least=0, below=1)
         chained.append(optax.sgd(schedule, momentum=config.momentum or None, nesterov=config.nesterov))
     else:
-        raise ValueError(f"expected optimiser of {get_args(Name)}, got {config.name!r}")
+        raise ValueError(f"expected an optimiser of {get_args(Name)}, got {shown(config.name)}: name one")
     return optax.chain(*chained)
+
+
+def _check_config(config: Any) -> None:
+    if not isinstance(config, OptimizerConfig):
+        raise TypeError(f"expected an OptimizerConfig, got {shown(config)}: make one")
+
+
+def _tuple(name: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise ValueError(f"expected {name} as a tuple, got {shown(value)}: list the numbers")
+    return tuple(value)
 
 
 def _labels(parts: Mapping[str, Any]) -> Callable[[Any], dict[str, str]]:

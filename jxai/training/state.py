@@ -1,5 +1,6 @@
 """What training changes from step to step, in one immutable structure."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import flax.struct
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jxai.checks import check_key, shown
 from jxai.training._types import PyTree
 
 
@@ -42,8 +44,14 @@ class TrainState:
             A state at step 0.
 
         Raises:
+            TypeError: no random key, variables or optimiser.
             ValueError: `variables` has no "params", or a collection that training would lose.
         """
+        check_key(key)
+        if not isinstance(variables, Mapping) or not hasattr(optimizer, "init"):
+            raise TypeError(
+                f"expected variables and an Optax optimiser, got {shown(variables)} and {shown(optimizer)}: make them"
+            )
         if "params" not in variables:
             raise ValueError(
                 f'expected `variables` with "params", got {sorted(variables)}: pass what `init` returned'

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jxai.viz.figure import new_figure, save
+from jxai.checks import check_number, shown
+from jxai.viz.figure import check_texts, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ def learning_curves(
     path: str | os.PathLike[str],
     metrics: Sequence[str] = ("loss", "accuracy"),
     x: str = "step",
+    pairs: Mapping[str, str] | None = None,
     smoothing: float = 0.0,
     title: str = "",
     dpi: int = 130,
@@ -39,6 +41,7 @@ def learning_curves(
         path: where the PNG goes; folders are made.
         metrics: the panels, from left to right.
         x: the metric on the horizontal axis.
+        pairs: {name of a group: that of the one it is compared to}; it is drawn dashed, in that one's colour.
         smoothing: every value becomes the mean of those at most this far from it, in units of `x`; so a noisy
             loss is smoothed and an accuracy evaluated less often than that stays as it is.
         title: printed on top.
@@ -48,46 +51,84 @@ def learning_curves(
         The path.
 
     Raises:
-        ValueError: if there are no metrics or runs, no run has a metric asked for, or smoothing is negative.
+        TypeError: if `runs` is no mapping, or a metric no number.
+        ValueError: if there are no metrics or runs, no run has a metric asked for, a pair names no group, or
+            smoothing is negative.
     """
-    if smoothing < 0:
-        raise ValueError(f"expected smoothing of at least 0, got {smoothing}: 0 draws the values as they are")
+    check_texts("metrics", metrics)
+    check_number("smoothing", smoothing, least=0)
+    _check_lines(runs)
     if not metrics or not any(runs.values()):
         raise ValueError(
-            f"expected metrics and runs to draw, got {list(metrics)} and {list(runs)}: give one of each"
+            f"expected metrics and runs to draw, got {metrics} and {list(runs)}: give one of each"
         )
-    figure = new_figure(4.6 * len(metrics), 3.4)
+    styles = _styles(runs, pairs or {})
+    figure = new_figure(4.6 * len(metrics) + 1.6, 3.4)
     if title:
         figure.suptitle(title, fontsize=12, parse_math=False)
-    for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axis, metric in zip(axes, metrics, strict=True):
         groups = {name: [_curve(run, x, metric, smoothing) for run in group] for name, group in runs.items()}
         if not any(len(curve) for curves in groups.values() for curve in curves):
             known = sorted({key for group in runs.values() for run in group for line in run for key in line})
             raise ValueError(f"expected metrics among {', '.join(known)}, got {metric!r}: no run has it")
-        for colour, (name, curves) in zip(cycle(_COLOURS), groups.items(), strict=False):
-            _draw_group(axis, name, [curve for curve in curves if len(curve)], colour)
+        for name, curves in groups.items():
+            _draw_group(axis, name, [curve for curve in curves if len(curve)], **styles[name])
         axis.set_xlabel(x)
         axis.set_title(metric, fontsize=10, parse_math=False)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=8, frameon=False)
+    # One for all panels, beside them: a table's curves leave no room within.
+    entries = {
+        label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(entries.values()), list(entries), loc="outside right upper", fontsize=8, frameon=False)
     return save(figure, path, dpi=dpi)
 
 
-def _draw_group(axis: Axes, name: str, curves: Sequence[np.ndarray], colour: str) -> None:
+def _check_lines(runs: Any) -> None:
+    try:
+        right = all(isinstance(line, Mapping) for group in runs.values() for run in group for line in run)
+    except (AttributeError, TypeError):
+        right = False
+    if not right:
+        raise TypeError(
+            f"expected runs as lists of lines by the name of a group, got {shown(runs)}: name them"
+        )
+
+
+def _styles(names: Iterable[str], pairs: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """How each group is drawn: a colour of its own, or dashes in the colour of the one it is compared to."""
+    names = list(names)
+    if unknown := [name for pair in pairs.items() for name in pair if name not in names]:
+        raise ValueError(
+            f"expected pairs among the groups {', '.join(names)}, got {', '.join(map(repr, unknown))}: name groups"
+        )
+    own = dict(zip((name for name in names if name not in pairs), cycle(_COLOURS), strict=False))
+    return {
+        name: {"color": own[name], "linestyle": "-"}
+        if name in own
+        else {"color": own.get(pairs[name], _COLOURS[-1]), "linestyle": "--"}
+        for name in names
+    }
+
+
+def _draw_group(axis: Axes, name: str, curves: Sequence[np.ndarray], **style: Any) -> None:
     if len(curves) == 1:
-        axis.plot(*curves[0].T, color=colour, linewidth=1.6, label=name)
+        axis.plot(*curves[0].T, linewidth=1.6, label=name, **style)
     elif curves:
         for curve in curves:
-            axis.plot(*curve.T, color=colour, linewidth=0.7, alpha=0.45)
-        axis.plot(*_mean(curves).T, color=colour, linewidth=2, label=f"{name} (mean of {len(curves)})")
+            axis.plot(*curve.T, linewidth=0.7, alpha=0.45, **style)
+        axis.plot(*_mean(curves).T, linewidth=2, label=f"{name} (mean of {len(curves)})", **style)
 
 
 def _curve(run: _Run, x: str, metric: str, smoothing: float) -> np.ndarray:
     """(points, 2): x, sorted, and the smoothed metric."""
-    points = np.array(
-        [(line[x], line[metric]) for line in run if x in line and metric in line], dtype=np.float64
-    )
+    lines = [(line[x], line[metric]) for line in run if x in line and metric in line]
+    try:
+        points = np.array(lines, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"expected numbers of {x} and {metric}, got others ({error}): remove them") from error
     if not len(points):
         return points
     places, values = points[np.argsort(points[:, 0], kind="stable")].T

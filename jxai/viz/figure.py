@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jxai.checks import check_count, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,8 +45,9 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int) -> Path:
         The path.
 
     Raises:
-        ValueError: if the path has another ending.
+        ValueError: if the path has another ending, or dpi is less than 1.
     """
+    check_count("dpi", dpi)
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"expected a path that ends in .png, got {path}: pictures are written as PNG")
@@ -55,6 +59,28 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def check_texts(name: str, texts: Sequence[str], *, count: int | None = None) -> None:
+    """Refuse what are not texts, or not so many.
+
+    Args:
+        name: what an error calls them.
+        texts: what should be a list of them.
+        count: how many there should be.
+
+    Raises:
+        TypeError: if they are no sequence of texts.
+        ValueError: if they are of another number.
+    """
+    if (
+        isinstance(texts, str)
+        or not isinstance(texts, Sequence)
+        or not all(isinstance(text, str) for text in texts)
+    ):
+        raise TypeError(f"expected {name} as a sequence of texts, got {shown(texts)}: give a list")
+    if count is not None and len(texts) != count:
+        raise ValueError(f"expected {count} {name}, got {len(texts)}: one a picture")
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jxai.checks import as_numpy, check_number, shown
 from jxai.viz.figure import new_figure, save
 
 # What absorbs relevance, with Okabe and Ito's colours.
@@ -35,15 +36,20 @@ def relevance_flow(
         The path.
 
     Raises:
-        ValueError: if nothing was recorded, or relevance starts at 0 in sum, so that there is no unit.
+        TypeError: if it is nothing of `lrp.conservation`'s.
+        ValueError: if nothing was recorded, a number is not finite, or relevance starts at 0 in sum, so that there
+            is no unit.
     """
-    start = float(np.sum(conservation.start))
+    if not hasattr(conservation, "paths"):
+        raise TypeError(f"expected what lrp.conservation gives, got {shown(conservation)}: call it")
+    check_number("smallest", smallest, least=0)
+    start = float(np.sum(as_numpy("relevance", conservation.start)))
     if not conservation.paths or start == 0:
         raise ValueError(
             f"expected operations and relevance that does not start at 0, got {len(conservation.paths)} operations "
             f"and {start}: start at scores that are not 0"
         )
-    shares = {name: np.asarray(getattr(conservation, name)).sum(axis=1)[::-1] / start for name in _CAUSES}
+    shares = {name: as_numpy(name, getattr(conservation, name)).sum(axis=1)[::-1] / start for name in _CAUSES}
     absorbs = np.sum([np.abs(share) for share in shares.values()], axis=0) >= smallest
     kept = np.flatnonzero(absorbs)
     labels = [

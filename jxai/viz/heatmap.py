@@ -6,6 +6,8 @@ NumPy on the host; relevance is channels-last, with any number of leading axes.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jxai.checks import as_numpy, check_number
+
 # ColorBrewer's RdBu from its blue to its red end, with pure white in the middle so that zero is the paper.
 _STOPS = np.array(
     [
@@ -33,9 +35,13 @@ def diverging_colours(values: ArrayLike) -> NDArray[np.uint8]:
 
     Returns:
         RGB of shape (..., 3): blue at -1, white at 0, red at 1.
+
+    Raises:
+        TypeError: if `values` are no real numbers.
+        ValueError: if they are not finite.
     """
     positions = np.linspace(-1, 1, len(_STOPS))
-    values = np.asarray(values, dtype=np.float64)
+    values = as_numpy("values", values).astype(np.float64)
     channels = [np.interp(values, positions, _STOPS[:, channel]) for channel in range(3)]
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
@@ -50,19 +56,16 @@ def signed_sum(relevance: ArrayLike) -> NDArray[np.float32]:
         (..., H, W), float32.
 
     Raises:
-        ValueError: if there are fewer than three axes, or values that are not finite.
+        TypeError: if relevance is no array of real numbers.
+        ValueError: if there are fewer than three axes or no entries, or values or sums that are not finite.
     """
-    relevance = np.asarray(relevance, dtype=np.float32)
-    if relevance.ndim < 3:
+    relevance = as_numpy("relevance", relevance)
+    if relevance.ndim < 3 or not relevance.size:
         raise ValueError(
             f"expected relevance of shape (..., H, W, C), got {relevance.shape}: keep the channels"
         )
-    if not np.isfinite(relevance).all():
-        bad = int((~np.isfinite(relevance)).sum())
-        raise ValueError(
-            f"expected finite relevance, got {bad} values that are not: look for them in the rules"
-        )
-    return relevance.sum(axis=-1)
+    with np.errstate(over="ignore"):  # told below
+        return as_numpy("sums of relevance", relevance.sum(axis=-1, dtype=np.float64).astype(np.float32))
 
 
 def shared_scale(relevance: ArrayLike, *, quantile: float = 0.995, maps: float = 0.8) -> float:
@@ -78,11 +81,11 @@ def shared_scale(relevance: ArrayLike, *, quantile: float = 0.995, maps: float =
         where that is 0 as well, 1.
 
     Raises:
-        ValueError: if a quantile is outside (0, 1].
+        TypeError: as `signed_sum` does.
+        ValueError: if a quantile is outside (0, 1], or as `signed_sum` does.
     """
-    for name, value in (("quantile", quantile), ("maps", maps)):
-        if not 0 < value <= 1:
-            raise ValueError(f"expected {name} in (0, 1], got {value}: 1 is the maximum")
+    check_number("quantile", quantile, above=0, most=1)
+    check_number("maps", maps, above=0, most=1)
     magnitude = np.abs(signed_sum(relevance))
     of_maps = np.quantile(magnitude, quantile, axis=(-2, -1))
     return float(np.quantile(of_maps, maps)) or float(magnitude.max()) or 1.0
@@ -99,11 +102,12 @@ def heatmap(relevance: ArrayLike, *, scale: float) -> NDArray[np.uint8]:
         RGB pictures, (..., H, W, 3): red is relevance for, blue against, white none.
 
     Raises:
-        ValueError: if the scale is not positive.
+        TypeError: as `signed_sum` does.
+        ValueError: if the scale is not positive, or as `signed_sum` does.
     """
-    if not scale > 0:
-        raise ValueError(f"expected a positive scale, got {scale}: take shared_scale(relevance)")
-    return diverging_colours(signed_sum(relevance) / scale)
+    check_number("scale", scale, above=0)
+    # What is beyond the scale has the colour of its end, however far.
+    return diverging_colours(np.clip(signed_sum(relevance), -scale, scale) / scale)
 
 
 def overlay(
@@ -121,15 +125,19 @@ def overlay(
         RGB pictures, (..., H, W, 3).
 
     Raises:
-        ValueError: if the shapes do not fit, the opacity is outside [0, 1], or as `heatmap` does.
+        TypeError: if picture or relevance is no array of real numbers.
+        ValueError: if the shapes do not fit, the picture has other values, the opacity is outside [0, 1], or as
+            `heatmap` does.
 
     Example:
         >>> overlay(np.zeros((1, 1, 3)), np.zeros((1, 1, 1)), scale=1.0, opacity=0.2).tolist()
         [[[51, 51, 51]]]
     """
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"expected opacity in [0, 1], got {opacity}: 1 is the heat map alone")
-    picture, relevance = np.asarray(picture), np.asarray(relevance)
+    check_number("opacity", opacity, least=0, most=1)
+    picture, relevance = (
+        check_bytes("picture", as_numpy("picture", picture)),
+        as_numpy("relevance", relevance),
+    )
     if picture.shape[-1:] != (3,) or picture.shape[:-1] != relevance.shape[:-1]:
         raise ValueError(
             f"expected a picture of shape (..., H, W, 3) and relevance of shape (..., H, W, C), got {picture.shape} "
@@ -137,3 +145,24 @@ def overlay(
         )
     mixed = (1 - opacity) * picture + opacity * heatmap(relevance, scale=scale)
     return np.rint(mixed).astype(np.uint8)
+
+
+def check_bytes(name: str, pictures: np.ndarray) -> np.ndarray:
+    """Refuse pictures with a value outside of [0, 255].
+
+    Args:
+        name: what an error calls them.
+        pictures: real numbers, of any shape.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        ValueError: if there are such values.
+    """
+    low, high = pictures.min(initial=0), pictures.max(initial=0)
+    if low < 0 or high > 255:
+        raise ValueError(
+            f"expected {name} in [0, 255], got [{low:g}, {high:g}]: give them before normalisation"
+        )
+    return pictures

@@ -8,7 +8,8 @@ it is ink.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jxai.viz.heatmap import signed_sum
+from jxai.checks import as_numpy, check_count, check_number
+from jxai.viz.heatmap import check_bytes, signed_sum
 
 _AROUND = [(row, column) for row in range(3) for column in range(3)]
 
@@ -25,18 +26,16 @@ def ink_mask(images: ArrayLike, *, threshold: float = 32.0, margin: int = 0) -> 
         (N, H, W), true on ink. Its mean is what `ink_share` gives relevance spread evenly.
 
     Raises:
-        ValueError: if `images` has another rank or values outside [0, 255], or `margin` is negative.
+        TypeError: if `images` are no real numbers.
+        ValueError: if `images` has another rank, no entries or values outside [0, 255], or `margin` is negative.
     """
-    if margin < 0:
-        raise ValueError(f"expected margin of at least 0, got {margin}: 0 counts the ink alone")
-    images = np.asarray(images, dtype=np.float32)
-    if images.ndim != 4:
+    check_count("margin", margin, least=0)
+    check_number("threshold", threshold)
+    images = check_bytes("images", as_numpy("images", images)).astype(np.float32)
+    if images.ndim != 4 or not images.size:
         raise ValueError(
             f"expected images of shape (N, H, W, C), got {images.shape}: add or merge leading axes"
         )
-    if images.size and (images.min() < 0 or images.max() > 255):
-        got = f"[{images.min():g}, {images.max():g}]"
-        raise ValueError(f"expected images in [0, 255], got {got}: give them before normalisation")
     ring = np.ones(images.shape[1:3], dtype=bool)
     ring[1:-1, 1:-1] = False
     background = np.median(images[:, ring], axis=1)
@@ -65,7 +64,8 @@ def ink_share(
         (N,) in [0, 1]; nan where an image has no relevance at all.
 
     Raises:
-        ValueError: if the shapes do not fit, or as `ink_mask` and `signed_sum` do.
+        TypeError: as `ink_mask` and `signed_sum` do.
+        ValueError: if the shapes do not fit, or as they do.
 
     Example:
         >>> picture = np.zeros((1, 4, 4, 3))

@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from jxai.viz.heatmap import overlay, shared_scale
+from jxai.checks import as_numpy, check_number, shown
+from jxai.viz.figure import check_texts
+from jxai.viz.heatmap import check_bytes, overlay, shared_scale
 from jxai.viz.panels import Panel, draw_panels
 
 _LEGEND = "relevance of a pixel for the class;\neach map has a scale of its own"
@@ -38,12 +39,18 @@ def method_sheet(
         The path.
 
     Raises:
+        TypeError: if pictures or maps are no real numbers.
         ValueError: if shapes or lengths do not fit, or as `overlay` does.
     """
-    pictures = np.asarray(pictures)
+    pictures = check_bytes("pictures", as_numpy("pictures", pictures))
+    check_number("opacity", opacity, least=0, most=1)
     notes = notes or {}
-    arrays = {label: np.asarray(array) for label, array in maps.items()}
-    if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype.kind not in "ui" or not len(pictures):
+    if not isinstance(maps, Mapping) or not isinstance(notes, Mapping):
+        raise TypeError(
+            f"expected maps and notes by the label of their method, got {shown(maps)} and {shown(notes)}: name them"
+        )
+    arrays = {label: as_numpy("maps", array) for label, array in maps.items()}
+    if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype.kind not in "ui" or not pictures.size:
         raise ValueError(
             f"expected pictures of shape (N, H, W, 3), integers in [0, 255], got {pictures.dtype} of shape "
             f"{pictures.shape}: give them as they were before normalisation"
@@ -53,22 +60,24 @@ def method_sheet(
             raise ValueError(
                 f"expected maps of shape {pictures.shape[:3]} + (C,), got {array.shape} by {label!r}: one a picture"
             )
-    lengths = {"captions": len(captions)} | {
-        f"notes of {label!r}": len(lines) for label, lines in notes.items()
-    }
-    for name, length in lengths.items():
-        if length != len(pictures):
-            raise ValueError(f"expected {len(pictures)} {name}, got {length}: one a picture")
+    if not isinstance(captions, Sequence):
+        raise TypeError(f"expected captions as a sequence, got {shown(captions)}: two lines a picture")
+    if len(captions) != len(pictures):
+        raise ValueError(f"expected {len(pictures)} captions, got {len(captions)}: one a picture")
+    for caption in captions:
+        check_texts("lines of a caption", caption, count=2)
     if unknown := sorted(set(notes) - set(arrays)):
         raise ValueError(
             f"expected notes of {', '.join(arrays)}, got {', '.join(unknown)}: use the maps' labels"
         )
+    for label, lines in notes.items():
+        check_texts(f"notes of {label!r}", lines, count=len(pictures))
     panels = []
     for index, picture in enumerate(pictures):
         panels.append(Panel(picture, *captions[index], photograph=True))
         for label, array in arrays.items():
             scale = shared_scale(array[index])
-            shown = overlay(picture, array[index], scale=scale, opacity=opacity)
+            drawn = overlay(picture, array[index], scale=scale, opacity=opacity)
             note = notes[label][index] if label in notes else ""
-            panels.append(Panel(shown, label, note, photograph=opacity < 1))
+            panels.append(Panel(drawn, label, note, photograph=opacity < 1))
     return draw_panels(panels, path, columns=1 + len(arrays), legend=_LEGEND, strip=True)

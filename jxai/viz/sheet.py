@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jxai.viz.figure import new_figure, printable, save
-from jxai.viz.heatmap import diverging_colours, heatmap, shared_scale
+from jxai.checks import as_numpy
+from jxai.viz.figure import check_texts, new_figure, printable, save
+from jxai.viz.heatmap import check_bytes, diverging_colours, heatmap, shared_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,10 +57,18 @@ def episode_sheet(
         The path.
 
     Raises:
+        TypeError: if an array is of no real numbers.
         ValueError: if shapes do not fit one another, or as `heatmap` does.
     """
-    support, query, relevance, scores = (np.asarray(array) for array in (support, query, relevance, scores))
-    labels = np.asarray(query_labels)
+    given = {
+        "support": support,
+        "query": query,
+        "relevance": relevance,
+        "scores": scores,
+        "query_labels": query_labels,
+    }
+    support, query, relevance, scores, labels = (as_numpy(name, array) for name, array in given.items())
+    check_texts("class names", class_names)
     _check(support, query, labels, relevance, scores, class_names)
     scale = shared_scale(relevance) if scale is None else scale
     maps = heatmap(relevance, scale=scale)
@@ -103,7 +112,7 @@ def _check(
     if query.ndim != 4 or not len(query):
         raise ValueError(f"expected query of shape (Q, H, W, 3), got {query.shape}: give at least one query")
     for name, pictures in (("support", support), ("query", query)):
-        if pictures.dtype.kind not in "ui" or pictures.shape[-1] != 3:
+        if check_bytes(name, pictures).dtype.kind not in "ui" or pictures.shape[-1] != 3 or not pictures.size:
             raise ValueError(
                 f"expected {name} as integers in [0, 255] with 3 channels, got {pictures.dtype} of shape "
                 f"{pictures.shape}: give the pictures as they were before normalisation"
@@ -118,7 +127,8 @@ def _check(
         raise ValueError(
             f"expected scores of shape {(queries, way)}, got {scores.shape}: one a query and class"
         )
-    if labels.shape != (queries,) or labels.min() < 0 or labels.max() >= way:
+    fits = labels.shape == (queries,) and labels.dtype.kind in "ui"
+    if not fits or labels.min() < 0 or labels.max() >= way:
         raise ValueError(
             f"expected query_labels of shape ({queries},) in [0, {way}), got {labels.tolist()}: one a query"
         )

@@ -73,7 +73,7 @@ def test_wrong_targets_and_images(name):
         ),
         (lambda: attribution.convergence_delta(f, X, TARGET, X[..., 0]), "keep the channels"),
         (lambda: attribution.uniform_baselines(KEY, X, count=0, low=0.0, high=1.0), "count of at least 1"),
-        (lambda: attribution.blurred_baseline(X, sigma=0.0), "sigma above 0"),
+        (lambda: attribution.blurred_baseline(X, sigma=0.0), r"sigma in \(0, 600\]"),
         (lambda: attribution.blurred_baseline(X[0], sigma=1.0), r"shape \(N, H, W, C\)"),
         (lambda: attribution.smooth_grad(f, KEY, X, TARGET, num_roots=0), "num_roots of at least 1"),
         (lambda: attribution.smooth_grad(f, KEY, X, TARGET, statistic="median"), "statistic among mean"),

@@ -128,7 +128,7 @@ def test_dataset_options_are_checked(source):
     ):
         with pytest.raises(ValueError, match=f"expected {said}"):
             data.episode_dataset(source, **TASK, seed=0, **options)
-    with pytest.raises(ValueError, match="expected at least one source, got none"):
+    with pytest.raises(ValueError, match="expected at least 1 sources, got 0"):
         data.episode_dataset([], **TASK, seed=0)
 
 
@@ -203,7 +203,7 @@ def test_pairs_come_in_batches_and_shards():
 
 
 def test_pairs_need_two_sources(source):
-    with pytest.raises(ValueError, match="expected at least two sources for pairs, got 1"):
+    with pytest.raises(ValueError, match="expected at least 2 sources, got 1"):
         data.episode_pairs_dataset([source], **TASK, seed=0)
 
 

@@ -19,7 +19,7 @@ def test_merged_sources_have_the_classes_of_all(source):
     with pytest.raises(IndexError):
         merged.pictures[len(merged)]
     assert data.merge([grey]) is grey
-    with pytest.raises(ValueError, match="expected at least one source, got none"):
+    with pytest.raises(ValueError, match="expected at least 1 sources, got 0"):
         data.merge([])
 
 

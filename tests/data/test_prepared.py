@@ -180,20 +180,30 @@ prepared.prepare(Path({target!r}), lambda: listing, name="toy", short_side=None,
 """
 
 
+def written_since(began: int, path: Path) -> bool:
+    try:
+        return path.stat().st_mtime_ns > began
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.slow
-def test_a_killed_preparation_is_made_anew(tmp_path):
+def test_a_preparation_that_is_killed_again_and_again_is_made_anew(tmp_path):
     pictures, target = tmp_path / "pictures", tmp_path / "toy"
     pictures.mkdir()
     for i in range(400):
         (pictures / f"{i:04}").write_bytes(encoded(i))
     program = SLOW.format(pictures=str(pictures), target=str(target))
-    process = subprocess.Popen([sys.executable, "-c", program])
-    while not (target / ".preparing-1/pictures.array_record").exists() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=60) == -signal.SIGKILL
-    assert not (target / "1").exists() and (target / ".preparing-1").exists()
+    records = target / ".preparing-1/pictures.array_record"
+    for delay in np.random.default_rng(0).uniform(0, 1.5, 5):  # all of it takes 2 seconds at least
+        began = time.time_ns()
+        process = subprocess.Popen([sys.executable, "-c", program])
+        while process.poll() is None and not written_since(began, records):
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=60) == -signal.SIGKILL
+        assert not (target / "1").exists() and records.exists()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     assert sorted(path.name for path in target.iterdir()) == [".lock", "1"]
     source = prepared.read(prepared.Prepared(target / "1"), "toy")

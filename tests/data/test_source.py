@@ -121,7 +121,7 @@ def test_pictures_of_another_kind_are_refused(images):
 
 @pytest.mark.parametrize("labels", [LABELS[:3], LABELS.astype(float), LABELS[:, None]])
 def test_labels_of_another_kind_are_refused(labels):
-    with pytest.raises(ValueError, match=r"expected `labels` of shape \(4,\) and an integer type"):
+    with pytest.raises(ValueError, match=r"expected labels of shape \((4|n),\)"):
         data.from_arrays("bad", GREY, labels)
 
 

@@ -19,7 +19,7 @@ def test_quickstart(tiny_quickstart, tmp_path, capsys):
                 assert np.asarray(sheet).std() > 10
     assert (tmp_path / "table.md").read_text() in printed
     assert str(tmp_path / "sheets") in printed
-    curves = tmp_path / "letters-quick" / "table-curves.png"
+    curves = tmp_path / "letters-quick" / "table-curves-5shot.png"
     assert f"curves: {curves}\n" in printed
     assert curves.stat().st_size > 10_000
     main(options)

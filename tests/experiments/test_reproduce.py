@@ -48,7 +48,7 @@ def test_reproduce_trains_evaluates_draws_and_never_twice(table, options, monkey
     folder = options.results / "tiny"
     assert {path.stem for path in folder.glob("*.json")} == {"1shot-relation-1", "1shot-relation-guided-1"}
     # One of two settings is a part of the table.
-    assert (folder / "part-curves.png").stat().st_size > 10_000
+    assert (folder / "part-curves-1shot.png").stat().st_size > 10_000
     assert (folder / "part.md").read_text() == text + "\n"
     lines = text.splitlines()
     assert lines[0] == "| 1-shot | hebrew | pictograms (1) |"

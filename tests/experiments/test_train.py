@@ -105,6 +105,17 @@ def test_the_encoder_is_pretrained_once_for_all_runs(tiny, tmp_path):
     assert [line["step"] for line in lines] == [tiny.pretraining.steps]
 
 
+def test_an_encoder_is_shared_by_whoever_names_its_sources(tiny, tmp_path):
+    own = dataclasses.replace(tiny, steps=1, shot=1, queries=1)
+    named = dataclasses.replace(
+        own, sources=("latin", "thai"), pretraining=dataclasses.replace(own.pretraining, sources=own.sources)
+    )
+    for name, config in (("own", own), ("named", named)):
+        train(run_of(config, tmp_path / name))
+    lines = training.read_metrics(tmp_path / "encoder" / "metrics.jsonl", phase="train")
+    assert [line["step"] for line in lines] == [tiny.pretraining.steps]
+
+
 def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
     config = dataclasses.replace(
         tiny,

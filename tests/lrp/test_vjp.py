@@ -117,6 +117,7 @@ def test_all_classes_at_once_equal_one_alone(name):
     assert_close(together[1], alone)
 
 
+@pytest.mark.filterwarnings("ignore:expected every pattern")  # the plain network has no batch norm
 @pytest.mark.parametrize("name", mostly_slow("EpsilonAlpha2Beta1Flat", "GuidedBackprop"))
 def test_jit_changes_nothing(name):
     explain = once(COMPOSITES[name], Net(plain=True))

@@ -183,7 +183,7 @@ def test_curve_of_bfloat16_and_its_gradient():
         ({"x": X[:, 1:]}, r"expected `x` of shape .* got \(2, 10, 13, 2\) and \(2, 11, 13\)"),
         ({"x": X * np.inf}, "expected finite `x`, got 572 of 572"),
         ({"heatmap": X}, r"got \(2, 11, 13, 2\): give attributions\.sum\(axis=-1\)"),
-        ({"heatmap": HEATMAP * np.nan}, "expected a finite `heatmap`"),
+        ({"heatmap": HEATMAP * np.nan}, "expected finite `heatmap`"),
         ({"target": TARGET[:1]}, r"got \(1,\): give one class index an image"),
         ({"target": np.array([0, 3])}, r"expected `target` in \[0, 3\), got values from 0 to 3"),
         ({"target": np.array([-1, 0])}, r"expected `target` in \[0, 3\), got values from -1 to 0"),

@@ -68,10 +68,10 @@ def test_linear_and_the_same_under_jit():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"factor": 1.0}, r"expected factor above 1, got 1\.0"),
-        ({"factor": float("nan")}, "expected factor above 1, got nan"),
-        ({"factor": float("inf")}, "expected factor above 1, got inf"),
-        ({"smallest": 0}, "expected smallest of at least 1 pixel, got 0"),
+        ({"factor": 1.0}, r"expected factor in \(1, 100\], got 1\.0"),
+        ({"factor": float("nan")}, r"expected factor in \(1, 100\], got nan"),
+        ({"factor": float("inf")}, r"expected factor in \(1, 100\], got inf"),
+        ({"smallest": 0}, "expected smallest of at least 1, got 0"),
         ({"smallest": 41}, "expected `heatmap` with sides of at least 41, got 50 x 40: lower `smallest`"),
     ],
 )

@@ -55,7 +55,11 @@ def test_errors(explain, options, match):
 
 
 def test_explanations_that_are_not_finite_are_not_insensitive():
-    found = metrics.maximum_sensitivity(
-        lambda x, target: x * jnp.nan, jax.random.key(0), jnp.ones((1, 3)), jnp.array([0]), num_samples=2
-    )
-    assert jnp.isnan(found).all()
+    def run(x):
+        return metrics.maximum_sensitivity(
+            lambda x, target: x * jnp.nan, jax.random.key(0), x, jnp.array([0]), num_samples=2
+        )
+
+    assert jnp.isnan(jax.jit(run)(jnp.ones((1, 3)))).all()
+    with pytest.raises(ValueError, match="expected finite explanations, got 1 of 1"):
+        run(jnp.ones((1, 3)))

@@ -123,7 +123,7 @@ def test_errors_say_what_to_do(evaluate_shapes):
     assert evaluate_shapes(tiny(), 4)[0].shape == (2, 5)
     with pytest.raises(ValueError, match="at least 4x4, got 3x3"):
         evaluate_shapes(tiny(), 3)
-    with pytest.raises(ValueError, match="positive factors, got width_factor 0 and"):
+    with pytest.raises(ValueError, match="width_factor above 0, got 0"):
         evaluate_shapes(tiny(width_factor=0), 32)
     with pytest.raises(ValueError, match="num_classes of at least 1, got 0"):
         evaluate_shapes(tiny(num_classes=0), 32)

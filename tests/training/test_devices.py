@@ -45,7 +45,7 @@ def test_donation_leaves_the_callers_arrays_alone(toy: Any) -> None:
 
 def test_replicated_metrics_are_equal_on_all_devices(toy: Any) -> None:
     pmapped = training.pmap_step(training.make_step(toy.loss, toy.optimizer))
-    assert pmapped.devices == tuple(jax.local_devices())
+    assert pmapped.devices == tuple(jax.local_devices()) and pmapped.num_processes == 1
     _, metrics = pmapped(training.replicate(toy.state()), training.shard(toy.episodes(0, 8), 8))
     losses = jnp.asarray(metrics["loss"])
     np.testing.assert_array_equal(losses, np.full(8, losses[0]))

@@ -164,7 +164,7 @@ def test_a_batch_that_does_not_divide_among_the_devices(toy: Any) -> None:
 
 @pytest.mark.parametrize("option", ["num_steps", "eval_every", "log_every"])
 def test_numbers_below_one(toy: Any, option: str) -> None:
-    with pytest.raises(ValueError, match=f"expected {option} >= 1, got 0"):
+    with pytest.raises(ValueError, match=f"expected {option} of at least 1, got 0"):
         fit(toy, toy.batches(), **{option: 0})
 
 

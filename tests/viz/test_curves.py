@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jxai import viz
-from jxai.viz.curves import _curve, _mean
+from jxai.viz.curves import _curve, _mean, _styles
 
 RUN = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 1.0, "accuracy": 0.5}, {"step": 20, "loss": 2.0}]
 
@@ -18,6 +18,12 @@ def test_a_png_with_a_colour_a_group(tmp_path):
     assert image.format == "PNG" and image.width > image.height
     pixels = {tuple(map(int, pixel)) for pixel in np.asarray(image.convert("RGB")).reshape(-1, 3)}
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= pixels
+
+
+def test_what_is_compared_shares_a_colour():
+    styles = _styles(["a", "a-guided", "b", "c"], {"a-guided": "a", "c": "b"})
+    assert styles["a-guided"] == styles["a"] | {"linestyle": "--"}
+    assert styles["c"]["color"] == styles["b"]["color"] != styles["a"]["color"]
 
 
 def test_lines_without_the_metric_are_left_out():
@@ -42,6 +48,7 @@ def test_mean_of_runs_covers_what_all_cover():
         ({"plain": []}, {}, "expected metrics and runs"),
         ({"plain": [RUN]}, {"metrics": ()}, "expected metrics and runs"),
         ({"plain": [RUN]}, {"metrics": ("loos",)}, "among accuracy, loss, step, got 'loos'"),
+        ({"plain": [RUN]}, {"pairs": {"guided": "plain"}}, "pairs among the groups plain, got 'guided'"),
         ({"plain": [RUN]}, {"smoothing": -1}, "smoothing of at least 0"),
     ],
 )

@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
+from jxai.checks import check_count
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 from jxai.fewshot.heads.attention import Attention, InverseNorm
 from jxai.fewshot.heads.head import Head, prototypes
 from jxai.lrp.presets import SUN2020_DENSE
 from jxai.lrp.ratio import stabilise
-from jxai.models.layers import check_classes, dense_init
+from jxai.models.layers import check_fields, dense_init
 
 
 @flax.struct.dataclass
@@ -109,8 +110,9 @@ class CrossAttentionHead(Head):
 
     def setup(self):
         """Declare the layers."""
+        check_fields(self)
         if self.num_classes is not None:
-            check_classes(self.num_classes)
+            check_count("num_classes", self.num_classes)
         self.inverse_norm = InverseNorm()
         self.attention = Attention(self.hidden, self.temperature)
         self.classifier = (
@@ -298,7 +300,8 @@ def largest_product(x: jax.Array, y: jax.Array) -> jax.Array:
     largest = jnp.max(products, axis=-1, keepdims=True)
     channels, info = x.shape[-1], jnp.finfo(x.dtype)
     behind = (largest - products) / jnp.maximum(largest, info.tiny / info.eps)
-    place = jnp.max(jnp.arange(channels) - behind * (2 * channels / info.eps), axis=-1)
+    numbers = jnp.arange(channels, dtype=jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 counts to 256
+    place = jnp.max(numbers - behind * (2 * channels / info.eps), axis=-1)
     place = jax.lax.stop_gradient(place).astype(jnp.int32)
     of_y = jnp.take_along_axis(y, jnp.swapaxes(place, -1, -2), axis=-1)
     return jnp.abs(jnp.take_along_axis(x, place, axis=-1) * jnp.swapaxes(of_y, -1, -2))

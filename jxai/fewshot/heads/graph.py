@@ -16,7 +16,7 @@ from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
 from jxai.fewshot.heads.graph_layers import EPSILON, MOMENTUM, Adjacency, GraphConvolution, Skip
 from jxai.lrp.presets import SUN2020_DENSE
-from jxai.models.layers import dense_init
+from jxai.models.layers import check_fields, dense_init
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,7 @@ class GraphHead(ConditionedHead):
 
     def setup(self):
         """Declare the layers; their names are those of the reference values."""
+        check_fields(self)
         self.fc = nn.Dense(self.features, kernel_init=dense_init)
         self.fc_bn = nn.BatchNorm(momentum=MOMENTUM, epsilon=EPSILON)
         self.w0, self.w1, self.w_last = (Adjacency(self.widths) for _ in range(3))

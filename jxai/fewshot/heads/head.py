@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
+from jxai.checks import check_count
+from jxai.fewshot.checks import check_every_class, check_task
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 
 # Where a head may leave, while it computes scores, what `explain` would otherwise compute again.
@@ -21,8 +23,11 @@ def released_weight(shot: int) -> float:
 
     Returns:
         λ.
+
+    Raises:
+        ValueError: no integer of at least 0.
     """
-    return min(1.0, 0.5 + 0.125 * (max(shot, 1) - 1))
+    return min(1.0, 0.5 + 0.125 * (max(check_count("shot", shot, least=0), 1) - 1))
 
 
 def prototypes(support: jax.Array, labels: jax.Array, way: int) -> jax.Array:
@@ -35,7 +40,13 @@ def prototypes(support: jax.Array, labels: jax.Array, way: int) -> jax.Array:
 
     Returns:
         (way, ...).
+
+    Raises:
+        TypeError: no floats, or labels of no integers.
+        ValueError: shapes do not fit, or a class has no support (not seen under jit).
     """
+    check_task(support, labels, support, way)
+    check_every_class(labels, way)
     members = jax.nn.one_hot(labels, way, axis=0, dtype=support.dtype)
     return jnp.tensordot(members / members.sum(axis=1, keepdims=True), support, axes=1)
 
@@ -102,7 +113,8 @@ class Head(nn.Module):
         way: int,
         train: bool = False,
     ) -> tuple[Any, jax.Array]:
-        """(explained, scores) of the plain head; for the arguments see `explained`."""
+        """(explained, scores) of the plain head; for the arguments see `explained`, for errors `check_task`."""
+        check_task(support, support_labels, query, way)
         explained = self.explained(support, support_labels, query, way, train)
         return explained, self.scores(explained, train)
 

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
+from jxai.fewshot.checks import check_every_class
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
+from jxai.models.layers import check_fields
 
 
 class ClassEvidence(nn.Module):
@@ -62,6 +64,7 @@ class MatchingHead(ConditionedHead):
 
     def setup(self):
         """Declare the module that the rule meets."""
+        check_fields(self)
         self.evidence = ClassEvidence()
 
     def explained(
@@ -73,6 +76,7 @@ class MatchingHead(ConditionedHead):
         train: bool = False,
     ) -> Conditioned:
         """The queries (queries, C) beside the supports and the classes' members; for the arguments see `Head`."""
+        check_every_class(support_labels, way)
         support, query = (_normalised(vectors(x, pool=self.pool)) for x in (support, query))
         members = jax.nn.one_hot(support_labels, way, axis=0, dtype=support.dtype)
         return Conditioned(query, (support, members))

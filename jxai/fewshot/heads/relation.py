@@ -15,6 +15,7 @@ from jxai.fewshot.heads.convolution import conv_general_dilated
 from jxai.fewshot.heads.head import Head, prototypes
 from jxai.fewshot.heads.pairs import PairConv, Pairs, relevance_of_pairs
 from jxai.models import max_pool_2x2
+from jxai.models.layers import check_fields
 
 
 class RelationHead(Head):
@@ -40,6 +41,7 @@ class RelationHead(Head):
 
     def setup(self):
         """Declare the layers; their names are those of the reference values."""
+        check_fields(self)
         self.conv1 = PairConv(self.features, self.padding)
         self.bn1 = nn.BatchNorm(momentum=0.9, epsilon=1e-5)
         self.conv2 = nn.Conv(

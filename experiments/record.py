@@ -1,0 +1,171 @@
+"""What a run was made with: versions, commit, machine, data and commands, in `run.json` of its folder."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from configs import Config
+from system import load_domain
+
+_NAME = "run.json"
+_PACKAGES = ("jxai", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def start() -> dict[str, Any]:
+    """What this process computes with.
+
+    Returns:
+        Versions, commit (None outside a repository) and whether Python files differ from it, platform, devices, and
+        the command.
+    """
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "commit": commit,
+        "changed": None if commit is None else bool(_git("status", "--porcelain", "--", "*.py")),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def keep(folder: Path, config: Config) -> None:
+    """Add this start to what the folder says of its run, unless the last one was the same.
+
+    Args:
+        folder: the run's.
+        config: its configuration, the folder's.
+
+    Raises:
+        ValueError: the run began with other data.
+    """
+    data = fingerprints(config)
+    before = _read(folder) or {"fingerprints": data, "starts": []}
+    _compare(folder, before["fingerprints"], data)
+    starts, now = before["starts"], start()
+    if now not in starts[-1:]:
+        text = json.dumps({"fingerprints": data, "starts": [*starts, now]}, indent=1)
+        write_whole(folder / _NAME, text + "\n")
+
+
+def verify(folder: Path, config: Config) -> None:
+    """Compare a run with what it is to be evaluated with now.
+
+    Prints a line for each start of the run with other versions, or at another commit.
+
+    Args:
+        folder: the run's.
+        config: its configuration.
+
+    Raises:
+        ValueError: one of the domains that it was trained on has other data now.
+    """
+    there = _read(folder)
+    if there is None:
+        _say(f"{folder} has no {_NAME}: what it was trained with is not known")
+        return
+    try:
+        data = fingerprints(config)
+    except (ValueError, FileNotFoundError) as error:
+        _say(f"the data that {folder} was trained on cannot be compared: {error}")
+    else:
+        _compare(folder, there["fingerprints"], data)
+    now = start()
+    for number, then in enumerate(there["starts"], 1):
+        versions = now["versions"] | then["versions"]
+        differing = [
+            f"{name} {then['versions'].get(name)} then and {now['versions'].get(name)} now"
+            for name in versions
+            if then["versions"].get(name) != now["versions"].get(name)
+        ]
+        if _code(then) != _code(now):
+            differing.append(f"commit {_code(then)} then and {_code(now)} now")
+        if differing:
+            _say(f"{folder}, start {number}: {'; '.join(differing)}")
+
+
+def fingerprints(config: Config) -> dict[str, str]:
+    """What tells other data of the same names apart.
+
+    Args:
+        config: a run's configuration.
+
+    Returns:
+        {name of a domain that it is trained on: fingerprint of all of it}.
+    """
+    names = dict.fromkeys((*config.sources, *config.pretraining.sources))
+    return {name: load_domain(name, "all", short_side=config.short_side).fingerprint for name in names}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there, so that a kill leaves the old one or the new one.
+
+    Args:
+        path: the file.
+        text: its content.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise OSError(
+            f"expected to write {path}, got {error}: give a folder that can be written, with space, and start again"
+        ) from error
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / _NAME
+    if not path.exists():
+        return None
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        return {"fingerprints": dict(read["fingerprints"]), "starts": list(read["starts"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"expected the record of a run in {path}, got {error!r}: remove the file") from error
+
+
+def _compare(folder: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    differing = [name for name in now if now[name] != then.get(name)]
+    if differing:
+        raise ValueError(
+            f"expected the data that {folder} was trained on, got others in {', '.join(differing)} "
+            f"({_NAME} has {then.get(differing[0])}, here is {now[differing[0]]}): "
+            "get the same data again, or train in another folder"
+        )
+
+
+def _code(start: Mapping[str, Any]) -> str:
+    return f"{start['commit'] or 'unknown'}{', changed' if start['changed'] else ''}"
+
+
+def _git(*arguments: str) -> str | None:
+    """What git answers about the repository that this file is in; None where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", os.fspath(Path(__file__).resolve().parent), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _say(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr)

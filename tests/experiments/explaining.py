@@ -1,0 +1,71 @@
+"""Run by test_hosts.py: `explain.py`, then `smooth_taylor.py`, of small pictures by a small network.
+
+python explaining.py --folder FOLDER [flags of hosts.Hosts]
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+
+import explain
+import imagenet
+import smooth_taylor
+from hosts import Hosts, HostsOption, together
+from methods import Classifier
+from picture_files import Picture
+
+RANDOM = np.random.default_rng(0)
+KERNEL = RANDOM.normal(size=(3, 3, 3, 4)).astype(np.float32)
+PICTURES = RANDOM.integers(0, 256, (5, 224, 224, 3), np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    folder: Path
+    hosts: HostsOption = Hosts()
+
+
+def scores(x: jax.Array) -> jax.Array:
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    maps = jax.lax.conv_general_dilated(x, KERNEL, (4, 4), "VALID", dimension_numbers=dimensions)
+    return jax.nn.relu(maps).mean(axis=(1, 2)) + 1
+
+
+def main(options: Options) -> None:
+    explain.load_classifier = lambda: Classifier({}, lambda _, x: scores(x), lambda _, x: x, lambda _, x: x)
+    explain.read_pictures = lambda paths, count: [Picture(str(i), one) for i, one in enumerate(PICTURES)]
+    smooth_taylor.load_network = lambda name, weights: scores
+    smooth_taylor.validation = lambda source, count, resampling: [
+        imagenet.Example(f"{i}.png", lambda small=one[:46, :46]: small)
+        for i, one in enumerate(PICTURES[:count])
+    ]
+    with together(options.hosts):
+        # Five pictures in batches of two: the last batch is not full, and the last round has no work for all.
+        explain.main(
+            explain.Options(
+                methods=("input-x-gradient", "smooth-taylor"),
+                settings=explain.Settings(num_roots=3),
+                batch=2,
+                out=options.folder / "explain",
+                progress=False,
+            )
+        )
+        smooth_taylor.main(
+            smooth_taylor.Options(
+                num_regions=3,
+                num_draws=2,
+                adaptive_roots=2,
+                adaptive_draws=2,
+                sheet=1,
+                count=3,
+                out=options.folder / "table",
+                progress=False,
+            )
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,53 @@
+"""The benchmarks run, at tiny sizes, and the table says which goals are reached."""
+
+import importlib.util
+import json
+import math
+
+import pytest
+
+import suite
+from measure import result
+
+NEEDS = {"lrp": ("torch", "zennit")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", suite.BENCHMARKS)
+def test_every_benchmark_runs(name, tmp_path):
+    missing = [package for package in NEEDS.get(name, ()) if importlib.util.find_spec(package) is None]
+    if missing:
+        pytest.skip(f"needs {' and '.join(missing)}")
+    path = tmp_path / f"{name}.json"
+    assert suite.run(name, suite.BENCHMARKS[name][1], path)
+    report = json.loads(path.read_text())
+    assert report["machine"]
+    assert report["results"]
+    assert all(math.isfinite(one["value"]) for one in report["results"])
+
+
+def test_the_table_says_which_goals_are_reached_and_by_how_much(tmp_path):
+    path = tmp_path / "heads.json"
+    results = [
+        result("guided over plain", 2.0, "times", "at most 2.3"),
+        result("peak", 5e9, "bytes", "at most 2.5e9"),
+        result("speedup", 4.5, "times", "at least 3"),
+        result("seconds", 1.0, "s"),
+    ]
+    path.write_text(json.dumps({"machine": "2 cores of AMD EPYC, jax 0.10.2", "results": results}))
+    folder = suite.store(path, tmp_path / "results")
+    assert folder.name == "2-cores-of-amd-epyc"
+    assert suite.table(folder).splitlines() == [
+        "2 cores of AMD EPYC, jax 0.10.2  ",
+        "",
+        "| benchmark | what | measured | goal | goal reached |",
+        "| --- | --- | ---: | --- | ---: |",
+        "| heads | guided over plain | 2 times | at most 2.3 | 1.15 |",
+        "| heads | peak | 5e+09 bytes | at most 2.5e9 | **0.50** |",
+        "| heads | speedup | 4.5 times | at least 3 | 1.50 |",
+    ]
+
+
+def test_an_unknown_benchmark_is_named():
+    with pytest.raises(ValueError, match=r"expected benchmarks among lrp, .*, got speed: choose of these"):
+        suite.main(suite.Options(only=("speed",)))

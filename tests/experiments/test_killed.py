@@ -1,0 +1,169 @@
+"""Runs that are killed again and again end as those that were not: a training, and a table's."""
+
+import collections
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jxai import training
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS, ENCODER_STEPS = 40, 6
+TRAIN = [
+    *(str(ROOT / "experiments" / "train.py"), "letters-quick/relation-guided", "--no-progress"),
+    *("--config.width", "8", "--config.head-width", "8", "--config.queries", "3"),
+    *("--config.steps", str(STEPS), "--config.eval-every", "1", "--config.validation-episodes", "4"),
+    *("--config.pretraining.steps", str(ENCODER_STEPS), "--config.pretraining.save-every", "1"),
+]
+
+pytestmark = pytest.mark.slow
+
+
+def run(
+    command: Sequence[str],
+    cache: Path,
+    *,
+    until: Callable[[], bool] | None = None,
+    delay: float = 0,
+    number: int = signal.SIGKILL,
+) -> tuple[int, str]:
+    """Exit status and output; with `until`, a signal is sent so long after it has become true."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT / "experiments"),
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    with subprocess.Popen(
+        [sys.executable, *command], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        if until is not None:
+            while process.poll() is None and not until():
+                time.sleep(0.001)
+            time.sleep(delay)
+            process.send_signal(number)
+        output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def newest(checkpoints: Path) -> int:
+    steps = [int(path.name) for path in checkpoints.glob("*") if path.name.isdigit()]
+    return max(steps, default=0)
+
+
+def metrics(path: Path) -> list[dict[str, Any]]:
+    """Lines of metrics without the times; none where there is no file."""
+    lines = training.read_metrics(path) if path.exists() else []
+    return [{name: value for name, value in line.items() if name != "episodes_per_second"} for line in lines]
+
+
+def phase(folder: Path) -> str:
+    """What a training is doing, by what is in its folder."""
+    if not (folder / "episodes").exists():
+        return "encoder"
+    if any((folder / "episodes").glob("*.orbax-checkpoint-tmp")):
+        return "writing"
+    lines = metrics(folder / "metrics.jsonl")
+    return "evaluation" if lines and lines[-1]["phase"] == "train" else "step"
+
+
+def digests(checkpoints: Path) -> dict[str, str]:
+    """Of all arrays of the last checkpoint: parameters, batch statistics, optimiser state, step and key."""
+    training.load_variables(checkpoints, which="latest")  # the digests are those of the arrays
+    return json.loads((checkpoints / str(newest(checkpoints)) / "about" / "metadata").read_text())["digests"]
+
+
+def test_twenty_kills_of_a_training(tmp_path: Path) -> None:
+    cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
+    assert run([*TRAIN, "--folder", str(straight)], cache)[0] == 0
+    moment, seen = random.Random(6), collections.Counter()
+    plan = ["encoder"] * 3 + ["step", "evaluation", "writing"] * 6
+    for wanted in plan:
+        checkpoints = killed / ("encoder" if wanted == "encoder" else "episodes")
+        before = newest(checkpoints)
+
+        def reached(checkpoints: Path = checkpoints, before: int = before, wanted: str = wanted) -> bool:
+            return newest(checkpoints) > before and phase(killed) == wanted
+
+        delay = moment.uniform(0, 0.01)
+        status, _ = run([*TRAIN, "--folder", str(killed)], cache, until=reached, delay=delay)
+        assert status == -signal.SIGKILL
+        seen[phase(killed)] += 1
+    assert seen.total() == 21
+    assert all(seen[name] >= 3 for name in ("encoder", "step", "evaluation", "writing")), seen
+    assert newest(killed / "episodes") < STEPS
+    assert run([*TRAIN, "--folder", str(killed)], cache)[0] == 0
+    for name in ("encoder", "episodes"):
+        assert digests(killed / name) == digests(straight / name)
+    for name in ("metrics.jsonl", "encoder/metrics.jsonl"):
+        assert metrics(killed / name) == metrics(straight / name)
+    assert {line["step"] for line in metrics(killed / "metrics.jsonl")} == set(range(1, STEPS + 1))
+    assert {path.name for path in (killed / "episodes").iterdir() if not path.name.isdigit()} == {".deleted"}
+
+
+def test_sigterm_ends_a_training_within_seconds(tmp_path: Path) -> None:
+    cache, folder = tmp_path / "cache", tmp_path / "run"
+    command = [*TRAIN, "--folder", str(folder)]
+    for wanted in ("step", "evaluation", "writing"):
+        before = newest(folder / "episodes")
+        sent = 0.0
+
+        def reached(before: int = before, wanted: str = wanted) -> bool:
+            nonlocal sent
+            sent = time.monotonic()
+            return newest(folder / "episodes") > before and phase(folder) == wanted
+
+        status, _ = run(command, cache, until=reached, number=signal.SIGTERM)
+        assert status == 128 + signal.SIGTERM
+        assert time.monotonic() - sent < 20  # on a busy machine; a second or two on an idle one
+        assert newest(folder / "episodes") > before
+        assert metrics(folder / "metrics.jsonl")[-1]["step"] == newest(folder / "episodes")
+
+
+def result_files(folder: Path) -> dict[str, Any]:
+    """The table's text and each run's numbers, but for times."""
+    found: dict[str, Any] = {}
+    for path in sorted((folder / "results" / "tiny").iterdir()):
+        if path.suffix == ".json":
+            found[path.name] = json.loads(path.read_text())
+            del found[path.name]["seconds"], found[path.name]["made_with"]
+        elif path.suffix == ".md":
+            found[path.name] = path.read_text()
+    return found
+
+
+def test_a_table_that_is_killed(tmp_path: Path) -> None:
+    cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
+    script = str(Path(__file__).with_name("tiny_table.py"))
+    status, text = run([script, str(straight)], cache)
+    assert status == 0
+    first, second = (killed / "runs" / "tiny" / f"1shot-{name}-0" for name in ("relation", "relation-guided"))
+    results = killed / "results" / "tiny"
+    moments: dict[str, Callable[[], bool]] = {
+        "encoder": lambda: any(killed.glob("runs/encoder-*/2")),
+        "first training": lambda: newest(first / "episodes") >= 2,
+        "first evaluation": lambda: newest(first / "episodes") >= 4,
+        "table": lambda: (results / "1shot-relation-0.json").exists(),
+        "second training": lambda: newest(second / "episodes") >= 1,
+        "second evaluation": lambda: newest(second / "episodes") >= 4,
+    }
+    moment = random.Random(1)
+    for reached in moments.values():
+        delay = moment.uniform(0, 0.05)
+        assert run([script, str(killed)], cache, until=reached, delay=delay)[0] == -signal.SIGKILL
+    status, after = run([script, str(killed)], cache)
+    assert status == 0
+    assert after == text
+    assert result_files(killed) == result_files(straight)
+    assert {"1shot-relation-0.json", "1shot-relation-guided-0.json", "table.md"} == result_files(
+        killed
+    ).keys()

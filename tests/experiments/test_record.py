@@ -1,0 +1,179 @@
+import dataclasses
+import json
+
+import pytest
+
+import command_line
+import record
+import reproduce
+from configs import Table
+from jxai import data, training
+from train import Run, train
+
+
+@pytest.fixture
+def short(tiny):
+    """One step of training, without an encoder's."""
+    return dataclasses.replace(tiny, pretraining=dataclasses.replace(tiny.pretraining, steps=0), steps=1)
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """What a start is, to be changed."""
+    found = {**record.start(), "commit": "a" * 40, "changed": False}
+    monkeypatch.setattr(record, "start", lambda: json.loads(json.dumps(found)))
+    return found
+
+
+def starts(folder):
+    return json.loads((folder / "run.json").read_text())["starts"]
+
+
+def test_a_start_says_what_it_computes_with():
+    found = record.start()
+    assert {"python", "jxai", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"} == found[
+        "versions"
+    ].keys()
+    assert all(found["versions"].values())
+    assert len(found["devices"]) == 8 and found["devices"][0].startswith("cpu")
+    assert found["command"][1:] and found["platform"]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_commit_is_the_repositorys(tmp_path, monkeypatch):
+    import subprocess
+
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "experiments" / "record.py"))
+    (tmp_path / "experiments").mkdir()
+    assert (record.start()["commit"], record.start()["changed"]) == (None, None)
+
+    def git(*arguments):
+        options = ("-c", "user.name=nobody", "-c", "user.email=nobody@nowhere")
+        done = subprocess.run(
+            ["git", *options, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init")
+    script = tmp_path / "experiments" / "some.py"
+    script.write_text("1\n")
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert (record.start()["commit"], record.start()["changed"]) == (git("rev-parse", "HEAD"), False)
+    (tmp_path / "results.json").write_text("{}")  # a run writes those
+    assert not record.start()["changed"]
+    script.write_text("2\n")
+    assert record.start()["changed"]
+
+
+def test_a_run_keeps_each_start_that_differs(short, tmp_path, now, capsys):
+    record.keep(tmp_path, short)
+    record.keep(tmp_path, short)
+    assert starts(tmp_path) == [now]
+    now["versions"]["jax"] = "0.99"
+    record.keep(tmp_path, short)
+    assert [start["versions"]["jax"] for start in starts(tmp_path)][1:] == ["0.99"]
+    there = json.loads((tmp_path / "run.json").read_text())["fingerprints"]
+    assert there == {"latin": data.load("latin").fingerprint}
+    record.verify(tmp_path, short)
+    (line,) = capsys.readouterr().err.splitlines()
+    old = starts(tmp_path)[0]["versions"]["jax"]
+    assert line == f"note: {tmp_path}, start 1: jax {old} then and 0.99 now"
+
+
+def test_another_commit_is_told(short, tmp_path, now, capsys):
+    record.keep(tmp_path, short)
+    record.verify(tmp_path, short)
+    assert capsys.readouterr().err == ""
+    now |= {"commit": "b" * 40, "changed": True}
+    record.verify(tmp_path, short)
+    told = f"start 1: commit {'a' * 40} then and {'b' * 40}, changed now\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+def test_other_data_are_an_error_that_names_them(short, tmp_path, now):
+    record.keep(tmp_path, dataclasses.replace(short, sources=("latin", "thai")))
+    text = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(text.replace(data.load("thai").fingerprint, "0" * 32))
+    config = dataclasses.replace(short, sources=("latin", "thai"))
+    for check in (record.verify, record.keep):
+        with pytest.raises(
+            ValueError, match=r"expected the data that .* was trained on, got others in thai "
+        ):
+            check(tmp_path, config)
+
+
+def test_what_cannot_be_compared_is_told(short, tmp_path, now, capsys):
+    record.verify(tmp_path, short)
+    assert "has no run.json: what it was trained with is not known" in capsys.readouterr().err
+    record.keep(tmp_path, short)
+    record.verify(tmp_path, dataclasses.replace(short, sources=("nowhere",)))
+    assert "cannot be compared: expected a domain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"starts": 1, "fingerprints": {}}'])
+def test_a_damaged_record_is_named(short, tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"expected the record of a run in .*run\.json, got .*: remove"):
+        record.verify(tmp_path, short)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    record.write_whole(tmp_path / "a.json", "1\n")
+    (tmp_path / "a.json.tmp").mkdir()  # stands for a place that cannot be written
+    with pytest.raises(OSError, match=r"expected to write .*a\.json, got .*: give a folder that can be"):
+        record.write_whole(tmp_path / "a.json", "2\n")
+    assert (tmp_path / "a.json").read_text() == "1\n"
+
+
+def test_a_full_disk_ends_a_script_with_one_line(tmp_path, capsys):
+    def full():
+        record.write_whole(tmp_path / "nowhere" / "a.json", "")
+
+    with pytest.raises(SystemExit) as ended:
+        command_line.guarded(full)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("OSError: expected to write ") and said.count("\n") == 1
+
+    def other():
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        command_line.guarded(other)
+
+
+def test_results_with_and_without_a_record_are_read(short, tmp_path):
+    table = Table("tiny", {"relation": short}, targets=("hebrew",), episodes=2, shots=(short.shot,))
+    options = reproduce.Options("tiny", runs=tmp_path, results=tmp_path, progress=False)
+    (job,) = reproduce.jobs(table, options)
+    result = {
+        "config": json.loads(json.dumps(dataclasses.asdict(job.config))),
+        "inductive": {"hebrew": {"correct": [1, 2]}},
+    }
+    job.result(options).parent.mkdir()
+    for more in ({}, {"made_with": {}}):
+        job.result(options).write_text(json.dumps(result | more))
+        assert reproduce._finished(job, table, options) == result | more
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_record_and_a_result_carries_it(short, tmp_path, capsys):
+    train(Run(short, tmp_path / "run", progress=False))
+    (start,) = starts(tmp_path / "run")
+    assert start == json.loads(json.dumps(record.start()))
+    table = Table("tiny", {"relation": short}, targets=("hebrew",), episodes=2, shots=(short.shot,))
+    options = reproduce.Options("tiny", runs=tmp_path / "runs", results=tmp_path, progress=False)
+    reproduce.reproduce(table, options)
+    assert capsys.readouterr().err == ""  # the same versions, commit and data
+    (job,) = reproduce.jobs(table, options)
+    made_with = json.loads(job.result(options).read_text())["made_with"]
+    assert made_with == {**start, "fingerprints": record.fingerprints(short)}
+    # A flipped bit in what is evaluated ends the evaluation.
+    (arrays, *_) = sorted(
+        (job.folder(options) / "episodes").rglob("ocdbt.process_0/d/*"), key=lambda path: -path.stat().st_size
+    )
+    content = bytearray(arrays.read_bytes())
+    content[len(content) // 2] ^= 1
+    arrays.write_bytes(content)
+    with pytest.raises(training.DamagedCheckpointError, match="no other one there is whole"):
+        reproduce.evaluate(job.folder(options), episodes={"inductive": 2}, domains=("hebrew",))

@@ -1,0 +1,84 @@
+"""The same configuration gives the same numbers, whatever they are computed with, and the demo the same table.
+
+Of the parts: tests/training/test_step.py (devices), tests/attribution/test_properties.py (chunk sizes and devices),
+tests/data/test_prepared.py (threads and worker processes on pictures from disk).
+"""
+
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import quickstart
+from jxai import data
+from train import Run, train
+
+
+def batches(dataset, **options):
+    iterator = data.iterate(dataset, **options)
+    try:
+        return [next(iterator) for _ in range(6)]
+    finally:
+        iterator.close()
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    source = data.load("latin", split="base")
+    return data.episode_dataset(
+        source, way=3, shot=1, num_query=2, seed=4, image_size=24, batch_size=2, augment="resized-crop"
+    )
+
+
+def test_episodes_do_not_depend_on_threads_and_prefetching(episodes):
+    expected = batches(episodes, num_threads=0)
+    for options in (
+        {"num_threads": 1, "buffer_size": 1},
+        {"num_threads": 2, "buffer_size": 7},
+        {"num_threads": 5, "buffer_size": 2},
+    ):
+        chex.assert_trees_all_equal(batches(episodes, **options), expected)
+
+
+@pytest.mark.slow
+def test_episodes_do_not_depend_on_worker_processes(episodes):
+    expected = batches(episodes, num_threads=0)
+    for workers, buffer_size in ((1, 1), (2, 3), (3, 1)):
+        chex.assert_trees_all_equal(
+            batches(episodes, num_workers=workers, num_threads=1, buffer_size=buffer_size), expected
+        )
+
+
+@pytest.mark.slow
+def test_a_training_on_one_two_and_eight_devices(tiny, tmp_path, monkeypatch):
+    config = dataclasses.replace(
+        tiny, episodes_per_step=8, deterministic=True, augment="crop-erase", augment_on_device=True, shot=1
+    )
+    found = []
+    for devices, threads in ((1, 1), (2, 4), (8, 0)):
+        monkeypatch.setattr("train._devices", lambda config, count=devices: jax.devices()[:count])
+        run = Run(config, tmp_path / str(devices), threads=threads, progress=False)
+        state = train(run).state
+        found.append([np.asarray(leaf) for leaf in jax.tree.leaves((state.variables, state.opt_state))])
+    for other in found[1:]:
+        for one, expected in zip(other, found[0], strict=True):
+            np.testing.assert_array_equal(one, expected)
+
+
+@pytest.mark.slow
+def test_two_runs_of_the_demo_print_the_same(tiny_quickstart, tmp_path, capsys):
+    printed = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        quickstart.main(
+            quickstart.Options(
+                folder, episodes=4, domains=("hebrew", "pictograms"), photographs=False, progress=False
+            )
+        )
+        *lines, seconds = capsys.readouterr().out.replace(str(folder), "FOLDER").splitlines()
+        assert seconds.endswith(" s")
+        printed.append(lines)
+    assert printed[0] == printed[1]
+    assert sum(line.startswith("| relation") for line in printed[0]) == 6

@@ -1,0 +1,38 @@
+"""A table that is run in seconds, by test_killed.py: `tiny_table.py FOLDER`. Two rows, of one tiny configuration."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import reproduce
+from configs import TABLES, Pretraining, Table
+from configs.systems import plain_and_guided
+
+
+def tiny() -> Table:
+    config = dataclasses.replace(
+        TABLES["letters-quick"]().systems["relation-guided"],
+        width=8,
+        head_width=8,
+        queries=3,
+        pretraining=Pretraining(steps=4, save_every=1),
+        steps=4,
+        eval_every=1,
+        validation_episodes=4,
+    )
+    return Table(
+        "tiny",
+        plain_and_guided("relation", config),
+        targets=("hebrew", "thai"),
+        pairs={"relation-guided": "relation"},
+        episodes=6,
+        shots=(1,),
+    )
+
+
+if __name__ == "__main__":
+    TABLES["tiny"] = tiny
+    folder = Path(sys.argv[1])
+    reproduce.main(
+        reproduce.Options("tiny", runs=folder / "runs", results=folder / "results", progress=False)
+    )

@@ -1,0 +1,147 @@
+"""`jxai.attribution` under hostile input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from strategies import (
+    BATCH,
+    CHUNKS,
+    EFFORTS,
+    Case,
+    Spoilt,
+    array,
+    choice,
+    count,
+    given_as,
+    key,
+    number,
+    one_of,
+    search,
+    unheard_of,
+)
+
+from jxai import attribution
+
+EXEMPT = {"AdaptiveNoise": "a tuple of results"}
+
+
+RANDOM = {"key": key(), **BATCH}
+ROOTS = {"num_roots": count(1, 3), "noise_scale": number(0.2, 1.0, wrong=(0.0, -1.0)), **CHUNKS}
+BASELINE = array("nhwc")
+
+
+def like_x(found, given):
+    return found.shape == given["x"].shape and found.dtype == given["x"].dtype
+
+
+def maps(x):
+    return jnp.abs(x[:, ::2, ::2])
+
+
+CASES = {
+    "adaptive_noise": Case(
+        attribution.adaptive_noise,
+        {
+            "objective": one_of(
+                lambda key, x, scale: (scale - 0.7) ** 2,
+                bad=[
+                    Spoilt(lambda key, x, scale: scale * jnp.nan),
+                    Spoilt(lambda key, x, scale: scale[0]),
+                    Spoilt(lambda key, x, scale: None, refused=True),
+                ],
+            ),
+            "key": key(),
+            "x": array("nhwc"),
+            "start": number(None, 0.5, wrong=(0.0, -1.0)),
+            "step": number(0.1, 0.5, wrong=(0.0, -1.0)),
+            "decay": number(0.9, 1.0, wrong=(0.0, 1.5)),
+            "max_stops": count(0, 2, least=0),
+            "max_iterations": count(1, 3),
+            "fresh": one_of(False, True),
+        },
+        undefined="scales and values after an image's last evaluation are NaN",
+        holds=lambda found, given: bool(
+            np.isfinite(found.noise_scale).all() and np.isfinite(found.value).all()
+        ),
+    ),
+    "blurred_baseline": Case(
+        attribution.blurred_baseline,
+        {"x": array("nhwc"), "sigma": number(0.5, 2.0, wrong=(0.0, -1.0))},
+        holds=like_x,
+    ),
+    "convergence_delta": Case(
+        attribution.convergence_delta,
+        {**BATCH, "attributions": array("nhwc"), "baseline": BASELINE},
+        holds=lambda found, given: found.shape == given["target"].shape,
+    ),
+    "expected_gradients": Case(
+        attribution.expected_gradients,
+        {**RANDOM, "references": array("nhwc"), "num_samples": count(1, 3), **CHUNKS},
+        holds=like_x,
+    ),
+    "grad_cam": Case(
+        attribution.grad_cam,
+        {
+            "features": one_of(
+                maps, bad=[Spoilt(lambda x: x.sum((1, 2))), Spoilt(lambda x: None, refused=True)]
+            ),
+            "head": given_as(
+                lambda size: lambda maps: jnp.tanh(maps.mean((1, 2))) @ jnp.ones((size.c, size.k))
+            ),
+            "x": BATCH["x"],
+            "target": BATCH["target"],
+        },
+        holds=lambda found, given: found.shape == (*given["x"].shape[:3], 1) and bool((found >= 0).all()),
+    ),
+    "gradient": Case(attribution.gradient, BATCH, holds=like_x),
+    "input_x_gradient": Case(attribution.input_x_gradient, BATCH, holds=like_x),
+    "integrated_gradients": Case(
+        attribution.integrated_gradients,
+        {
+            **BATCH,
+            "baseline": BASELINE,
+            "num_steps": count(1, 3),
+            "method": choice("right", "trapezoid", "midpoint", "gauss-legendre"),
+            **CHUNKS,
+        },
+        holds=like_x,
+    ),
+    "occlusion": Case(
+        attribution.occlusion,
+        {**BATCH, "window": count(2, 3), "stride": count(2), "baseline": BASELINE, **CHUNKS},
+        holds=like_x,
+    ),
+    "smooth_grad": Case(
+        attribution.smooth_grad,
+        {**RANDOM, **ROOTS, "statistic": choice("mean", "square", "variance")},
+        holds=like_x,
+    ),
+    "smooth_taylor": Case(attribution.smooth_taylor, {**RANDOM, **ROOTS}, holds=like_x),
+    "taylor_at_roots": Case(
+        attribution.taylor_at_roots, {**BATCH, "roots": array("2nhwc"), **CHUNKS}, holds=like_x
+    ),
+    "uniform_baselines": Case(
+        attribution.uniform_baselines,
+        {
+            "key": key(),
+            "x": array("nhwc"),
+            "count": count(1, 3),
+            "low": number(-1.0, 0.0, wrong=(5.0,)),
+            "high": number(0.0, 2.0),
+        },
+        holds=lambda found, given: found.shape == (given["count"], *given["x"].shape),
+    ),
+}
+
+
+@EFFORTS
+@pytest.mark.parametrize("name", CASES)
+def test_an_answer_or_a_clear_error(name, examples):
+    # Not compiled: programs of many shapes and options would take the time.
+    with jax.disable_jit():
+        search(name, CASES[name], examples)
+
+
+def test_every_public_function_is_here():
+    assert not unheard_of("attribution", CASES, EXEMPT)

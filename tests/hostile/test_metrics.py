@@ -1,0 +1,221 @@
+"""`jxai.metrics` under hostile input."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from strategies import (
+    BATCH,
+    CHUNKS,
+    EFFORTS,
+    Case,
+    Spoilt,
+    array,
+    count,
+    given_as,
+    key,
+    mask,
+    number,
+    one_of,
+    search,
+    unheard_of,
+)
+
+from jxai import metrics
+
+EXEMPT = {"Completeness": "a tuple of results", "ModelRandomisation": "a tuple of results"}
+HEATMAP = {"heatmap": array("nhw")}
+PIXELS = {**BATCH, **HEATMAP, **CHUNKS}
+REMOVAL = {**PIXELS, "baseline": number(0.0, -1.0), "num_steps": count(1, 3)}
+MASKED = {**HEATMAP, "mask": mask("nhw")}
+# What `explain` makes of an image goes by the image alone; the second is 0 everywhere.
+EXPLAIN = one_of(
+    lambda x, target: jnp.sin(x),
+    lambda x, target: x * 0,
+    bad=[
+        Spoilt(lambda x, target: x * jnp.nan, refused=True),
+        Spoilt(lambda x, target: None, refused=True),
+        Spoilt(lambda x, target: x[:0], refused=True),
+        Spoilt(lambda x, target: x * 1e30),
+    ],
+)
+TREE = given_as(
+    lambda size: {"params": {"a": {"kernel": jnp.ones((size.h, size.w)), "bias": jnp.zeros(size.w)}}},
+    Spoilt({"params": {"a": {"kernel": "text"}}}),
+    Spoilt({"params": {"a": {"kernel": None}}}),
+    Spoilt({}),
+    Spoilt(None),
+    Spoilt({"params": {"a": {"kernel": jnp.ones((4, 1)), "bias": jnp.full(1, jnp.nan)}}}),
+)
+
+
+def one_an_image(found, given):
+    return found.shape == given["heatmap"].shape[:1] and found.dtype == jnp.float32
+
+
+def in_unit(found, given):
+    return bool(((found >= 0) & (found <= 1 + 1e-6)).all())
+
+
+def explain_variables(variables):
+    layer = variables["params"]["a"]
+    return (layer["kernel"] * jnp.cos(layer["kernel"]) + layer["bias"])[None]
+
+
+CASES = {
+    "aupc": Case(metrics.aupc, {"curve": array("n3")}),
+    "autvc": Case(metrics.autvc, {"curve": array("n3")}),
+    "average_total_variation": Case(
+        metrics.average_total_variation,
+        {**HEATMAP, "order": number(1, 2.5, wrong=(0.5, -1.0))},
+        holds=one_an_image,
+    ),
+    "completeness": Case(
+        metrics.completeness,
+        {
+            **BATCH,
+            **CHUNKS,
+            "attributions": array("nhwc"),
+            "baseline": number(None, 0.0, 0.5),
+            "tolerance": number(0.1, wrong=(0.0, -1.0)),
+        },
+        undefined="a residual is infinite where the score does not change and the sum is not 0",
+        holds=lambda found, given: not jnp.isnan(found.residual).any(),
+    ),
+    "complexity": Case(metrics.complexity, HEATMAP, holds=lambda found, given: bool((found >= 0).all())),
+    "curve_area": Case(metrics.curve_area, {"curve": array("n3")}),
+    "deletion": Case(metrics.deletion, REMOVAL, holds=in_unit),
+    "gaussian_pyramid": Case(
+        metrics.gaussian_pyramid,
+        {
+            **HEATMAP,
+            "factor": number(1.5, 2.0, wrong=(1.0, 0.5, -2.0), odd=(1e9, 1 + 1e-12)),
+            "smallest": count(1, 2),
+        },
+    ),
+    "infidelity": Case(
+        metrics.infidelity,
+        {
+            **BATCH,
+            **CHUNKS,
+            "key": key(),
+            "attributions": array("nhwc"),
+            "noise_scale": number(0.2, wrong=(0.0, -1.0)),
+            "num_samples": count(1, 3),
+            "scaled": one_of(False, True),
+        },
+        holds=lambda found, given: bool((found >= 0).all()),
+    ),
+    "insertion": Case(metrics.insertion, {**REMOVAL, "baseline": number(None, 0.0)}, holds=in_unit),
+    "maximum_sensitivity": Case(
+        metrics.maximum_sensitivity,
+        {
+            "explain": EXPLAIN,
+            "key": key(),
+            "x": BATCH["x"],
+            "target": BATCH["target"],
+            "radius": number(0.02, 1.0, wrong=(0.0, -1.0)),
+            "num_samples": count(1, 2),
+            **CHUNKS,
+        },
+        undefined="infinite where an explanation of norm 0 moves",
+        holds=lambda found, given: not jnp.isnan(found).any(),
+    ),
+    "model_randomisation": Case(
+        metrics.model_randomisation,
+        {
+            "explain": one_of(
+                explain_variables,
+                bad=[
+                    Spoilt(lambda variables: None, refused=True),
+                    Spoilt(lambda variables: jnp.zeros(3), refused=True),
+                    Spoilt(lambda variables: jnp.full((1, 3, 3), jnp.nan), refused=True),
+                ],
+            ),
+            "variables": TREE,
+            "randomised": TREE,
+            "layers": one_of(
+                ("a",),
+                ["a"],
+                bad=[Spoilt(v, refused=True) for v in ((), ("b",), "b", 3, None, (None,), ("",))],
+            ),
+            "cascading": one_of(True),
+        },
+        holds=lambda found, given: found.rank_correlation.shape == (1, 1),
+    ),
+    "multiscale_total_variation": Case(
+        metrics.multiscale_total_variation,
+        {
+            **HEATMAP,
+            "factor": number(1.5, 2.0, wrong=(1.0, -2.0)),
+            "smallest": count(1, 2),
+            "order": number(1, 2, wrong=(0.0,)),
+        },
+    ),
+    "normalised": Case(metrics.normalised, HEATMAP, holds=in_unit),
+    "perturbation_curve": Case(
+        metrics.perturbation_curve,
+        {
+            **PIXELS,
+            "key": key(),
+            "low": number(-1.0, 0.0, wrong=(5.0,)),
+            "high": number(0.0, 2.0),
+            "window": count(1, 2),
+            "num_regions": count(1, odd=(50,)),
+            "num_draws": count(1, 2),
+        },
+        undefined="no number where the initial logit is 0",
+        holds=lambda found, given: bool(jnp.isfinite(found).all()),  # logits of our network are above 1
+    ),
+    "perturbation_positions": Case(
+        metrics.perturbation_positions, {**HEATMAP, "window": count(1, 2), "num_regions": count(1, odd=(50,))}
+    ),
+    "pixel_flipping": Case(metrics.pixel_flipping, REMOVAL),
+    "pointing_game": Case(
+        metrics.pointing_game,
+        {**MASKED, "tolerance": number(0.0, 15, wrong=(-1.0,), odd=(1e300,))},
+        holds=one_an_image,
+    ),
+    "randomisation_layers": Case(metrics.randomisation_layers, {"variables": TREE}),
+    "rank_correlation": Case(
+        metrics.rank_correlation, {**HEATMAP, "other": array("nhw")}, holds=one_an_image
+    ),
+    "relevance_mass": Case(metrics.relevance_mass, MASKED, holds=in_unit),
+    "relevance_rank": Case(metrics.relevance_rank, MASKED, holds=in_unit),
+    "road": Case(
+        metrics.road,
+        {
+            **PIXELS,
+            "key": key(),
+            "shares": one_of(
+                (0.1, 0.5),
+                [0.0],
+                bad=[
+                    Spoilt(v, refused=True)
+                    for v in ((), (1.0,), (-0.5,), (jnp.nan,), 0.5, None, "0.5", ("a",))
+                ],
+            ),
+            "most_relevant_first": one_of(True, False),
+            "noise": number(0.0, 0.01, wrong=(-1.0,)),
+        },
+        holds=in_unit,
+    ),
+    "shuffled_parameters": Case(
+        metrics.shuffled_parameters, {"key": key(), "variables": TREE}, undefined="as given"
+    ),
+    "simpson": Case(metrics.simpson, {"values": array("n3")}),
+    "sparseness": Case(metrics.sparseness, HEATMAP, holds=in_unit),
+    "structural_similarity": Case(
+        metrics.structural_similarity, {**HEATMAP, "other": array("nhw")}, holds=one_an_image
+    ),
+}
+
+
+@EFFORTS
+@pytest.mark.parametrize("name", CASES)
+def test_an_answer_or_a_clear_error(name, examples):
+    with jax.disable_jit():
+        search(name, CASES[name], examples)
+
+
+def test_every_public_function_is_here():
+    assert not unheard_of("metrics", CASES, EXEMPT)
