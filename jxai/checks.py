@@ -23,7 +23,7 @@ Tree = TypeVar("Tree")
 def check_count(name: str, value: Any, *, least: int = 1) -> int:
     """The value as an int; a ValueError where it is none or below `least`."""
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < least:

@@ -42,7 +42,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     ),
     "growth": (
         "--figure docs/pictures/growth.png",
-        "--roots 1 2 --classes 1 2 --sides 32 48 --ways 2 --shots 1 --queries 1 --devices 1 2 --images 1 --side 32 "
+        "--roots 1 --classes 2 --sides 32 --ways 2 --shots 1 --queries 1 --devices 1 2 --images 1 --side 32 "
         "--num-steps 2 --in-flight 2 --channels 4 --repeats 1",
     ),
     "start_up": ("", "--repeats 1 --no-guided-step"),

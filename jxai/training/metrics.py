@@ -125,16 +125,18 @@ def read_metrics(path: str | Path, *, phase: str | None = None) -> list[dict[str
         One dict a line, in the file's order; a last line that a kill cut short is left out.
 
     Raises:
-        ValueError: another line than the last is not JSON; the message names it.
+        ValueError: another line than the last is no object of JSON; the message names it.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_bytes().splitlines()
     read = []
     for number, line in enumerate(lines, start=1):
         try:
-            read.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(
-                    f"expected JSON lines in {path}, got {line[:60]!r} in line {number}: remove it"
-                ) from error
-    return [line for line in read if phase is None or line["phase"] == phase]
+            found = json.loads(line)
+        except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+            found = None
+        if isinstance(found, dict):
+            read.append(found)
+        elif number < len(lines):
+            shown = line[:60].decode(errors="replace")
+            raise ValueError(f"expected JSON lines in {path}, got {shown!r} in line {number}: remove it")
+    return [line for line in read if phase is None or line.get("phase") == phase]

@@ -147,5 +147,5 @@ def test_wrong_shapes_and_names_are_told():
         data.augment_on_device(KEY, pictures, np.arange(2), kind="crop-erase")
     with pytest.raises(ValueError, match=r"expected images \(n, H, W, 3\)"):
         data.augment_on_device(KEY, pictures[0], np.arange(8), kind="crop-erase")
-    with pytest.raises(ValueError, match="expected `augment` as None or one of"):
+    with pytest.raises(ValueError, match="expected kind among resized-crop, crop-erase, got 'flip'"):
         data.augment_on_device(KEY, pictures, np.arange(3), kind="flip")

@@ -29,14 +29,15 @@ def starts(folder):
     return json.loads((folder / "run.json").read_text())["starts"]
 
 
-def test_a_start_says_what_it_computes_with():
+def test_a_start_says_what_it_computes_with(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["experiments/train.py", "letters/relation"])
     found = record.start()
     assert {"python", "jxai", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"} == found[
         "versions"
     ].keys()
     assert all(found["versions"].values())
     assert len(found["devices"]) == 8 and found["devices"][0].startswith("cpu")
-    assert found["command"][1:] and found["platform"]
+    assert found["command"][-1] == "letters/relation" and found["platform"]
     assert json.loads(json.dumps(found)) == found
 
 

@@ -159,7 +159,7 @@ def test_pass_refuses_what_changes_the_shape():
     ("alpha", "beta"), [(1.0, 1.0), (2.0, 0.0), (-1.0, -2.0), (0.5, -0.5), (float("nan"), 0.0)]
 )
 def test_alpha_beta_that_would_not_conserve_is_refused(alpha, beta):
-    with pytest.raises(ValueError, match="alpha - beta = 1|expected alpha finite"):
+    with pytest.raises(ValueError, match=r"alpha - beta = 1|expected alpha finite"):
         lrp.AlphaBeta(alpha, beta)
 
 

@@ -72,8 +72,13 @@ def test_errors(options, match):
         metrics.completeness(linear, **arguments)
 
 
-def test_scores_that_are_not_finite_are_not_complete():
-    found = metrics.completeness(
-        lambda x: x.sum(axis=1, keepdims=True) * jnp.nan, jnp.ones((1, 3)), jnp.ones((1, 3)), jnp.array([0])
-    )
+def test_scores_that_are_not_finite_are_refused_and_under_jit_not_complete():
+    arguments = (jnp.ones((1, 3)), jnp.ones((1, 3)), jnp.array([0]))
+
+    def judge(*arguments):
+        return metrics.completeness(lambda x: x.sum(axis=1, keepdims=True) * jnp.nan, *arguments)
+
+    with pytest.raises(ValueError, match="expected finite scores, got 1 of 1"):
+        judge(*arguments)
+    found = jax.jit(judge)(*arguments)
     assert jnp.isnan(found.residual).all() and not found[1].any()

@@ -64,7 +64,9 @@ def test_group_keeps_order() -> None:
 
 @pytest.mark.parametrize("size", [0, 3, 16])
 def test_group_refuses_what_it_cannot_divide(size: int) -> None:
-    with pytest.raises(ValueError, match=f"groups of {size}, got an array of shape|size of at least 1, got {size}"):
+    with pytest.raises(
+        ValueError, match=f"groups of {size}, got an array of shape|size of at least 1, got {size}"
+    ):
         training.group(batch(8), size)
 
 

@@ -14,9 +14,9 @@ def test_a_png_with_a_colour_a_group(tmp_path):
     path = viz.learning_curves(
         {"plain": [RUN, RUN], "guided": [RUN]}, path=tmp_path / "new" / "c.png", title="$1_a"
     )
-    image = Image.open(path)
-    assert image.format == "PNG" and image.width > image.height
-    pixels = {tuple(map(int, pixel)) for pixel in np.asarray(image.convert("RGB")).reshape(-1, 3)}
+    with Image.open(path) as image:
+        assert image.format == "PNG" and image.width > image.height
+        pixels = {tuple(map(int, pixel)) for pixel in np.asarray(image.convert("RGB")).reshape(-1, 3)}
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= pixels
 
 

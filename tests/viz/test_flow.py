@@ -23,9 +23,9 @@ def found():
 
 
 def colours(path):
-    image = Image.open(path)
-    assert image.format == "PNG"
-    return {tuple(map(int, pixel)) for pixel in np.asarray(image.convert("RGB")).reshape(-1, 3)}
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return {tuple(map(int, pixel)) for pixel in np.asarray(image.convert("RGB")).reshape(-1, 3)}
 
 
 def test_a_png_with_a_colour_a_cause(tmp_path, found):

@@ -24,16 +24,21 @@ def arguments(**changes):
     return {**values, **changes}
 
 
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def shows(path, colour):
     """Whether a colour fills at least a hundred pixels, up to Matplotlib's rounding."""
-    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    pixels = pixels_of(path).astype(int)
     return (np.abs(pixels - np.asarray(colour, int)).max(axis=-1) <= 1).sum() >= 100
 
 
 def test_a_png_in_new_folders(tmp_path):
     path = viz.episode_sheet(**arguments(), path=tmp_path / "a" / "b" / "sheet.png", title="latin", dpi=60)
-    image = Image.open(path)
-    assert image.format == "PNG" and min(image.size) > 150
+    with Image.open(path) as image:
+        assert image.format == "PNG" and min(image.size) > 150
     assert [file.name for file in path.parent.iterdir()] == ["sheet.png"]  # nothing unfinished beside it
 
 
@@ -59,7 +64,7 @@ def test_all_cells_share_one_scale(tmp_path):
 def test_the_frame_marks_the_true_class(tmp_path):
     def green(labels):
         path = viz.episode_sheet(**arguments(query_labels=np.array(labels)), path=tmp_path / "s.png", dpi=60)
-        frame = (np.asarray(Image.open(path).convert("RGB")) == (0x1B, 0x78, 0x37)).all(axis=-1)
+        frame = (pixels_of(path) == (0x1B, 0x78, 0x37)).all(axis=-1)
         return np.argwhere(frame)
 
     first, last = green([0, 0]), green([2, 2])
