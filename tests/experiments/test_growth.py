@@ -92,8 +92,11 @@ def test_table_report_and_picture_of_known_costs(tmp_path):
     assert rows[2] == "| ways 2, 4 | RelationNet | seconds | 12, 48 | 2.00 | 2 |"
     assert rows[-1] == "| devices 1, 2, 4, 8 | SmoothTaylor | MB | 3, 1.5, 0.75, 0.375 | -1.00 | -1 |"
     lines = {one["name"]: one for one in results(costs, given)}
-    assert lines["graph network, ways: exponent of seconds"]["value"] == pytest.approx(2)
-    assert lines["SmoothTaylor, devices: exponent of GFLOP of a device"]["goal"] == "expected -1"
+    assert lines["graph network, ways: exponent of seconds, expected 2"]["value"] == pytest.approx(2)
+    assert lines["SmoothTaylor, devices: exponent of GFLOP of a device, expected -1"][
+        "value"
+    ] == pytest.approx(-1)
+    assert lines["RelationNet, ways 4: MB"]["value"] == 48
     assert len(lines) == len(results(costs, given))  # no two of one name
     assert draw(costs, given, tmp_path / "growth.png").stat().st_size > 5000
 
