@@ -325,14 +325,15 @@ def draw(costs: Costs, options: Options, path: Path) -> Path:
             axis.annotate(end, (points[-1], found[-1]), annotation_clip=False, **text)
             axis.set_title(quantity + _of(curve), fontsize=8)
             axis.set(xscale="log", yscale="log")
-            low, high = axis.get_ylim()
-            axis.set_ylim(min(low, high / _LEAST_SPAN))  # what hardly changes shall look so
             axis.set_xticks(points, [str(value) for value in points])
             axis.minorticks_off()
             axis.tick_params(labelsize=7)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
         axes[1, factors.index(curve.factor)].set_xlabel(AXES[curve.factor], fontsize=8)
+    for axis in axes.flat:
+        low, high = axis.get_ylim()
+        axis.set_ylim(min(low, high / _LEAST_SPAN), high)  # what hardly changes shall look so
     legend: dict[str, Any] = {"ncols": len(lines), "fontsize": 8, "frameon": False}
     figure.legend(lines.values(), lines.keys(), loc="outside upper center", **legend)
     return save(figure, path, dpi=110)

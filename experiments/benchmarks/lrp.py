@@ -3,8 +3,9 @@
     pip install torch && pip install --no-deps zennit && pip install click
     python experiments/benchmarks/lrp.py --json results.json
 
-For each composite: seconds of both, each one's ratio to its own framework's gradient with respect to the image, and
-the peak memory of the compiled program (weights, images and what it needs in between) over that of the gradient.
+For each composite: seconds of both, each one's ratio to its own framework's gradient with respect to the image; of
+the compiled program the peak memory (weights, images and what it needs in between), the operations and the bytes read
+and written, over those of the gradient. docs/rules.md says how many convolutions are the least.
 The relevance is compared at a small image size first, where float32 leaves no ReLU undecided. About six minutes on
 two cores.
 """
@@ -19,7 +20,7 @@ import numpy as np
 import tyro
 
 from jxai import lrp, models
-from measure import HIGH, LOW, alternate, draw, images, peak, report, result
+from measure import HIGH, LOW, alternate, draw, images, peak, report, result, work
 
 COMPOSITES: dict[str, tuple[lrp.Composite, float]] = {
     "EpsilonPlus": (lrp.EpsilonPlus(norm=True), 1.8),
@@ -82,12 +83,14 @@ def compare(name: str, model: Any, load: Callable, batch: int, options: Options)
         functions[f"zennit {composite}"] = zennit(composite)
     seconds = alternate(functions, options.repeats)
     base = peak(gradient, variables, x, target)
+    operations, traffic = work(gradient, variables, x, target)
     results = [result(f"{name} {key}", value, "s") for key, value in seconds.items()]
     for composite, explain in explainers.items():
         ratio = seconds[f"jxai {composite}"] / seconds["jax gradient"]
         rival = seconds[f"zennit {composite}"]
         label = f"{name} {composite}"
         goal = f"at most {COMPOSITES[composite][1]}"
+        own_operations, own_traffic = work(explain, variables, x, target)
         results += [
             result(f"{label}: times jax's gradient", ratio, "x", goal),
             result(f"{label}: zennit's times torch's", rival / seconds["torch gradient"], "x"),
@@ -95,6 +98,8 @@ def compare(name: str, model: Any, load: Callable, batch: int, options: Options)
             result(
                 f"{label}: memory of gradient", peak(explain, variables, x, target) / base, "x", "at most 1.5"
             ),
+            result(f"{label}: operations of gradient", own_operations / operations, "x"),
+            result(f"{label}: bytes of gradient", own_traffic / traffic, "x"),
         ]
     return results
 

@@ -47,6 +47,12 @@ def peak(function: Any, *arguments: Any) -> float:
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
+def work(function: Any, *arguments: Any) -> tuple[float, float]:
+    """(Operations on floats, bytes read and written) of a jitted function's program, as XLA counts them."""
+    analysis = function.lower(*arguments).compile().cost_analysis()
+    return analysis["flops"], analysis["bytes accessed"]
+
+
 def draw(model: Any, side: int) -> Any:
     """Variables that keep activations' size, with running statistics and biases that are not trivial."""
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, side, side, 3)), train=False))

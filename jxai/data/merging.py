@@ -26,7 +26,7 @@ def merge(sources: Sequence[Source]) -> Source:
 
     Raises:
         TypeError: something else than sources.
-        ValueError: no source.
+        ValueError: no source, or one of them twice.
     """
     sources = check_sources(sources)
     if len(sources) == 1:
@@ -60,12 +60,15 @@ def check_sources(sources: Sequence[Source], *, least: int = 1) -> tuple[Source,
 
     Raises:
         TypeError: something else among them.
-        ValueError: too few.
+        ValueError: too few, or one of them twice.
     """
     if not isinstance(sources, Sequence) or not all(isinstance(source, Source) for source in sources):
         raise TypeError(f"expected sources, got {shown(sources)}: load them")
     if len(sources) < least:
         raise ValueError(f"expected at least {least} sources, got {len(sources)}: load another one")
+    if len({source.fingerprint for source in sources}) < len(sources):
+        names = ", ".join(f"{source.name} {source.split}" for source in sources)
+        raise ValueError(f"expected sources of different data, got one twice among {names}: leave it out")
     return tuple(sources)
 
 

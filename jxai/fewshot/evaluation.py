@@ -151,12 +151,17 @@ def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
 
     Raises:
         TypeError: no real numbers.
-        ValueError: no value, one that is not finite, or another rank.
+        ValueError: no value, one that is not finite or whose square is not, or another rank.
     """
     values = as_numpy("values", values)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"expected values of shape (n,), n at least 1, got {values.shape}: one an episode")
-    spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    if not np.isfinite(spread):
+        raise ValueError(
+            f"expected values whose squares are finite, got up to {abs(values).max():g}: rescale them"
+        )
     return float(np.mean(values)), float(1.96 * spread / np.sqrt(len(values)))
 
 

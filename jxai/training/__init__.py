@@ -1,6 +1,6 @@
 """Training: state, the pmapped update, optimisers, checkpoints, metrics and the loop around them."""
 
-from jxai.training.checkpoints import Checkpoints, Restored, load_variables, read_config
+from jxai.training.checkpoints import Checkpoints, Restored
 from jxai.training.devices import PmappedStep, pmap_step, replicate, shard, unreplicate
 from jxai.training.integrity import DamagedCheckpointError
 from jxai.training.interruption import Interrupted
@@ -10,6 +10,7 @@ from jxai.training.metrics import MetricsWriter, read_metrics
 from jxai.training.optimisers import OptimizerConfig, make_optimizer, make_schedule
 from jxai.training.state import TrainState
 from jxai.training.step import make_step
+from jxai.training.stored import load_variables, read_config
 
 __all__ = [
     "Checkpoints",

@@ -14,6 +14,7 @@ import numpy as np
 
 from jxai.training import integrity
 from jxai.training._types import PyTree
+from jxai.training.claim import Claim
 from jxai.training.differences import differences, plain
 from jxai.training.integrity import DamagedCheckpointError
 from jxai.training.state import TrainState
@@ -86,6 +87,7 @@ class Checkpoints:
             "fingerprints": None if fingerprints is None else dict(fingerprints),
         }
         self._accuracies: dict[int, float | None] = {}
+        self._claim = Claim(self.directory)
         options = managers.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(
                 [managers.LatestN(keep_latest), _KeepBest(self.best_step)]
@@ -102,6 +104,25 @@ class Checkpoints:
         except ValueError:
             self.close()
             raise
+
+    def claim(self) -> None:
+        """Keeps other processes from training in this folder until `close`, or until this process ends; `fit` asks.
+
+        Reading stays possible. Of several processes of one training the first one has the folder. Nothing is kept
+        on Windows, and on file systems without locks.
+
+        Raises:
+            BlockingIOError: another process, or another `Checkpoints`, has it, or had it since this one was made.
+            OSError: nothing can be written there.
+        """
+        if jax.process_index() == 0:
+            with self._writing():
+                self._claim.take()
+            if (there := sorted(self._manager.all_steps(read=True))) != self._steps():
+                raise BlockingIOError(
+                    f"expected the checkpoints that were in {self.directory} when it was opened, {self._steps()}, "
+                    f"got {there}: another training ended there, open it again"
+                )
 
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint.
@@ -236,6 +257,7 @@ class Checkpoints:
         try:
             self.wait()
         finally:
+            self._claim.release()
             with self._writing():  # it may raise what was raised before
                 self._manager.close()
 
@@ -308,6 +330,8 @@ class Checkpoints:
         """Turns what writing raises into an error that says what to do."""
         try:
             yield
+        except BlockingIOError:  # of a claim
+            raise
         except (OSError, ValueError) as error:  # the second is TensorStore's
             raise OSError(
                 f"expected to write checkpoints in {self.directory}, got {error}: give a folder that can be "
@@ -344,51 +368,6 @@ class _KeepBest:
         del context  # of Orbax's, empty
         best = self.best_step()
         return [info.step == best for info in checkpoints]
-
-
-def read_config(directory: str | Path, *, which: Which = "latest") -> Any:
-    """The configuration a training was started with, to build its model again.
-
-    Args:
-        directory: a folder of `Checkpoints`.
-        which: "latest", "best", or a step.
-
-    Returns:
-        What JSON made of the configuration: dicts, lists, numbers, strings; None if none was saved.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        DamagedCheckpointError: it is not as it was written.
-    """
-    with _existing(directory) as checkpoints:
-        return checkpoints._read_about(checkpoints._find(which))["config"]
-
-
-def load_variables(directory: str | Path, *, which: Which = "best") -> dict[str, PyTree]:
-    """The model alone out of a checkpoint, for evaluation or as a pretrained start.
-
-    Args:
-        directory: a folder of `Checkpoints`.
-        which: "best", "latest", or a step.
-
-    Returns:
-        {"params": ..., "batch_stats": ...} as nested dicts of arrays.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        DamagedCheckpointError: it is not as it was written.
-    """
-    with _existing(directory) as checkpoints:
-        step = checkpoints._find(which)
-        with checkpoints._damage_named(step):
-            _, tree = checkpoints._read(step)
-    return jax.tree.map(jnp.asarray, {"params": tree["params"], "batch_stats": tree["batch_stats"]})
-
-
-def _existing(directory: str | Path) -> Checkpoints:
-    if not Path(directory).is_dir():
-        raise FileNotFoundError(f"expected a folder of checkpoints, got {directory}, which does not exist")
-    return Checkpoints(directory)
 
 
 def _to_host(state: TrainState) -> dict[str, PyTree]:

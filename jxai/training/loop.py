@@ -85,11 +85,15 @@ def fit(
     Raises:
         ValueError: a number is below 1, the batches end too early, or a batch does not divide among the
             devices.
+        BlockingIOError: another process is training in the folder of `checkpoints`.
+        OSError: nothing can be written there.
         DivergedError: the loss or its gradient became NaN or infinite. Nothing is saved after that.
         Interrupted: SIGTERM came; everything is saved.
     """
     for option, value in (("num_steps", num_steps), ("eval_every", eval_every), ("log_every", log_every)):
         check_count(option, value)
+    if checkpoints is not None:
+        checkpoints.claim()
     best = _Best()
     measured: float | None = None  # validation accuracy of the current state, None if not validated yet
     if checkpoints is not None and checkpoints.latest_step() is not None:

@@ -6,6 +6,7 @@ import functools
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,34 @@ def test_a_read_only_folder(toy: Any, folder: Path) -> None:
         with pytest.raises(OSError, match=r"expected to write metrics to .*Read-only file system"):
             training.MetricsWriter(folder / "metrics.jsonl").write({"loss": 1.0}, step=1)
     assert_is_step(toy, restore(toy, folder), 3)
+
+
+def test_two_trainings_in_one_folder(toy: Any, tmp_path: Path) -> None:
+    program = """
+import sys
+from jxai import training
+with training.Checkpoints(sys.argv[1]) as checkpoints:
+    checkpoints.claim()
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(BlockingIOError, match=rf"expected a folder .* in use by process {other.pid} on "):
+            fit(toy, tmp_path)
+        with training.Checkpoints(tmp_path) as reading:
+            assert reading.latest_step() is None
+        other.kill()
+    assert fit(toy, tmp_path).state.step == 6
+
+
+def test_a_training_that_ended_between_opening_and_claiming(toy: Any, tmp_path: Path) -> None:
+    with training.Checkpoints(tmp_path) as early:
+        fit(toy, tmp_path)
+        with pytest.raises(BlockingIOError, match=r"when it was opened, \[\], got \[4, 6\]: .*open it again"):
+            early.claim()
 
 
 def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
