@@ -31,7 +31,7 @@ test: lint
 
 # An empty XLA_FLAGS: programs compiled as users' are (tests/conftest.py), the golden ones once more.
 test-slow: $(TEST)
-	XLA_FLAGS= JXAI_TEST_INSTALLED=1 $(BIN)/pytest -m "slow or golden"
+	XLA_FLAGS= JXAI_TEST_INSTALLED=1 $(BIN)/pytest -m "slow or golden" -n 2 --dist worksteal --durations 30
 
 lint: $(TEST)
 	$(BIN)/ruff check .

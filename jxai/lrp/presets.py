@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 
+from jxai.checks import check_number
 from jxai.lrp.composites import Composite, Pattern
 from jxai.lrp.operation import Kind, Operation, first
 from jxai.lrp.rule import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule
@@ -130,6 +131,7 @@ class AttnLRP(Preset):
 
     def layers(self) -> Rules:
         """See `Preset`."""
+        check_number("gamma", self.gamma, least=0)
         rule = Gamma(self.gamma, epsilon=self.epsilon) if self.gamma else Epsilon(self.epsilon)
         return ((Kind.CONVOLUTION, rule), (Kind.DENSE, rule))
 

@@ -158,7 +158,7 @@ def vjp(
         TypeError: a primal is no array, float16, in which ratios overflow, or of integers that meet no embedding; no
             composite, or no paths.
         ValueError: an operation has no rule, no module has such a path, the relevance handed to `pullback` is not
-            of y's shape, or a primal or relevance is not finite (not seen under jit).
+            of y's shape, a primal is empty, or a primal or relevance is not finite (not seen under jit).
 
     References:
         Bach et al., *On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
@@ -297,6 +297,10 @@ def _check_leaf(x: Any) -> None:
         raise TypeError(
             f"expected primals of float32, float64 or bfloat16, or integers for an embedding, got {dtype}: "
             "convert them to float32, or close over them"
+        )
+    if 0 in (shape := jnp.shape(x)):
+        raise ValueError(
+            f"expected primals with values, got an array of shape {shape}: give one image at least"
         )
     if not isinstance(x, jax.ShapeDtypeStruct):
         finite("primals", as_array(x))

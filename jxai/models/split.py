@@ -66,7 +66,7 @@ def split(
         raise TypeError(
             f"expected a Linen module and a path, got {shown(model)} and {shown(path)}: give both"
         )
-    if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
+    if not isinstance(image_shape, Sequence) or isinstance(image_shape, str) or not image_shape:
         raise TypeError(f"expected image_shape as a sequence, got {shown(image_shape)}: take (H, W, C)")
     place, image_shape = (
         tuple(path.split("/")),

@@ -115,14 +115,18 @@ class Checkpoints:
             BlockingIOError: another process, or another `Checkpoints`, has it, or had it since this one was made.
             OSError: nothing can be written there.
         """
-        if jax.process_index() == 0:
-            with self._writing():
-                self._claim.take()
-            if (there := sorted(self._manager.all_steps(read=True))) != self._steps():
-                raise BlockingIOError(
-                    f"expected the checkpoints that were in {self.directory} when it was opened, {self._steps()}, "
-                    f"got {there}: another training ended there, open it again"
-                )
+        if jax.process_index() != 0:
+            return
+        with self._writing():
+            is_new = self._claim.take()
+        opened = self._steps()
+        if is_new:
+            self._manager.reload()
+        if self._steps() != opened:
+            raise BlockingIOError(
+                f"expected the checkpoints that were in {self.directory} when it was opened, {opened}, "
+                f"got {self._steps()}: another training ended there, open it again"
+            )
 
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint.

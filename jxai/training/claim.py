@@ -18,19 +18,22 @@ class Claim:
         self._folder, self._held = folder, contextlib.ExitStack()
         self._taken = False
 
-    def take(self) -> None:
+    def take(self) -> bool:
         """Takes the lock, or keeps it.
+
+        Returns:
+            Whether it was not held before.
 
         Raises:
             BlockingIOError: somebody else has it.
             OSError: nothing can be written there.
         """
         if self._taken:
-            return
+            return False
         try:
             import fcntl
         except ImportError:  # Windows
-            return
+            return True
         path = self._folder / _NAME
         with contextlib.ExitStack() as stack:
             # Not truncated before it is held: it says who holds it.
@@ -49,6 +52,7 @@ class Claim:
             file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()
             self._held, self._taken = stack.pop_all(), True
+        return True
 
     def release(self) -> None:
         """Gives the lock back."""

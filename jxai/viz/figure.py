@@ -17,6 +17,9 @@ from jxai.checks import check_count, shown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Below, FreeType refuses the smaller letters.
+_LEAST_DPI = 20
+
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty white figure whose layout avoids overlaps.
@@ -45,9 +48,9 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int) -> Path:
         The path.
 
     Raises:
-        ValueError: if the path has another ending, or dpi is less than 1.
+        ValueError: if the path has another ending, or dpi is less than 20.
     """
-    check_count("dpi", dpi)
+    check_count("dpi", dpi, least=_LEAST_DPI)
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"expected a path that ends in .png, got {path}: pictures are written as PNG")

@@ -168,7 +168,7 @@ CASES = {
                     *(Spoilt(v, refused=True) for v in ({"a": "text"}, 3)),
                 ],
             ),
-            "size": count(2, 4, odd=(3,)),
+            "size": count(2, 4, odd=(5,)),
         },
     ),
     "make_optimizer": Case(
