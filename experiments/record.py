@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ def start() -> dict[str, Any]:
     """What this process computes with.
 
     Returns:
-        Versions, commit (None outside a repository) and whether Python files differ from it, platform, devices, and
-        the command.
+        Versions, commit (None outside a repository) and whether Python files differ from it, platform, devices, flags
+        of XLA, and the command.
     """
     commit = _git("rev-parse", "HEAD")
     return {
@@ -36,6 +36,7 @@ def start() -> dict[str, Any]:
         "changed": None if commit is None else bool(_git("status", "--porcelain", "--", "*.py")),
         "platform": f"{platform.system()} {platform.machine()}",
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
@@ -62,7 +63,7 @@ def keep(folder: Path, config: Config) -> None:
 def verify(folder: Path, config: Config) -> None:
     """Compare a run with what it is to be evaluated with now.
 
-    Prints a line for each start of the run with other versions, or at another commit.
+    Prints a line for each start of the run with other versions, at another commit, or with other flags of XLA.
 
     Args:
         folder: the run's.
@@ -91,20 +92,23 @@ def verify(folder: Path, config: Config) -> None:
         ]
         if _code(then) != _code(now):
             differing.append(f"commit {_code(then)} then and {_code(now)} now")
+        if then.get("xla_flags", "") != now["xla_flags"]:
+            differing.append(f"XLA_FLAGS {then.get('xla_flags', '')!r} then and {now['xla_flags']!r} now")
         if differing:
             _say(f"{folder}, start {number}: {'; '.join(differing)}")
 
 
-def fingerprints(config: Config) -> dict[str, str]:
+def fingerprints(config: Config, targets: Sequence[str] = ()) -> dict[str, str]:
     """What tells other data of the same names apart.
 
     Args:
         config: a run's configuration.
+        targets: names of domains that it is judged on.
 
     Returns:
-        {name of a domain that it is trained on: fingerprint of all of it}.
+        {name of a domain that it is trained on, or of a target: fingerprint of all of it}.
     """
-    names = dict.fromkeys((*config.sources, *config.pretraining.sources))
+    names = dict.fromkeys((*config.sources, *config.pretraining.sources, *targets))
     return {name: load_domain(name, "all", short_side=config.short_side).fingerprint for name in names}
 
 

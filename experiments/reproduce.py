@@ -218,7 +218,7 @@ def _run(job: Job, table: Table, options: Options) -> dict:
     )
     return {
         "config": dataclasses.asdict(job.config),
-        "made_with": {**record.start(), "fingerprints": record.fingerprints(job.config)},
+        "made_with": {**record.start(), "fingerprints": record.fingerprints(job.config, job.targets)},
         "seconds": {
             "training": round(trained - start, 1),
             "evaluation": round(time.perf_counter() - trained, 1),

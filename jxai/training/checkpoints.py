@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxai.checks import as_path, check_count, check_number, shown
 from jxai.training import integrity
 from jxai.training._types import PyTree
 from jxai.training.claim import Claim
@@ -71,8 +72,9 @@ class Checkpoints:
             keep_latest: how many of the latest checkpoints stay beside the best one.
 
         Raises:
+            TypeError: `directory` is no path, or JSON cannot hold `config`.
             ValueError: the folder holds checkpoints of another configuration or other fingerprints; the
-                message names the fields.
+                message names the fields. Or `keep_latest` is below 1.
             DamagedCheckpointError: what one of them says about itself is damaged.
             OSError: the folder cannot be made.
         """
@@ -80,7 +82,8 @@ class Checkpoints:
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as managers
 
-        self.directory = Path(directory).absolute()
+        self.directory = as_path("directory", directory).absolute()
+        check_count("keep_latest", keep_latest)
         self._ocp = ocp
         self._about = {
             "config": plain(config),
@@ -174,9 +177,14 @@ class Checkpoints:
                 written).
 
         Raises:
-            ValueError: a newer checkpoint exists: this state is not the folder's training going on.
+            TypeError: `state` is no `TrainState`.
+            ValueError: a newer checkpoint exists: this state is not the folder's training going on; or `accuracy`
+                is no number.
             OSError: this checkpoint, or the one before it in the background, cannot be written.
         """
+        if not isinstance(state, TrainState):
+            raise TypeError(f"expected a TrainState, got {shown(state)}: see TrainState.create")
+        measured = _measured(accuracy)
         step, latest = int(state.step), self.latest_step()
         if latest is not None and step < latest:
             raise ValueError(
@@ -186,8 +194,7 @@ class Checkpoints:
         if step == latest and not overwrite:
             return
         self.wait()
-        finite = accuracy is not None and np.isfinite(accuracy)
-        self._accuracies[step] = float(accuracy) if finite and accuracy is not None else None
+        self._accuracies[step] = measured
         arrays, args = _to_host(state), self._ocp.args
         about = integrity.seal(
             {
@@ -372,6 +379,14 @@ class _KeepBest:
         del context  # of Orbax's, empty
         best = self.best_step()
         return [info.step == best for info in checkpoints]
+
+
+def _measured(accuracy: Any) -> float | None:
+    """An accuracy as it is kept: None where there is none."""
+    if accuracy is None or (isinstance(accuracy, float | np.floating) and not np.isfinite(accuracy)):
+        return None
+    check_number("accuracy", accuracy)
+    return float(accuracy)
 
 
 def _to_host(state: TrainState) -> dict[str, PyTree]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jxai.checks import check_count, shown
 from jxai.training._types import Device, PyTree
 from jxai.training.state import TrainState
 from jxai.training.step import Step
@@ -52,8 +53,14 @@ def pmap_step(step: Step, *, devices: Sequence[Device] | None = None) -> Pmapped
 
     Returns:
         The step on replicated states and sharded batches.
+
+    Raises:
+        TypeError: no function, or other things than devices.
+        ValueError: no device.
     """
-    everywhere = tuple(jax.devices() if devices is None else devices)
+    if not callable(step):
+        raise TypeError(f"expected a step, got {shown(step)}: make one with make_step")
+    everywhere = tuple(jax.devices()) if devices is None else _checked(devices)
     local = tuple(device for device in everywhere if device.process_index == jax.process_index())
 
     def on_each_device(state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -74,14 +81,20 @@ def replicate(tree: PyTree, *, devices: Sequence[Device] | None = None) -> PyTre
 
     Returns:
         The tree with leaves (devices, ...). They share no memory with `tree`: donating them is safe.
+
+    Raises:
+        TypeError: a leaf is no array or number, or other things than devices.
+        ValueError: no device.
     """
-    devices = jax.local_devices() if devices is None else devices
+    devices = jax.local_devices() if devices is None else _checked(devices)
     sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
 
     def put(leaf: Any) -> jax.Array:
         if _is_key(leaf):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         host = np.asarray(leaf)
+        if host.dtype.kind in "OSU":
+            raise TypeError(f"expected arrays and numbers, got {shown(leaf)}: convert it, or leave it out")
         return jax.device_put(np.broadcast_to(host, (len(devices), *host.shape)), sharding, may_alias=False)
 
     return jax.tree.map(put, tree)
@@ -95,9 +108,18 @@ def unreplicate(tree: PyTree) -> PyTree:
 
     Returns:
         The tree with leaves (...), on this process's first device; a copy that survives donation of `tree`.
+
+    Raises:
+        TypeError: a leaf is no array (devices, ...).
     """
-    # `leaf[0]` of the sharded array itself would be a computation over all devices.
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0)[0], tree)
+
+    def first(leaf: Any) -> jax.Array:
+        if not isinstance(leaf, jax.Array) or not leaf.ndim:
+            raise TypeError(f"expected arrays (devices, ...), got {shown(leaf)}: see replicate")
+        # `leaf[0]` of the sharded array itself would be a computation over all devices.
+        return leaf.addressable_data(0)[0]
+
+    return jax.tree.map(first, tree)
 
 
 def shard(batch: PyTree, num_devices: int) -> PyTree:
@@ -111,10 +133,14 @@ def shard(batch: PyTree, num_devices: int) -> PyTree:
         The tree with leaves (num_devices, episodes / num_devices, ...).
 
     Raises:
-        ValueError: an array's leading axis is not divisible by the number of devices.
+        TypeError: something else than arrays.
+        ValueError: an array's leading axis is not divisible by the number of devices, which is at least 1.
     """
+    num_devices = check_count("num_devices", num_devices)
 
     def deal(leaf: Any) -> Any:
+        if not hasattr(leaf, "reshape"):
+            raise TypeError(f"expected arrays in a batch, got {shown(leaf)}: convert it")
         episodes = leaf.shape[0] if leaf.ndim else 0
         if episodes == 0 or episodes % num_devices:
             raise ValueError(
@@ -125,6 +151,14 @@ def shard(batch: PyTree, num_devices: int) -> PyTree:
         return leaf.reshape(num_devices, episodes // num_devices, *leaf.shape[1:])
 
     return jax.tree.map(deal, batch)
+
+
+def _checked(devices: Any) -> tuple[Device, ...]:
+    if not isinstance(devices, Sequence | np.ndarray) or not all(isinstance(d, jax.Device) for d in devices):
+        raise TypeError(f"expected devices, got {shown(devices)}: choose some of jax.devices()")
+    if not len(devices):
+        raise ValueError("expected at least 1 device, got none: leave `devices` out for all of them")
+    return tuple(devices)
 
 
 def _is_key(leaf: Any) -> bool:

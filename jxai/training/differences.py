@@ -4,6 +4,8 @@ import dataclasses
 import json
 from typing import Any
 
+from jxai.checks import shown
+
 
 def plain(config: Any) -> Any:
     """A configuration as JSON would read it back, so that tuples equal lists and paths equal strings."""
@@ -13,7 +15,12 @@ def plain(config: Any) -> Any:
             return dataclasses.asdict(value)
         return str(value)
 
-    return json.loads(json.dumps(config, default=other))
+    try:
+        return json.loads(json.dumps(config, default=other))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"expected a configuration that JSON can hold, got {shown(config)}: {error}"
+        ) from error
 
 
 def differences(saved: Any, mine: Any, *, name: str = "", ignore: tuple[str, ...] = ()) -> list[str]:

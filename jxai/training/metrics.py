@@ -11,6 +11,11 @@ from typing import Any, Self
 
 import jax
 
+from jxai.checks import as_path, check_count, shown
+
+# What a line says besides metrics.
+_ABOUT = ("step", "phase")
+
 
 class MetricsWriter:
     """Appends one JSON object a line: {"step": ..., "phase": "train" or "validation", metrics ...}.
@@ -27,10 +32,11 @@ class MetricsWriter:
                 for none.
 
         Raises:
+            TypeError: `path` is no path.
             ModuleNotFoundError: `tensorboard` is given and tensorboardX is not installed.
             OSError: the file cannot be written.
         """
-        self.path = Path(path)
+        self.path = as_path("path", path)
         self._events: Any = None
         self._writes = jax.process_index() == 0
         if not self._writes:
@@ -56,14 +62,22 @@ class MetricsWriter:
             phase: "train" or "validation".
 
         Raises:
+            TypeError: metrics that are no numbers by name.
+            ValueError: one is called "step" or "phase", or `step` is no integer of at least 0.
             OSError: the file cannot be written.
         """
+        check_count("step", step, least=0)
+        try:
+            numbers = {str(name): float(value) for name, value in metrics.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise TypeError(f"expected metrics as numbers by name, got {shown(metrics)}: {error}") from error
+        if taken := [name for name in _ABOUT if name in numbers]:
+            raise ValueError(f"expected other names than {' and '.join(_ABOUT)}, got {taken[0]!r}: rename it")
         if not self._writes:
             return
-        numbers = {name: float(value) for name, value in metrics.items()}
         line = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         with self._writing(), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "phase": phase, **line}) + "\n")
+            file.write(json.dumps({"step": int(step), "phase": str(phase), **line}) + "\n")
         if self._events is not None:
             for name, value in numbers.items():
                 self._events.add_scalar(f"{phase}/{name}", value, step)
@@ -82,7 +96,11 @@ class MetricsWriter:
         """
         if not self._writes:
             return
-        kept = [json.dumps(line) + "\n" for line in read_metrics(self.path) if line["step"] <= step]
+        lines = read_metrics(self.path)
+        for line in lines:
+            if not isinstance(line.get("step"), int):
+                raise ValueError(f"expected metrics in {self.path}, got {shown(line)}: give another file")
+        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
         # Written beside and renamed, so that a kill in between loses nothing.
         beside = self.path.with_name(self.path.name + ".tmp")
         with self._writing():

@@ -23,6 +23,13 @@ def test_merged_sources_have_the_classes_of_all(source):
         data.merge([])
 
 
+def test_the_same_source_twice_is_refused(source):
+    again = data.from_arrays("again", GREY, LABELS)
+    for sources in ([source, source], [data.from_arrays("grey", GREY, LABELS), source, again]):
+        with pytest.raises(ValueError, match="expected sources of different data, got one twice among "):
+            data.merge(sources)
+
+
 def test_splits_can_be_merged(source):
     merged = data.merge([source.restrict("base"), source.restrict("novel")])
     assert len(merged.class_names) == 6 and merged.labels.max() == 5

@@ -92,6 +92,14 @@ def test_another_commit_is_told(short, tmp_path, now, capsys):
     assert capsys.readouterr().err.endswith(told)
 
 
+def test_other_flags_of_xla_are_told(short, tmp_path, now, capsys):
+    now["xla_flags"] = "--one"
+    record.keep(tmp_path, short)
+    now["xla_flags"] = ""
+    record.verify(tmp_path, short)
+    assert capsys.readouterr().err.endswith("start 1: XLA_FLAGS '--one' then and '' now\n")
+
+
 def test_other_data_are_an_error_that_names_them(short, tmp_path, now):
     record.keep(tmp_path, dataclasses.replace(short, sources=("latin", "thai")))
     text = (tmp_path / "run.json").read_text()
@@ -168,7 +176,7 @@ def test_a_run_leaves_its_record_and_a_result_carries_it(short, tmp_path, capsys
     assert capsys.readouterr().err == ""  # the same versions, commit and data
     (job,) = reproduce.jobs(table, options)
     made_with = json.loads(job.result(options).read_text())["made_with"]
-    assert made_with == {**start, "fingerprints": record.fingerprints(short)}
+    assert made_with == {**start, "fingerprints": record.fingerprints(short, ("hebrew",))}
     # A flipped bit in what is evaluated ends the evaluation.
     (arrays, *_) = sorted(
         (job.folder(options) / "episodes").rglob("ocdbt.process_0/d/*"), key=lambda path: -path.stat().st_size

@@ -19,18 +19,12 @@ from strategies import EFFORTS, Argument, Case, Spoilt, choice, count, key, numb
 from jxai import training
 
 EXEMPT = {
-    "Checkpoints": "its folders are damaged in every way in tests/training/test_faults.py",
     "DamagedCheckpointError": "an error",
     "DivergedError": "an error",
     "FitResult": "a tuple of results",
     "Interrupted": "an exit",
-    "MetricsWriter": "tests/training/test_faults.py takes its disk away",
     "PmappedStep": "what `pmap_step` returns",
     "Restored": "a tuple of results",
-    "load_variables": "opens a folder as `read_config` does, and restores as `Checkpoints`",
-    "pmap_step": "takes what `make_step` returns, and hands it to JAX",
-    "replicate": "copies any tree of arrays",
-    "unreplicate": "takes what `replicate` or a step gave",
 }
 OPTIMIZER = {
     "name": choice("adam", "sgd"),
@@ -108,16 +102,82 @@ def lines_read(text, phase):
         return training.read_metrics(path, phase=phase)
 
 
-def config_read(folder, which):
+def opened(read, folder, which):
     with tempfile.TemporaryDirectory() as empty:
         if folder == "a file":
             folder = str(Path(empty) / "file")
             Path(folder).touch()
-        return training.read_config(folder or empty, which=which)
+        return read(empty if folder == "" else folder, which=which)
+
+
+def saved(directory, keep_latest, config, state, accuracy):
+    """The steps that are there after one was saved and read back."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) if directory == "new" else directory
+        with training.Checkpoints(directory, config=config, keep_latest=keep_latest) as checkpoints:
+            checkpoints.save(state(), accuracy=accuracy)
+            return checkpoints.restore(parts()[2]).state.params
+
+
+def written(path, metrics, step, phase):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "metrics.jsonl" if path == "new" else path
+        with training.MetricsWriter(path) as writer:
+            writer.write(metrics, step=step, phase=phase)
+            writer.resume(step)
+        return training.read_metrics(path)
 
 
 LINE = json.dumps({"step": 1, "phase": "train", "loss": 0.5}).encode()
+NO_PATH = [Spoilt(v, refused=True) for v in (None, 3, 1.5, [], {})]
+NO_DEVICES = [Spoilt(v, refused=True) for v in ([], "cpu", 3, ["cpu"], [None], {})]
 CASES = {
+    "Checkpoints": Case(
+        saved,
+        {
+            "directory": one_of("new", bad=NO_PATH),
+            "keep_latest": count(1, 2),
+            "config": one_of(
+                None, {"way": 5}, bad=[Spoilt({3: {4}}), Spoilt({(1, 2): 3}, refused=True), Spoilt(object())]
+            ),
+            "state": one_of(
+                lambda: parts()[2],
+                bad=[Spoilt(v, refused=True) for v in (lambda: None, lambda: 3, lambda: parts()[2].params)],
+            ),
+            "accuracy": one_of(
+                None,
+                0.5,
+                np.float32(1),
+                bad=[
+                    *map(Spoilt, (np.nan, np.float32("nan"), -np.inf, True)),
+                    *(
+                        Spoilt(v, refused=True)
+                        for v in ("text", 1j, np.zeros(2), [[1.0], [2.0, 3.0]], object())
+                    ),
+                ],
+            ),
+        },
+    ),
+    "MetricsWriter": Case(
+        written,
+        {
+            "path": one_of("new", bad=NO_PATH),
+            "metrics": one_of(
+                {"loss": 0.5},
+                {},
+                bad=[
+                    *(Spoilt({"loss": v}, refused=True) for v in ("text", None, [1.0, 2.0], 1j, object())),
+                    *(Spoilt(v, refused=True) for v in ({"step": 3.0}, {"phase": 0.0}, None, 3, "text")),
+                    *(Spoilt({"loss": v}) for v in (np.nan, np.inf, True, np.float32(1), jnp.ones(()))),
+                ],
+            ),
+            "step": count(0, 3, least=0),
+            "phase": one_of("train", "validation", bad=[Spoilt(3), Spoilt(None)]),
+        },
+        holds=lambda found, given: (
+            found == [{"step": given["step"], "phase": given["phase"], **given["metrics"]}]
+        ),
+    ),
     "OptimizerConfig": Case(
         lambda config, num_steps: training.make_schedule(config, num_steps=num_steps)(0),
         {"config": one_of(training.OptimizerConfig(), bad=NO_CONFIG), **NUM_STEPS},
@@ -206,6 +266,16 @@ CASES = {
             )
         },
     ),
+    "pmap_step": Case(
+        lambda step, devices: training.pmap_step(step, devices=devices).devices,
+        {
+            "step": one_of(
+                lambda *given: given, bad=[Spoilt(v, refused=True) for v in (None, 3, "step", {})]
+            ),
+            "devices": one_of(None, jax.devices()[:1], bad=NO_DEVICES),
+        },
+        holds=lambda found, given: len(found) == (8 if given["devices"] is None else 1),
+    ),
     "read_metrics": Case(
         lines_read,
         {
@@ -218,15 +288,41 @@ CASES = {
             "phase": one_of(None, "train", "validation"),
         },
     ),
+    "replicate": Case(
+        lambda tree, devices: training.unreplicate(training.replicate(tree, devices=devices)),
+        {
+            "tree": one_of(
+                IMAGES,
+                {"key": jax.random.key(3), "rate": 0.5, "nothing": None},
+                bad=[Spoilt(v, refused=True) for v in ({"a": "text"}, object(), [np.array([None])])],
+            ),
+            "devices": one_of(None, jax.devices()[:2], bad=NO_DEVICES),
+        },
+        holds=lambda found, given: jax.tree.structure(found) == jax.tree.structure(given["tree"]),
+    ),
     "shard": Case(
         training.shard,
         {
             "batch": one_of(
                 IMAGES,
-                bad=[Spoilt(v, refused=True) for v in ({"a": np.ones(())}, {"a": np.ones((0, 3))})],
+                bad=[
+                    Spoilt(v, refused=True)
+                    for v in ({"a": np.ones(())}, {"a": np.ones((0, 3))}, {"a": "text"}, 3)
+                ],
             ),
-            "num_devices": one_of(1, 2, 4, bad=[Spoilt(3, refused=True)]),
+            "num_devices": count(1, 2, 4, odd=(3,)),
         },
+        holds=lambda found, given: found["label"].shape[0] == given["num_devices"],
+    ),
+    "unreplicate": Case(
+        training.unreplicate,
+        {
+            "tree": one_of(
+                {"a": jnp.ones((1, 2))},
+                bad=[Spoilt(v, refused=True) for v in ({"a": "text"}, 3, np.ones((1, 2)), jnp.ones(()))],
+            )
+        },
+        holds=lambda found, given: found["a"].shape == (2,),
     ),
 }
 
@@ -237,12 +333,13 @@ def test_an_answer_or_a_clear_error(name, examples):
     search(name, CASES[name], examples)
 
 
-@pytest.mark.parametrize("folder", ["/no/such/folder", "", "a file"])
+@pytest.mark.parametrize("read", [training.read_config, training.load_variables])
+@pytest.mark.parametrize("folder", ["/no/such/folder", "", "a file", None, 3])
 @pytest.mark.parametrize("which", ["latest", "best", 3, "nonsense", -1, None])
-def test_there_is_no_checkpoint(folder, which):
-    with pytest.raises((FileNotFoundError, ValueError), match=r"^expected .*, got "):
-        config_read(folder, which)
+def test_there_is_no_checkpoint(read, folder, which):
+    with pytest.raises((FileNotFoundError, ValueError, TypeError), match=r"^expected .*, got "):
+        opened(read, folder, which)
 
 
 def test_every_public_function_is_here():
-    assert not unheard_of("training", [*CASES, "read_config"], EXEMPT)
+    assert not unheard_of("training", [*CASES, "load_variables", "read_config"], EXEMPT)
