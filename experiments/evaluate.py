@@ -68,11 +68,20 @@ def evaluate(
 
     Raises:
         FileNotFoundError: the folder is no run's.
-        ValueError: the domains that the run was trained on have other data now, or its checkpoint is damaged.
+        ValueError: the domains that the run was trained on have other data now, its configuration is not the
+            checkpoint's, or one of the two is damaged.
     """
     config = config_of(folder)
     if is_first():
         record.verify(folder, config)
+    made_with = from_json(Config, training.read_config(folder / "episodes", which=which))
+    if made_with != config:
+        fields = (field.name for field in dataclasses.fields(config))
+        differing = [name for name in fields if getattr(made_with, name) != getattr(config, name)]
+        raise ValueError(
+            f"expected in {folder / 'config.json'} what the checkpoints were made with, got others in "
+            f"{', '.join(differing)}: change them back"
+        )
     encoder, head = build(config)
     variables = training.load_variables(folder / "episodes", which=which)
     found: dict[Inference, dict[str, Scores]] = {inference: {} for inference in episodes}
@@ -159,7 +168,10 @@ def config_of(folder: Path) -> Config:
         raise FileNotFoundError(
             f"expected the folder of a run with config.json, got {folder}: train with experiments/train.py first"
         )
-    return from_json(Config, json.loads(path.read_text()))
+    try:
+        return from_json(Config, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected the configuration of a run in {path}, got {error}") from error
 
 
 def main(options: Options) -> None:

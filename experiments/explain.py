@@ -7,10 +7,16 @@
 Takes files, folders with all pictures below them, or by default twenty photographs. Leaves in the folder of results:
 `index.html`, one page to look through all of them, which needs no server; `sheet-1.png` and so on, a row a picture;
 `attributions.npz` with the raw arrays. Six photographs by the default methods took 220 s of a CPU core's time.
+
+What is finished is in a folder `unfinished-...` there until all is, and a run that was stopped goes on after its last
+batch when the same command is given again, with the same versions and commit.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,13 +27,15 @@ import tyro
 from tqdm import tqdm
 
 import command_line
-from hosts import Hosts, HostsOption, in_turns, is_first, together
+import record
+from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, in_turns, is_first, together
 from jxai import models, viz
 from jxai.models.pretrained import efficientnet_lite0
 from methods import Classifier, Method, Settings, methods
 from page import write_page
 from photographs import CLASS_NAMES, photographs, to_input
 from picture_files import Picture, read_pictures
+from unfinished_rows import Rows
 
 DEFAULT_METHODS = (
     "input-x-gradient",
@@ -75,7 +83,7 @@ class Explained:
         pictures: N of them.
         scores: float32, (N, K).
         targets: the classes explained, (N,).
-        attributions: name of a method to float32, (N, H, W, C).
+        attributions: name of a method to float32, (N, H, W, C); of none in processes but the first.
     """
 
     pictures: Sequence[Picture]
@@ -113,6 +121,7 @@ def explain(
     *,
     target: Literal["predicted", "true"] | int = "predicted",
     batch: int = 4,
+    folder: Path | None = None,
     progress: bool = True,
 ) -> Explained:
     """Explain pictures by methods; each method is compiled once, and the processes share the batches.
@@ -124,6 +133,8 @@ def explain(
         chosen: the methods.
         target: the class explained, as in `Options`.
         batch: pictures at a time; the last batch is filled up, so that it needs no program of its own.
+        folder: where the first process keeps attributions, which memory need not hold then; those that are there
+            already, of the same arguments, are not made again. None for memory.
         progress: whether to show a progress bar.
 
     Returns:
@@ -131,32 +142,45 @@ def explain(
 
     Raises:
         ValueError: a batch below 1, a true class that is not known, or a class that the network does not have.
+        OSError: nothing can be written in the folder.
     """
     if batch < 1:
         raise ValueError(f"expected a batch of at least 1, got {batch}: raise it")
     count, batch = len(pictures), min(batch, len(pictures))
-    inputs = to_input(np.stack([picture.pixels for picture in pictures]))
     places = np.arange(-(-count // batch) * batch).clip(max=count - 1).reshape(-1, batch)
     bar = tqdm(total=count * (1 + len(chosen)), unit="map", disable=not progress or not is_first())
 
-    def each(label: str, function: Any, *arrays: np.ndarray) -> np.ndarray:
-        def of_batch(rows: np.ndarray) -> jax.Array:
-            own = jax.random.fold_in(key, int(rows[0]))
-            return function(classifier, own, *(jnp.asarray(array[rows]) for array in arrays))
+    def arguments(rows: np.ndarray, *arrays: np.ndarray) -> tuple[Any, ...]:
+        x = to_input(np.stack([pictures[row].pixels for row in rows]))
+        own = jax.random.fold_in(key, int(rows[0]))
+        return classifier, own, jnp.asarray(x), *(jnp.asarray(array[rows]) for array in arrays)
 
+    def each(label: str, function: Any, *arrays: np.ndarray, done: int = 0) -> Iterator[np.ndarray]:
         bar.set_description(label)
-        results = []
-        for rows, result in zip(places, in_turns(of_batch, list(places)), strict=True):
-            results.append(result)
-            bar.update(len(np.unique(rows)))
-        return np.concatenate(results)[:count]
+        bar.update(min(done * batch, count))
+        left = list(places[done:])
+        results = in_turns(lambda rows: function(*arguments(rows, *arrays)), left)
+        for rows, result in zip(left, results, strict=True):
+            new = len(np.unique(rows))
+            yield result[:new]
+            bar.update(new)
 
     with bar:
-        scores = each("scores", jax.jit(lambda f, key, x: f(x)), inputs)
+        scores = np.concatenate(list(each("scores", jax.jit(lambda f, key, x: f(x)))))
         targets = _targets(pictures, scores, target)
-        attributions = {
-            method.name: each(method.label, jax.jit(method.explain), inputs, targets) for method in chosen
-        }
+        attributions: dict[str, np.ndarray] = {}
+        for method in chosen:
+            function = jax.jit(method.explain)
+            one = jax.eval_shape(function, *arguments(places[0], targets))
+            rows = Rows(None if folder is None else folder / method.name, one.shape[1:], one.dtype)
+            # The first process knows what is there: only that one keeps them.
+            there = int(from_first(np.array(rows.count)))
+            done = len(places) if there == count else there // batch
+            rows.cut(min(done * batch, count))
+            for result in each(method.label, function, targets, done=done):
+                rows.add(result)
+            if is_first():
+                attributions[method.name] = rows.array()
     return Explained(pictures, scores, targets, attributions)
 
 
@@ -236,42 +260,46 @@ def write(found: Explained, chosen: Sequence[Method], options: Options) -> list[
 
     Returns:
         The files' paths.
+
+    Raises:
+        OSError: one of them cannot be written.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
     for old in options.out.glob("sheet-*.png"):  # an earlier run may have left more of them
         old.unlink()
     total = len(found.pictures)
     arrays = options.out / "attributions.npz"
     everything: dict[str, Any] = {f"attributions/{name}": of for name, of in found.attributions.items()}
     everything["names"] = np.array([picture.name for picture in found.pictures])
-    np.savez(arrays, pictures=found.pixels, scores=found.scores, targets=found.targets, **everything)
+    everything |= {"pictures": found.pixels, "scores": found.scores, "targets": found.targets}
+    record.write_whole(arrays, functools.partial(np.savez, **everything))
     first = _some(found, 0, options.on_page)
     about = "EfficientNet-Lite0, trained on ImageNet."
     if total > options.on_page:
         about += f" The first {options.on_page} of {total} pictures; attributions.npz has all of them."
-    page = write_page(
-        options.out / "index.html",
-        title="What the network looks at",
-        about=about,
-        names=[picture.name for picture in first.pictures],
-        pictures=first.pixels,
-        scores=first.scores,
-        targets=first.targets,
-        truths=[None if one.label is None else CLASS_NAMES[one.label] for one in first.pictures],
-        class_names=CLASS_NAMES,
-        labels={method.name: method.label for method in chosen},
-        maps=first.attributions,
-        notes=notes(first, chosen),
-    )
-    sheets = [
-        draw_sheet(
-            _some(found, start, start + _ROWS),
-            chosen,
-            options.out / f"sheet-{number}.png",
-            opacity=options.opacity,
+    with record.writing(options.out):
+        page = write_page(
+            options.out / "index.html",
+            title="What the network looks at",
+            about=about,
+            names=[picture.name for picture in first.pictures],
+            pictures=first.pixels,
+            scores=first.scores,
+            targets=first.targets,
+            truths=[None if one.label is None else CLASS_NAMES[one.label] for one in first.pictures],
+            class_names=CLASS_NAMES,
+            labels={method.name: method.label for method in chosen},
+            maps=first.attributions,
+            notes=notes(first, chosen),
         )
-        for number, start in enumerate(range(0, total, _ROWS), start=1)
-    ]
+        sheets = [
+            draw_sheet(
+                _some(found, start, start + _ROWS),
+                chosen,
+                options.out / f"sheet-{number}.png",
+                opacity=options.opacity,
+            )
+            for number, start in enumerate(range(0, total, _ROWS), start=1)
+        ]
     return [page, *sheets, arrays]
 
 
@@ -317,20 +345,34 @@ def main(options: Options) -> None:
         raise ValueError(f"expected on_page of at least 1, got {options.on_page}: raise it")
     if not 0 <= options.opacity <= 1:
         raise ValueError(f"expected opacity in [0, 1], got {options.opacity}: 1 is the heat map alone")
-    with together(options.hosts):
+    with together(options.hosts), ended_by_sigterm():
         chosen = choose(options.methods, options.settings)
         pictures = read_pictures(options.paths, count=options.count)
+        classifier = load_classifier()
+        unfinished = options.out / f"unfinished-{_digest(classifier, pictures, options)}"
         found = explain(
-            load_classifier(),
+            classifier,
             jax.random.key(options.seed),
             pictures,
             chosen,
             target=options.target,
             batch=options.batch,
+            folder=unfinished,
             progress=options.progress,
         )
         if is_first():
             _show(found, chosen, options)
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _digest(classifier: Classifier, pictures: Sequence[Picture], options: Options) -> str:
+    """What differs where attributions by a method of one name may."""
+    about: list[Any] = [value for name, value in record.start().items() if name != "command"]
+    about += [options.settings, options.target, options.batch, options.seed, [one.label for one in pictures]]
+    digest = hashlib.blake2b(repr(about).encode(), digest_size=4)
+    for array in (*(one.pixels for one in pictures), *jax.tree.leaves(classifier.variables)):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _show(found: Explained, chosen: Sequence[Method], options: Options) -> None:

@@ -8,9 +8,13 @@ Every process runs the same command. The first one shows progress and writes fil
 
 import atexit
 import contextlib
+import ctypes
 import dataclasses
+import functools
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
@@ -20,7 +24,13 @@ import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 
+import command_line
+
 Item = TypeVar("Item")
+
+# Seconds that a process which fails leaves to the others. They often find the same, as a wrong option, and could not
+# say so any more: JAX aborts them when the first process is gone.
+_GRACE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,23 +82,57 @@ def together(hosts: Hosts) -> Iterator[None]:
     try:
         yield
         # The others have nothing to do while the first one writes, which may take longer than a heartbeat.
-        multihost_utils.sync_global_devices("the end")
-    except Exception as error:
+        with ended_by_sigterm():
+            multihost_utils.sync_global_devices("the end")
+    except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, jax.errors.JaxRuntimeError):
             error.add_note(
                 f"Process {jax.process_index()} of {jax.process_count()}: if another one was lost, look at its "
                 "messages and start all of them again; a run goes on from its last checkpoint or finished picture."
             )
         # JAX would wait at exit for the others, which wait for this one.
-        atexit.register(_leave)
-        raise
+        status: Any = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+        try:
+            command_line.guarded(functools.partial(_raise, error))
+        except SystemExit as ended:
+            status = ended.code
+            raise
+        finally:
+            atexit.register(_leave, status)
 
 
-def _leave() -> None:
-    """End now; the others notice at once, or after a heartbeat."""
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _leave(status: int) -> None:
+    """End without the others; they notice at once, or after a heartbeat."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    time.sleep(_GRACE)
+    os._exit(status)
+
+
+# What sets a handler of a signal and gives the one before, both as addresses.
+_set_handler = ctypes.pythonapi.PyOS_setsig
+_set_handler.argtypes, _set_handler.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Where nothing is trained: SIGTERM ends this process at once, as it ends one that is alone.
+
+    The handler that JAX sets in several processes only takes note, for the training that asks for it.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    # Set from C, that handler is nothing that the module signal could put back.
+    noting = _set_handler(signal.SIGTERM, None)  # None is the address of the default
+    try:
+        yield
+    finally:
+        _set_handler(signal.SIGTERM, noting)
 
 
 def is_first() -> bool:

@@ -8,6 +8,7 @@ ImageNet's weights looks at, by several methods. Everything goes to `runs/quicks
 done again.
 """
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -51,6 +52,13 @@ class Options:
     progress: bool = True
 
 
+def _all_bits() -> contextlib.AbstractContextManager[None]:
+    """Products of float32, as in `command_line.run(explains=True)`, but not for what is trained before."""
+    if jax.config.jax_default_matmul_precision is not None:  # pyright: ignore[reportAttributeAccessIssue]
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision("highest")
+
+
 def draw_photographs(path: Path, *, progress: bool = True) -> None:
     """Draw four photographs explained by six methods, or say why there are none.
 
@@ -67,7 +75,8 @@ def draw_photographs(path: Path, *, progress: bool = True) -> None:
             return
         chosen = explain.choose(_METHODS, _SETTINGS)
         shown = [pictures[index] for index in _PHOTOGRAPHS]
-        found = explain.explain(classifier, jax.random.key(0), shown, chosen, progress=progress)
+        with _all_bits():
+            found = explain.explain(classifier, jax.random.key(0), shown, chosen, progress=progress)
         explain.draw_sheet(found, chosen, path)
     print(f"photographs: {path}")
 
@@ -91,9 +100,10 @@ def main(options: Options) -> None:
     text = reproduce.reproduce(table, chosen)
     folders = [job.folder(chosen) for job in reproduce.jobs(table, chosen) if job.config.shot == 5]
     sheets = [options.folder / "sheets" / folder.name for folder in folders]
-    for folder, out in zip(folders, sheets, strict=True):
-        draw_sheets(folder, out, domains=options.domains, progress=options.progress)
-    ink = ink_table(folders, domains=options.domains, episodes=2, progress=options.progress)
+    with _all_bits():
+        for folder, out in zip(folders, sheets, strict=True):
+            draw_sheets(folder, out, domains=options.domains, progress=options.progress)
+        ink = ink_table(folders, domains=options.domains, episodes=2, progress=options.progress)
     text = (
         f"5-way accuracy in percent, mean ± 95 % interval; {options.episodes} episodes a domain, 15 queries a class:"
         f"\n\n{text}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"

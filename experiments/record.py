@@ -1,14 +1,15 @@
 """What a run was made with: versions, commit, machine, data and commands, in `run.json` of its folder."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -27,13 +28,14 @@ def start() -> dict[str, Any]:
         of XLA, and the command.
     """
     commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--", ":/*.py")
     return {
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
         "commit": commit,
-        "changed": None if commit is None else bool(_git("status", "--porcelain", "--", "*.py")),
+        "changed": None if commit is None or changes is None else bool(changes),
         "platform": f"{platform.system()} {platform.machine()}",
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -112,20 +114,40 @@ def fingerprints(config: Config, targets: Sequence[str] = ()) -> dict[str, str]:
     return {name: load_domain(name, "all", short_side=config.short_side).fingerprint for name in names}
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | Callable[[IO[bytes]], Any]) -> None:
     """Write a file beside its place and move it there, so that a kill leaves the old one or the new one.
 
     Args:
         path: the file.
-        text: its content.
+        content: its text, or what writes it into an open file.
 
     Raises:
         OSError: it cannot be written.
     """
     beside = path.with_name(f"{path.name}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
+    with writing(path):
+        with beside.open("wb") as file:
+            if isinstance(content, str):
+                file.write(content.encode())
+            else:
+                content(file)
+            file.flush()
+            os.fsync(file.fileno())  # else a loss of power may leave an empty file under the new name
         os.replace(beside, path)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line what cannot be written.
+
+    Args:
+        path: the file or folder that is written meanwhile.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    try:
+        yield
     except OSError as error:
         raise OSError(
             f"expected to write {path}, got {error}: give a folder that can be written, with space, and start again"
@@ -138,7 +160,11 @@ def _read(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-        return {"fingerprints": dict(read["fingerprints"]), "starts": list(read["starts"])}
+        starts = [
+            {"commit": None, "changed": None, **start, "versions": dict(start["versions"])}
+            for start in read["starts"]
+        ]
+        return {"fingerprints": dict(read["fingerprints"]), "starts": starts}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"expected the record of a run in {path}, got {error!r}: remove the file") from error
 

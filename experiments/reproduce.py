@@ -16,13 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 
 import command_line
 import record
 from configs import TABLES, Config, Table, from_json
 from evaluate import evaluate
-from hosts import Hosts, HostsOption, is_first, together
+from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, is_first, together
 from jxai import training, viz
 from tables import Scores, accuracy_table
 from train import Run, train
@@ -111,28 +112,34 @@ def reproduce(table: Table, options: Options) -> str:
         options: which runs, and where they go.
 
     Returns:
-        The table, as Markdown.
+        The table, as Markdown; nothing in processes but the first.
 
     Raises:
         ValueError: an unknown system, target or setting, or a finished run of another configuration in the folder.
+        OSError: results cannot be written.
     """
     chosen = list(jobs(table, options))
-    (options.results / options.table).mkdir(parents=True, exist_ok=True)
-    finished: dict[str, dict] = {}
+    folder = options.results / options.table
+    if is_first():
+        with record.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    finished: dict[str, dict] = {}  # of the first process
     for job in chosen:
-        path = job.result(options)
-        if (result := _finished(job, table, options)) is None:
+        # The first process knows what is finished: only that one writes, and the folder may be its own.
+        result = _finished(job, table, options) if is_first() else None
+        if not from_first(np.array(result is not None)):
             if finished:  # a run takes long, and may be stopped: what there is shall be seen
                 _write(table, options, chosen, finished)
             result = _run(job, table, options)
             if is_first():
-                record.write_whole(path, json.dumps(result) + "\n")
-        finished[job.name] = result
-    return _write(table, options, chosen, finished)
+                record.write_whole(job.result(options), json.dumps(result) + "\n")
+        if is_first() and result is not None:
+            finished[job.name] = result
+    return _write(table, options, chosen, finished) if is_first() else ""
 
 
 def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapping[str, dict]) -> str:
-    """Write the table and the curves of what is finished, in the first process; the table's text."""
+    """Write the table and the curves of what is finished; the table's text."""
     folder = options.results / options.table
     targets = options.targets or table.targets
     name = options.name or ("part" if options.systems or options.shots or options.targets else "table")
@@ -163,23 +170,23 @@ def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapp
                 )
             )
     text = "\n\n".join([*sections, *([table.note] if table.note else [])])
-    if not is_first():
-        return text
-    (folder / f"{name}.md").write_text(text + "\n")
+    record.write_whole(folder / f"{name}.md", text + "\n")
     curves: dict[int, dict[str, list]] = {}
     for job in chosen:
         if job.name in finished:
             of_shot = curves.setdefault(job.config.shot, {})
             of_shot.setdefault(job.system, []).append(finished[job.name]["curve"])
     for shot, of_shot in curves.items():
-        viz.learning_curves(
-            of_shot,
-            path=folder / f"{name}-curves-{shot}shot.png",
-            metrics=("loss_plain", "accuracy", "validation_accuracy"),
-            pairs={one: other for one, other in table.pairs.items() if {one, other} <= of_shot.keys()},
-            smoothing=chosen[0].config.steps / 40,
-            title=f"{shot}-shot",
-        )
+        path = folder / f"{name}-curves-{shot}shot.png"
+        with record.writing(path):
+            viz.learning_curves(
+                of_shot,
+                path=path,
+                metrics=("loss_plain", "accuracy", "validation_accuracy"),
+                pairs={one: other for one, other in table.pairs.items() if {one, other} <= of_shot.keys()},
+                smoothing=chosen[0].config.steps / 40,
+                title=f"{shot}-shot",
+            )
     return text
 
 
@@ -210,12 +217,13 @@ def _run(job: Job, table: Table, options: Options) -> dict:
     )
     result = train(run)
     trained = time.perf_counter()
-    found = evaluate(
-        folder,
-        episodes=table.inferences(job.system, episodes=options.episodes),
-        domains=job.targets,
-        progress=options.progress and is_first(),
-    )
+    with ended_by_sigterm():
+        found = evaluate(
+            folder,
+            episodes=table.inferences(job.system, episodes=options.episodes),
+            domains=job.targets,
+            progress=options.progress and is_first(),
+        )
     return {
         "config": dataclasses.asdict(job.config),
         "made_with": {**record.start(), "fingerprints": record.fingerprints(job.config, job.targets)},

@@ -27,7 +27,8 @@ from jax import lax
 from tqdm import tqdm
 
 import command_line
-from hosts import Hosts, HostsOption, from_first, in_turns, is_first, together
+import record
+from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, in_turns, is_first, together
 from imagenet import HIGH, LOW, NetworkName, load_network, to_input, validation
 from jxai import attribution, metrics, viz
 from jxai.batches.chunks import rows_in_flight
@@ -200,8 +201,8 @@ def judge_picture(do: Programs, key: jax.Array, x: jax.Array) -> tuple[dict[str,
         heatmaps[f"adaptive-{name}"] = do.taylor(_ADAPTIVE_ROOTS // _GROUP, of_roots, x, target, scale)[-1]
     areas = do.judge(of_draws, x, target, jnp.stack(list(heatmaps.values())))
     rows = {name: [float(area[index]) for area in areas] for index, name in enumerate(heatmaps)}
-    record = {"class": int(target[0]), "rows": rows, "noise_scale": scales}
-    return record, {name: np.asarray(heatmap) for name, heatmap in heatmaps.items()}
+    found = {"class": int(target[0]), "rows": rows, "noise_scale": scales}
+    return found, {name: np.asarray(heatmap) for name, heatmap in heatmaps.items()}
 
 
 def _checksum(weights: Path | None) -> str | None:
@@ -238,14 +239,17 @@ def run(options: Options) -> None:
     missing = np.flatnonzero(from_first(np.array(wanted))).tolist()
     if not missing:
         return
+    if is_first():
+        with record.writing(options.out):
+            options.out.mkdir(parents=True, exist_ok=True)
     do = programs(load_network(options.network, options.weights), options)
 
     def judged(index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         start, picture = time.perf_counter(), examples[index].read()
         key = jax.random.fold_in(jax.random.key(options.seed), index)
-        record, heatmaps = judge_picture(do, key, to_input(picture)[None])
+        judgement, heatmaps = judge_picture(do, key, to_input(picture)[None])
         shown = {row: heatmaps[row] for row in FIGURE_ROWS}
-        return {**record, "seconds": time.perf_counter() - start}, {"picture": picture, **shown}
+        return {**judgement, "seconds": time.perf_counter() - start}, {"picture": picture, **shown}
 
     found = in_turns(judged, missing, on_each_device=True)
     bar = tqdm(
@@ -255,16 +259,17 @@ def run(options: Options) -> None:
         unit="picture",
         disable=not options.progress or not is_first(),
     )
-    for index, (record, shown) in zip(missing, bar, strict=True):
+    for index, (judgement, shown) in zip(missing, bar, strict=True):
         if not is_first():
             continue
         name = examples[index].name
         if index < len(drawn):
-            options.out.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(drawn[index], name=name, **shown)
+            save = functools.partial(np.savez_compressed, name=name, **shown)
+            record.write_whole(drawn[index], save)
         if not log.done(name):
-            numbers = jax.tree.map(lambda leaf: leaf.item(), record)
-            log.append({"key": name, **numbers, "seconds": round(numbers["seconds"], 1)})
+            numbers = jax.tree.map(lambda leaf: leaf.item(), judgement)
+            with record.writing(log.path):
+                log.append({"key": name, **numbers, "seconds": round(numbers["seconds"], 1)})
 
 
 def draw(options: Options) -> Path | None:
@@ -279,26 +284,31 @@ def draw(options: Options) -> Path | None:
             arrays.append(dict(archive))
     log = ResultsLog(options.out / f"{options.network}.jsonl", options.settings)
     records = [log.records[str(array["name"])] for array in arrays]
-    captions = [(CLASS_NAMES[record["class"]], "explained class") for record in records]
-    notes = {label: [_note(record, row) for record in records] for row, label in FIGURE_ROWS.items()}
-    return viz.method_sheet(
-        np.stack([array["picture"] for array in arrays]),
-        {label: np.stack([array[row] for array in arrays])[..., None] for row, label in FIGURE_ROWS.items()},
-        captions=captions,
-        notes=notes,
-        path=options.out / f"{options.network}.png",
-    )
+    captions = [(CLASS_NAMES[one["class"]], "explained class") for one in records]
+    notes = {label: [_note(one, row) for one in records] for row, label in FIGURE_ROWS.items()}
+    sheet = options.out / f"{options.network}.png"
+    with record.writing(sheet):
+        return viz.method_sheet(
+            np.stack([array["picture"] for array in arrays]),
+            {
+                label: np.stack([array[row] for array in arrays])[..., None]
+                for row, label in FIGURE_ROWS.items()
+            },
+            captions=captions,
+            notes=notes,
+            path=sheet,
+        )
 
 
-def _note(record: Mapping[str, Any], row: str) -> str:
-    aupc, autvc = record["rows"][row]
-    scale = record["noise_scale"].get(row)
+def _note(judgement: Mapping[str, Any], row: str) -> str:
+    aupc, autvc = judgement["rows"][row]
+    scale = judgement["noise_scale"].get(row)
     return f"AUPC {aupc:.1f}, AUTVC {autvc:.2f}" + ("" if scale is None else f", σ {scale:.2f}")
 
 
 def main(options: Options) -> None:
     """Judge, print, write, draw."""
-    with together(options.hosts):
+    with together(options.hosts), ended_by_sigterm():
         run(options)
         if is_first():
             _report(options)
@@ -308,9 +318,9 @@ def _report(options: Options) -> None:
     found = {path.stem: _log(path) for path in sorted(options.out.glob("*.jsonl"))}
     text = table(found)
     print(text)
-    (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
+    record.write_whole(options.out / "table.md", text + "\n")
     numbers = {"published": PUBLISHED, "measured": as_json(found)}
-    (options.out / "table.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    record.write_whole(options.out / "table.json", json.dumps(numbers, indent=1) + "\n")
     print(draw(options) or "no sheet: nothing was kept for it")
 
 

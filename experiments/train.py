@@ -124,7 +124,8 @@ def train(run: Run) -> training.FitResult:
         ) as checkpoints,
         training.MetricsWriter(run.folder / "metrics.jsonl", tensorboard=tensorboard) as writer,
     ):
-        # Now that the folder has turned out to be this configuration's.
+        # Now that the folder has turned out to be this configuration's, and nobody else's.
+        checkpoints.claim()
         if is_first():
             record.keep(run.folder, config)
             text = json.dumps(dataclasses.asdict(config), indent=1)

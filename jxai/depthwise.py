@@ -42,13 +42,33 @@ def conv_general_dilated(
         Maps (N, ..., C).
     """
     given = {name: value for name, value in options.items() if value is not None}
-    sides, sizes, strides = lhs.shape[1:-1], rhs.shape[:-2], tuple(window_strides)
+    if not (_is_well_formed(lhs, rhs, window_strides, padding, given) and _is_depthwise(lhs, rhs, given)):
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+    sides, sizes, strides = lhs.shape[1:-1], rhs.shape[:-2], tuple(map(int, window_strides))
     pads = lax.padtype_to_pads(sides, sizes, strides, padding) if isinstance(padding, str) else padding
     pads = tuple((int(before), int(after)) for before, after in pads)
     fits = all(side + sum(pad) >= size for side, pad, size in zip(sides, pads, sizes, strict=True))
-    if not fits or not _is_depthwise(lhs, rhs, given):
+    if not fits:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     return depthwise_p.bind(lhs, rhs, strides=strides, padding=pads)
+
+
+def _is_well_formed(lhs: Any, rhs: Any, strides: Any, padding: Any, options: dict[str, Any]) -> bool:
+    """Whether nothing here can go wrong; `lax` says what is wrong of all else."""
+    if not all(isinstance(maps, jax.Array | np.ndarray) for maps in (lhs, rhs)):
+        return False
+    rank = lhs.ndim - 2
+    pads = [(0, 0)] * rank if isinstance(padding, str) else padding
+    each = [strides, *(options[name] for name in ("lhs_dilation", "rhs_dilation") if name in options)]
+    return (
+        rank > 0
+        and rhs.ndim == lhs.ndim
+        and 0 not in rhs.shape
+        and all(isinstance(values, Sequence) and len(values) == rank for values in (*each, pads))
+        and all(isinstance(n, int | np.integer) and n > 0 for values in each for n in values)
+        and all(isinstance(pad, Sequence) and len(pad) == 2 for pad in pads)
+        and all(isinstance(n, int | np.integer) for pad in pads for n in pad)
+    )
 
 
 def _is_depthwise(lhs: jax.Array, rhs: jax.Array, options: dict[str, Any]) -> bool:

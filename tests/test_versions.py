@@ -1,5 +1,7 @@
 """The wheel, and that it works with the oldest and with the newest versions of what it depends on."""
 
+import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -10,9 +12,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+NEEDS = [Requirement(dependency) for dependency in PROJECT["dependencies"]]
 # What reaches into JAX, Flax, Optax, Orbax and Grain: rules and the walk over programs, Linen and NNX, estimators,
 # the guided step, checkpoints, the loop, the data; and the code of the README.
 CHOSEN = (
@@ -50,8 +56,8 @@ def run(*command, **options):
 
 
 def newest_python():
-    """The newest Python that is there: JAX leaves old ones behind."""
-    found = [shutil.which(f"python3.{minor}") for minor in range(12, 15)]
+    """The newest Python that is there, and its version: JAX leaves old ones behind."""
+    found = [sys.executable, *(shutil.which(f"python3.{minor}") for minor in range(12, 15))]
     found += sorted(map(str, (Path.home() / ".pyenv" / "versions").glob("3.*/bin/python")))
     versions = {}
     for python in filter(None, found):  # a shim of a version manager may have no version behind it
@@ -62,16 +68,22 @@ def newest_python():
             check=False,
         )
         if asked.returncode == 0:
-            versions[tuple(map(int, asked.stdout.split()))] = python
-    newest = max(versions, default=(0, 0))
-    return versions[newest] if newest > sys.version_info[:2] else sys.executable
+            versions.setdefault(tuple(map(int, asked.stdout.split())), python)
+    newest = max(versions)
+    return versions[newest], newest
 
 
 def lowest():
     """Every dependency at the lower end of its range."""
-    ranges = [re.match(r"([\w-]+)>=([\d.]+)", dependency) for dependency in PROJECT["dependencies"]]
-    assert all(ranges)
-    return [f"{found[1]}=={found[2]}" for found in ranges if found]
+    ends = {need.name: re.search(r">=([\d.]+)", str(need.specifier)) for need in NEEDS}
+    assert all(ends.values())
+    return {canonicalize_name(name): Version(end[1]) for name, end in ends.items() if end}
+
+
+def installed(python):
+    """Versions by name."""
+    listed = json.loads(run(python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check"))
+    return {canonicalize_name(one["name"]): Version(one["version"]) for one in listed}
 
 
 def test_the_wheel_has_the_library_and_nothing_else(wheel):
@@ -90,16 +102,24 @@ def test_the_wheel_has_the_library_and_nothing_else(wheel):
 
 @pytest.mark.parametrize("versions", ["oldest", "newest"])
 def test_it_works_with_the_versions(wheel, tmp_path, versions):
-    python = newest_python() if versions == "newest" else sys.executable
+    python, version = newest_python() if versions == "newest" else (sys.executable, sys.version_info[:2])
+    wanted = lowest() if versions == "oldest" else {}
     pinned = tmp_path / "constraints.txt"
-    pinned.write_text("\n".join(lowest() if versions == "oldest" else []))
+    pinned.write_text("".join(f"{name}=={end}\n" for name, end in wanted.items()))
     run(python, "-m", "venv", tmp_path / "venv")
     inside = tmp_path / "venv" / "bin"
     quiet = ("--quiet", "--disable-pip-version-check", "--no-compile")
     run(inside / "pip", "install", *quiet, "--constraint", pinned, wheel, "pytest", "pytest-timeout")
     run(inside / "pip", "check", "--disable-pip-version-check")
-    installed = run(inside / "pip", "list", "--format=freeze", "--disable-pip-version-check")
-    print(python, *re.findall(r"(?m)^(?:jax|flax|optax|orbax-checkpoint)==.*", installed))
+    there = installed(inside / "python")
+    print(python, *(f"{need.name}=={there[canonicalize_name(need.name)]}" for need in NEEDS))
+    if versions == "oldest":
+        assert {name: there[name] for name in wanted} == wanted
+    else:
+        here = {need.name: Version(importlib.metadata.version(need.name)) for need in NEEDS}
+        assert not [name for name, own in here.items() if there[canonicalize_name(name)] < own]
+        # JAX 0.11 left Python 3.11 behind.
+        assert there["jax"] >= Version("0.11") or version < (3, 12)
     # Warnings of versions other than those that this environment has are theirs.
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     environment.pop("JXAI_TEST_INSTALLED", None)

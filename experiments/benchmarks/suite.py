@@ -12,6 +12,7 @@ as for want of PyTorch, is named and the others go on. The table is written besi
 import dataclasses
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,8 @@ from pathlib import Path
 
 import tyro
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+_PICTURE = HERE.parents[1] / "docs" / "pictures" / "growth.png"
 
 # Arguments of the full measurement, and of one that is over in seconds.
 BENCHMARKS: dict[str, tuple[str, str]] = {
@@ -41,7 +43,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "--sizes 16 --augment crop-erase --threads 1 --workers --seconds 0.01 --steps 0",
     ),
     "growth": (
-        "--figure docs/pictures/growth.png",
+        f"--figure {shlex.quote(str(_PICTURE))}",
         "--roots 1 --classes 2 --sides 32 --ways 2 --shots 1 --queries 1 --devices 1 2 --images 1 --side 32 "
         "--num-steps 2 --in-flight 2 --channels 4 --repeats 1",
     ),
@@ -65,11 +67,8 @@ class Options:
 
 def run(name: str, arguments: str, path: Path) -> bool:
     """Run a benchmark in a process of its own; whether it came to its end."""
-    command = [sys.executable, str(HERE / f"{name}.py"), *arguments.split(), "--json", str(path)]
-    print(
-        f"\n== {name}: python {' '.join(['experiments/benchmarks/' + name + '.py', *arguments.split()])}",
-        flush=True,
-    )
+    command = [sys.executable, str(HERE / f"{name}.py"), *shlex.split(arguments), "--json", str(path)]
+    print(f"\n== {name}: python experiments/benchmarks/{name}.py {arguments}".rstrip(), flush=True)
     status = subprocess.run(command, check=False).returncode
     if status:
         print(f"== {name} ended with status {status}", file=sys.stderr)
@@ -135,10 +134,14 @@ def main(options: Options) -> None:
                 store(path, results)
             else:
                 failed.append(name)
-        for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+        # A new folder of results is not there yet where nothing came to its end.
+        machines = [path for path in results.iterdir() if path.is_dir()] if results.is_dir() else []
+        for folder in sorted(machines):
             text = table(folder)
             (folder / "table.md").write_text(text + "\n")
             print(f"\n{text}")
+    if options.table and not machines:
+        sys.exit(f"expected results below {results}, got none: run the benchmarks first")
     if failed:
         sys.exit(f"expected every benchmark to end well, these did not: {', '.join(failed)}: see above")
 

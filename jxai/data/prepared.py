@@ -16,13 +16,14 @@ import numpy as np
 from jxai.data.decode import LazyPictures, opened, to_rgb
 from jxai.data.listing import Listing, some
 from jxai.data.source import Source, check_names, digest, from_pictures
+from jxai.locks import FileLock
 
 if TYPE_CHECKING:
     from PIL import Image
 
 # Part of a prepared domain's path: another form of the files below would be another version.
 _VERSION = "1"
-_RECORDS, _INDEX = "pictures.array_record", "index.npz"
+_RECORDS, _INDEX, _LOCK = "pictures.array_record", "index.npz", ".lock"
 
 # Quality of pictures that are stored smaller: losses are far below those of any resizing.
 _JPEG_QUALITY = 95
@@ -89,7 +90,7 @@ def prepare(
     if not _is_complete(directory):
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(directory.parent):
+            with FileLock(directory.parent / _LOCK):
                 if not _is_complete(directory):
                     with _moved_whole(directory) as building:
                         _write(building, list_pictures(), name, short_side, skip_corrupt, progress)
@@ -242,16 +243,6 @@ def _stored(data: bytes, name: str, short_side: int | None) -> bytes:
     smaller = pixels.resize((width, height), Image.Resampling.BILINEAR)
     smaller.save(file, format="jpeg", quality=_JPEG_QUALITY)
     return file.getvalue()
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Waits until no other process prepares here; a killed one holds nothing."""
-    import fcntl
-
-    with (directory / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

@@ -61,8 +61,9 @@ def check_labels(name: str, labels: Any, *, count: int, way: int | None = None) 
         raise ValueError(f"expected {name} of shape ({count},), got {labels.shape}: one class a picture")
     known = values(labels)  # pyright: ignore[reportArgumentType]
     if known is not None and known.size and (known.min() < 0 or (way is not None and known.max() >= way)):
+        asked = "of at least 0" if way is None else f"in [0, {way})"
         raise ValueError(
-            f"expected {name} in [0, {way}), got values from {known.min()} to {known.max()}: count from 0"
+            f"expected {name} {asked}, got values from {known.min()} to {known.max()}: count from 0"
         )
 
 

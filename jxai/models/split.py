@@ -60,7 +60,7 @@ def split(
         TypeError: no module, path or shape.
         ValueError: the model has no such module or calls it more than once, its output is no array, it is called
             inside of `nn.scan` or `nn.remat`, or what the model returns depends on the image through other modules
-            too. Later, where images or maps have another shape.
+            too; or the model cannot be initialised by such images. Later, where images or maps have another shape.
     """
     if not isinstance(model, nn.Module) or not isinstance(path, str):
         raise TypeError(
@@ -73,7 +73,13 @@ def split(
         tuple(check_count("image_shape", side) for side in image_shape),
     )
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, **options), images)
+    try:
+        variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, **options), images)
+    except Exception as error:  # the model's own, of images that it does not expect
+        raise ValueError(
+            f"expected a model of images {images.shape}, got {type(error).__name__} from it "
+            f"({str(error)[:200]}): give `image_shape` and the options that it is called with"
+        ) from error
 
     def replayed(variables: Any, x: jax.Array, maps: jax.Array) -> Any:
         def replace(next_fun, args, kwargs, context):

@@ -13,17 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import as_path, check_count, check_number, shown
+from jxai.locks import FileLock
 from jxai.training import integrity
 from jxai.training._types import PyTree
-from jxai.training.claim import Claim
 from jxai.training.differences import differences, plain
 from jxai.training.integrity import DamagedCheckpointError
-from jxai.training.state import TrainState
+from jxai.training.state import TrainState, to_host
 
 Which = Literal["latest", "best"] | int
 
 # Where checkpoints go that are deleted: moved at once, so that a kill leaves no half of one in the old place.
 _DELETED = ".deleted"
+_UNFINISHED = ".orbax-checkpoint-tmp"
+_LOCK = ".in_use"
 
 
 class Restored(NamedTuple):
@@ -90,7 +92,7 @@ class Checkpoints:
             "fingerprints": None if fingerprints is None else dict(fingerprints),
         }
         self._accuracies: dict[int, float | None] = {}
-        self._claim = Claim(self.directory)
+        self._lock = FileLock(self.directory / _LOCK)
         options = managers.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(
                 [managers.LatestN(keep_latest), _KeepBest(self.best_step)]
@@ -111,8 +113,7 @@ class Checkpoints:
     def claim(self) -> None:
         """Keeps other processes from training in this folder until `close`, or until this process ends; `fit` asks.
 
-        Reading stays possible. Of several processes of one training the first one has the folder. Nothing is kept
-        on Windows, and on file systems without locks.
+        Reading stays possible. Of several processes of one training the first has the folder. See `FileLock`.
 
         Raises:
             BlockingIOError: another process, or another `Checkpoints`, has it, or had it since this one was made.
@@ -121,10 +122,12 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
         with self._writing():
-            is_new = self._claim.take()
+            if not self._lock.take():
+                return
+        for path in self.directory.glob(f"*{_UNFINISHED}*"):  # of a process that was killed
+            shutil.rmtree(path, ignore_errors=True)
         opened = self._steps()
-        if is_new:
-            self._manager.reload()
+        self._manager.reload()
         if self._steps() != opened:
             raise BlockingIOError(
                 f"expected the checkpoints that were in {self.directory} when it was opened, {opened}, "
@@ -195,7 +198,7 @@ class Checkpoints:
             return
         self.wait()
         self._accuracies[step] = measured
-        arrays, args = _to_host(state), self._ocp.args
+        arrays, args = to_host(state), self._ocp.args
         about = integrity.seal(
             {
                 **self._about,
@@ -268,7 +271,7 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._claim.release()
+            self._lock.release()
             with self._writing():  # it may raise what was raised before
                 self._manager.close()
 
@@ -317,6 +320,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # a damaged file may fail in many ways
+            if not (self.directory / str(step)).exists():
+                gone = f"expected step {step} in {self.directory}, got none any more: a training moved on, read again"
+                raise FileNotFoundError(gone) from error
             others = (other for other in reversed(self._steps()) if other != step)
             whole = next((other for other in others if self._is_whole(other)), None)
             offer = (
@@ -341,8 +347,10 @@ class Checkpoints:
         """Turns what writing raises into an error that says what to do."""
         try:
             yield
-        except BlockingIOError:  # of a claim
-            raise
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"expected a folder that nobody writes, got {self.directory}, in use by {error}: wait or take another"
+            ) from None
         except (OSError, ValueError) as error:  # the second is TensorStore's
             raise OSError(
                 f"expected to write checkpoints in {self.directory}, got {error}: give a folder that can be "
@@ -353,8 +361,12 @@ class Checkpoints:
         """Compares what the newest checkpoint was made with to what this training is."""
         saved: dict[str, Any] = {}
         for step in self._steps():
-            with self._damage_named(step):
-                saved = self._read_about(step)
+            try:
+                with self._damage_named(step):
+                    saved = self._read_about(step)
+            except FileNotFoundError:  # a training that goes on there has removed it
+                self._manager.reload()
+            else:
                 self._accuracies[step] = saved["accuracy"]
         differing = []
         for part, mine in self._about.items():
@@ -377,19 +389,12 @@ class _KeepBest:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context  # of Orbax's, empty
-        best = self.best_step()
-        return [info.step == best for info in checkpoints]
+        return [info.step == self.best_step() for info in checkpoints]
 
 
 def _measured(accuracy: Any) -> float | None:
     """An accuracy as it is kept: None where there is none."""
-    if accuracy is None or (isinstance(accuracy, float | np.floating) and not np.isfinite(accuracy)):
+    if accuracy is None or (np.ndim(accuracy) == 0 and jnp.isscalar(accuracy) and not np.isfinite(accuracy)):
         return None
     check_number("accuracy", accuracy)
     return float(accuracy)
-
-
-def _to_host(state: TrainState) -> dict[str, PyTree]:
-    """A state as numpy arrays in a dict; the key as its data, since not every format can hold typed keys."""
-    tree = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return jax.tree.map(np.asarray, jax.device_get({**tree, "key": jax.random.key_data(state.key)}))

@@ -84,7 +84,7 @@ def fit(
 
     Raises:
         ValueError: a number is below 1, the batches end too early, or a batch does not divide among the
-            devices.
+            devices; or processes see different checkpoints.
         BlockingIOError: another process is training in the folder of `checkpoints`.
         OSError: nothing can be written there.
         DivergedError: the loss or its gradient became NaN or infinite. Nothing is saved after that.
@@ -92,7 +92,7 @@ def fit(
     """
     for option, value in (("num_steps", num_steps), ("eval_every", eval_every), ("log_every", log_every)):
         check_count(option, value)
-    if checkpoints is not None:
+    if checkpoints is not None and not _is_done(checkpoints, num_steps, evaluate is not None):
         checkpoints.claim()
     best = _Best()
     measured: float | None = None  # validation accuracy of the current state, None if not validated yet
@@ -154,6 +154,26 @@ def fit(
         if interrupted(number):  # while the last checkpoint was written
             raise Interrupted(number)
     return FitResult(unreplicate(replicated), measured, best.accuracy, best.step)
+
+
+def _is_done(checkpoints: Checkpoints, num_steps: int, validates: bool) -> bool:
+    """Whether nothing is left to be written; an error where not every process sees the same checkpoints."""
+    latest = checkpoints.latest_step()
+    if jax.process_count() > 1 and len(seen := _of_all_processes(-1 if latest is None else latest)) > 1:
+        raise ValueError(
+            f"expected checkpoints that every process sees in {checkpoints.directory}, got latest steps "
+            f"{', '.join(map(str, seen))} (-1 for none): give a folder that they share"
+        )
+    if latest is None or latest < num_steps:
+        return False
+    return not validates or checkpoints.accuracy(latest) is not None
+
+
+def _of_all_processes(number: int) -> np.ndarray:
+    """The different numbers that the processes have."""
+    from jax.experimental import multihost_utils
+
+    return np.unique(multihost_utils.process_allgather(np.int32(number)))
 
 
 def _next(batches: DataIterator, number: int, num_steps: int) -> PyTree:

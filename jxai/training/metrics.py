@@ -101,6 +101,8 @@ class MetricsWriter:
             if not isinstance(line.get("step"), int):
                 raise ValueError(f"expected metrics in {self.path}, got {shown(line)}: give another file")
         kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
+        if "".join(kept).encode() == self.path.read_bytes():
+            return
         # Written beside and renamed, so that a kill in between loses nothing.
         beside = self.path.with_name(self.path.name + ".tmp")
         with self._writing():

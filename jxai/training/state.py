@@ -1,11 +1,13 @@
 """What training changes from step to step, in one immutable structure."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jxai.checks import check_key, shown
@@ -75,3 +77,9 @@ class TrainState:
     def variables(self) -> dict[str, PyTree]:
         """What a Flax module's `apply` takes: {"params": ..., "batch_stats": ...}."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def to_host(state: TrainState) -> dict[str, PyTree]:
+    """A state as numpy arrays in a dict; the key as its data, since not every format can hold typed keys."""
+    tree = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return jax.tree.map(np.asarray, jax.device_get({**tree, "key": jax.random.key_data(state.key)}))

@@ -1,6 +1,6 @@
 """Run by test_hosts.py: `explain.py`, then `smooth_taylor.py`, of small pictures by a small network.
 
-python explaining.py --folder FOLDER [flags of hosts.Hosts]
+python explaining.py --folder FOLDER [--methods METHOD ...] [--no-table] [flags of hosts.Hosts]
 """
 
 import dataclasses
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
 
+import command_line
 import explain
 import imagenet
 import smooth_taylor
@@ -25,6 +25,8 @@ PICTURES = RANDOM.integers(0, 256, (5, 224, 224, 3), np.uint8)
 @dataclasses.dataclass(frozen=True)
 class Options:
     folder: Path
+    methods: tuple[str, ...] = ("input-x-gradient", "smooth-taylor")
+    table: bool = True
     hosts: HostsOption = Hosts()
 
 
@@ -46,26 +48,27 @@ def main(options: Options) -> None:
         # Five pictures in batches of two: the last batch is not full, and the last round has no work for all.
         explain.main(
             explain.Options(
-                methods=("input-x-gradient", "smooth-taylor"),
+                methods=options.methods,
                 settings=explain.Settings(num_roots=3),
                 batch=2,
                 out=options.folder / "explain",
                 progress=False,
             )
         )
-        smooth_taylor.main(
-            smooth_taylor.Options(
-                num_regions=3,
-                num_draws=2,
-                adaptive_roots=2,
-                adaptive_draws=2,
-                sheet=1,
-                count=3,
-                out=options.folder / "table",
-                progress=False,
+        if options.table:
+            smooth_taylor.main(
+                smooth_taylor.Options(
+                    num_regions=3,
+                    num_draws=2,
+                    adaptive_roots=2,
+                    adaptive_draws=2,
+                    sheet=1,
+                    count=3,
+                    out=options.folder / "table",
+                    progress=False,
+                )
             )
-        )
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command_line.run(main, Options)

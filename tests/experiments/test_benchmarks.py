@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import math
+import subprocess
+from pathlib import Path
 
 import pytest
 
 import suite
 from measure import result
 
+PICTURE = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "growth.png"
 NEEDS = {"lrp": ("torch", "zennit")}
 
 
@@ -51,3 +54,22 @@ def test_the_table_says_which_goals_are_reached_and_by_how_much(tmp_path):
 def test_an_unknown_benchmark_is_named():
     with pytest.raises(ValueError, match=r"expected benchmarks among lrp, .*, got speed: choose of these"):
         suite.main(suite.Options(only=("speed",)))
+
+
+def test_where_all_fail_they_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "run", lambda name, arguments, path: False)
+    with pytest.raises(SystemExit, match="these did not: lrp, heads: see above"):
+        suite.main(suite.Options(only=("lrp", "heads"), results=tmp_path / "new"))
+    with pytest.raises(SystemExit, match=r"expected results below .*new, got none: run the benchmarks first"):
+        suite.main(suite.Options(table=True, results=tmp_path / "new"))
+
+
+def test_a_benchmark_runs_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = []
+    done = subprocess.CompletedProcess((), 0)
+    monkeypatch.setattr(suite.subprocess, "run", lambda command, **_: commands.append(command) or done)
+    assert suite.run("growth", suite.BENCHMARKS["growth"][0], tmp_path / "growth.json")
+    (command,) = commands
+    assert command[2:] == ["--figure", str(PICTURE), "--json", str(tmp_path / "growth.json")]
+    assert PICTURE.is_file() and Path(command[1]).is_absolute()

@@ -29,3 +29,19 @@ def test_a_folder_that_is_set_stays(setting, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))  # as JAX_COMPILATION_CACHE_DIR does
     keep_compiled_programs()
     assert setting() == str(tmp_path)
+
+
+def test_without_a_home_nothing_is_kept(setting, monkeypatch, capsys):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("JXAI_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("compilation_cache.Path.home", homeless)
+    jax.config.update("jax_compilation_cache_dir", None)
+    keep_compiled_programs()
+    assert setting() is None
+    reason = "Could not determine home directory."
+    assert (
+        capsys.readouterr().err == f"compiled programs are not kept ({reason}): set JXAI_CACHE to a folder\n"
+    )

@@ -14,6 +14,7 @@ from processes import EXPERIMENTS, HEARTBEAT, finish, start
 from hosts import Hosts, from_first, in_shares, in_turns, together
 from jxai import training
 
+EXPLAINING, TABULATING = (Path(__file__).with_name(name) for name in ("explaining.py", "tabulating.py"))
 STEPS = 50
 TIMEOUT = 600
 # The first configuration of the quickstart, as small as it trains at all.
@@ -30,15 +31,22 @@ FLAGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run's folder after one process of eight devices, and how to start others."""
-    folder = tmp_path_factory.mktemp("runs")
+@pytest.fixture(autouse=True, scope="module")
+def compiled(tmp_path_factory):
+    """Later processes start quicker; and this is where the scripts keep compiled programs by themselves."""
+    folder = tmp_path_factory.mktemp("compiled")
     patch = pytest.MonkeyPatch()
-    # Later processes start quicker; and this is where the scripts keep compiled programs by themselves.
-    patch.setenv("JXAI_CACHE", str(folder / "compiled"))
+    patch.setenv("JXAI_CACHE", str(folder))
     patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, compiled):
+    """A run's folder after one process of eight devices, and how to start others."""
+    folder = tmp_path_factory.mktemp("runs")
 
     def train(name, *, processes):
         options = [f"--config.{flag}={value}" for flag, value in FLAGS.items()]
@@ -47,22 +55,51 @@ def trained(tmp_path_factory):
         return start(EXPERIMENTS / "train.py", options, processes=processes, devices=8 // processes)
 
     assert_ended_well(finish(train("one", processes=1), timeout=TIMEOUT))
-    assert any((folder / "compiled").iterdir())
-    yield folder, train
-    patch.undo()
+    assert any(compiled.iterdir())
+    return folder, train
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory):
+    """What one process makes of the small pictures, and what it prints."""
+    folder = tmp_path_factory.mktemp("explained")
+    ended = finish(start(EXPLAINING, ["--folder", str(folder)], processes=1, devices=1), timeout=TIMEOUT)
+    assert_ended_well(ended)
+    return folder, printed(ended, folder)
 
 
 def assert_ended_well(ended):
     assert [code for code, _, _ in ended] == [0] * len(ended), "\n".join(errors for _, _, errors in ended)
 
 
-def assert_same_run(one, other):
+def assert_same_arrays(one, other):
+    with np.load(one) as first, np.load(other) as second:
+        assert first.files == second.files
+        for array in first.files:
+            np.testing.assert_array_equal(first[array], second[array])
+
+
+def printed(ended, folder):
+    """Lines of each process, but for those of the library that connects CPUs."""
+    texts = [output.replace(str(folder), "") for _, output, _ in ended]
+    return [[line for line in text.splitlines() if "peer ranks" not in line] for text in texts]
+
+
+def wait_until(reached, running):
+    until = time.monotonic() + TIMEOUT
+    while not reached():
+        assert time.monotonic() < until and all(process.poll() is None for process in running)
+        time.sleep(0.05)
+
+
+def assert_same_run(one, other, *, phases=("train", "validation")):
     variables = [training.load_variables(folder / "episodes", which=STEPS) for folder in (one, other)]
     chex.assert_trees_all_equal(*variables)
     lines = [
         [
             {name: value for name, value in line.items() if name != "episodes_per_second"}
             for line in training.read_metrics(folder / "metrics.jsonl")
+            if line["phase"] in phases
         ]
         for folder in (one, other)
     ]
@@ -72,6 +109,7 @@ def assert_same_run(one, other):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_processes_of_four_devices_train_as_one_of_eight(trained):
     folder, train = trained
     ended = finish(train("two", processes=2), timeout=TIMEOUT)
@@ -80,15 +118,13 @@ def test_two_processes_of_four_devices_train_as_one_of_eight(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("lost", [0, 1], ids=["coordinator", "other"])
 def test_when_a_process_is_killed_the_other_ends_and_a_restart_resumes(trained, lost):
     folder, train = trained
     name = f"killed-{lost}"
     running = train(name, processes=2)
-    until = time.monotonic() + TIMEOUT
-    while not (folder / name / "episodes" / "10").is_dir():
-        assert time.monotonic() < until and all(process.poll() is None for process in running)
-        time.sleep(0.05)
+    wait_until((folder / name / "episodes" / "10").is_dir, running)
     running[lost].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     ended = finish(running, timeout=3 * HEARTBEAT)
@@ -102,31 +138,113 @@ def test_when_a_process_is_killed_the_other_ends_and_a_restart_resumes(trained, 
 
 
 @pytest.mark.slow
-def test_pictures_are_explained_and_judged_as_by_one_process(tmp_path):
-    script = Path(__file__).with_name("explaining.py")
-    printed = {}
-    for processes in (1, 2):
-        options = ["--folder", str(tmp_path / str(processes))]
-        ended = finish(start(script, options, processes=processes, devices=1), timeout=TIMEOUT)
-        assert_ended_well(ended)
-        printed[processes] = [
-            # The library that connects CPUs prints too.
-            [
-                line.replace(str(tmp_path / str(processes)), "")
-                for line in output.splitlines()
-                if "peer ranks" not in line
-            ]
-            for _, output, _ in ended
+@pytest.mark.alone
+def test_when_one_is_asked_to_stop_all_save_and_a_restart_goes_on(trained):
+    folder, train = trained
+    running = train("stopped", processes=2)
+    wait_until((folder / "stopped" / "config.json").is_file, running)  # the step is compiled next
+    running[1].send_signal(signal.SIGTERM)
+    ended = finish(running, timeout=TIMEOUT)
+    assert [code for code, _, _ in ended] == [128 + signal.SIGTERM] * 2
+    assert not (folder / "stopped" / "episodes" / str(STEPS)).exists()
+    assert_ended_well(finish(train("stopped", processes=2), timeout=TIMEOUT))
+    # The line of the step at which it stopped splits a mean of ten steps in two.
+    assert_same_run(folder / "one", folder / "stopped", phases=("validation",))
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_table_goes_on_from_the_results_of_the_first_process(tmp_path):
+    def tabulate(folder, *more, processes):
+        options = ["--folder", str(folder), *more]
+        running = start(TABULATING, options, processes=processes, devices=2 // processes)
+        assert_ended_well(finish(running, timeout=TIMEOUT))
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    tabulate(one, processes=1)
+    tabulate(two, "--systems", "relation", processes=2)
+    first = two / "results-0" / "tiny" / "1shot-relation-0.json"
+    before = first.stat().st_mtime_ns
+    tabulate(two, processes=2)
+    assert first.stat().st_mtime_ns == before
+    assert not (two / "results-1").exists()
+    results = [sorted((folder / "results-0" / "tiny").glob("*.json")) for folder in (one, two)]
+    assert [path.name for path in results[0]] == ["1shot-relation-0.json", "1shot-relation-guided-0.json"]
+    for paths in zip(*results, strict=True):
+        found = [json.loads(path.read_text()) for path in paths]
+        for result in found:
+            del result["seconds"], result["made_with"]
+        assert found[0] == found[1]
+    tables = [folder / "results-0" / "tiny" / "table.md" for folder in (one, two)]
+    assert tables[0].read_text() == tables[1].read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("number", "status", "seconds"),
+    [(signal.SIGTERM, -signal.SIGTERM, 5), (signal.SIGINT, 128 + signal.SIGINT, 60)],
+    ids=["SIGTERM", "SIGINT"],
+)
+def test_a_signal_ends_an_explanation_and_a_restart_goes_on(explained, tmp_path, number, status, seconds):
+    options = ["--folder", str(tmp_path), "--no-table"]
+    running = start(EXPLAINING, options, processes=2, devices=1)
+    there = tmp_path / "explain"
+    wait_until(lambda: any(path.stat().st_size for path in there.glob("unfinished-*/*")), running)
+    running[1].send_signal(number)
+    assert running[1].wait(timeout=seconds) == status
+    ended = finish(running, timeout=3 * HEARTBEAT)
+    assert ended[0][0] not in (0, 2)
+    (kept,) = there.glob("unfinished-*/input-x-gradient")
+    with kept.open("r+b") as file:
+        file.write(np.float32(7).tobytes())
+    with kept.open("ab") as file:
+        file.write(b"of a row that was not finished")
+    assert_ended_well(finish(start(EXPLAINING, options, processes=2, devices=1), timeout=TIMEOUT))
+    with np.load(explained[0] / "explain" / "attributions.npz") as arrays:
+        expected = dict(arrays)
+    expected["attributions/input-x-gradient"][0, 0, 0, 0] = 7  # was not made again
+    with np.load(there / "attributions.npz") as arrays:
+        assert arrays.files == list(expected)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(arrays[name], array)
+    assert not list(there.glob("unfinished-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_wrong_input_ends_every_process_with_status_2(tmp_path):
+    options = ["--folder", str(tmp_path), "--methods", "nothing"]
+    for code, _, errors in finish(start(EXPLAINING, options, processes=2, devices=1), timeout=TIMEOUT):
+        assert code == 2
+        assert [line for line in errors.splitlines() if "expected methods among" in line] == [
+            errors.splitlines()[-1]
         ]
-    assert printed[2] == [*printed[1], []]  # the first one's alone
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_what_the_first_process_cannot_write_is_said_in_one_line(tmp_path):
+    (tmp_path / "explain").write_text("where a folder should be")
+    options = ["--folder", str(tmp_path), "--no-table"]
+    first, other = finish(start(EXPLAINING, options, processes=2, devices=1), timeout=TIMEOUT)
+    assert first[0] == 2 and "Traceback" not in first[2]
+    assert "OSError: expected to write " in first[2].splitlines()[-1]
+    assert other[0] not in (0, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_pictures_are_explained_and_judged_as_by_one_process(explained, tmp_path):
+    folder, text = explained
+    ended = finish(start(EXPLAINING, ["--folder", str(tmp_path)], processes=2, devices=1), timeout=TIMEOUT)
+    assert_ended_well(ended)
+    assert printed(ended, tmp_path) == [*text, []]  # the first one's alone
     for name in ("explain/attributions.npz", "table/efficientnet-lite0-0.npz"):
-        with np.load(tmp_path / "1" / name) as one, np.load(tmp_path / "2" / name) as two:
-            assert one.files == two.files
-            for array in one.files:
-                np.testing.assert_array_equal(one[array], two[array])
+        assert_same_arrays(folder / name, tmp_path / name)
     logs = [
-        (tmp_path / str(processes) / "table" / "efficientnet-lite0.jsonl").read_text().splitlines()
-        for processes in (1, 2)
+        (there / "table" / "efficientnet-lite0.jsonl").read_text().splitlines()
+        for there in (folder, tmp_path)
     ]
     one, two = ([{**json.loads(line), "seconds": 0} for line in log] for log in logs)
     assert one == two
@@ -169,6 +287,7 @@ def test_an_incomplete_address_is_named():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_without_a_cluster_there_is_nothing_to_join(tmp_path):
     options = ["letters-quick/relation", "--folder", str(tmp_path), "--distributed"]
     (ended,) = finish(start(EXPERIMENTS / "train.py", options, processes=1, devices=1), timeout=TIMEOUT)

@@ -63,6 +63,11 @@ def test_the_commit_is_the_repositorys(tmp_path, monkeypatch):
     assert (record.start()["commit"], record.start()["changed"]) == (git("rev-parse", "HEAD"), False)
     (tmp_path / "results.json").write_text("{}")  # a run writes those
     assert not record.start()["changed"]
+    library = tmp_path / "jxai" / "other.py"
+    library.parent.mkdir()
+    library.write_text("")
+    assert record.start()["changed"]
+    library.unlink()
     script.write_text("2\n")
     assert record.start()["changed"]
 
@@ -120,7 +125,10 @@ def test_what_cannot_be_compared_is_told(short, tmp_path, now, capsys):
     assert "cannot be compared: expected a domain" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"starts": 1, "fingerprints": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"starts": 1, "fingerprints": {}}', '{"starts": [1], "fingerprints": {}}'],
+)
 def test_a_damaged_record_is_named(short, tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=r"expected the record of a run in .*run\.json, got .*: remove"):
@@ -177,7 +185,20 @@ def test_a_run_leaves_its_record_and_a_result_carries_it(short, tmp_path, capsys
     (job,) = reproduce.jobs(table, options)
     made_with = json.loads(job.result(options).read_text())["made_with"]
     assert made_with == {**start, "fingerprints": record.fingerprints(short, ("hebrew",))}
-    # A flipped bit in what is evaluated ends the evaluation.
+    # Another configuration than the checkpoint's, or what is left of one, ends the evaluation.
+    folder = job.folder(options)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"queries": ', '"queries": 1'))
+    with pytest.raises(
+        ValueError, match=r"expected in .*config\.json what .*, got others in queries: change"
+    ):
+        reproduce.evaluate(folder, episodes={"inductive": 2}, domains=("hebrew",))
+    for text in ("", config[:40], "[1]", "\udcff"):
+        (folder / "config.json").write_text(text, errors="surrogateescape")
+        with pytest.raises(ValueError, match=r"expected the configuration of a run in .*config\.json, got "):
+            reproduce.evaluate(folder, episodes={"inductive": 2}, domains=("hebrew",))
+    (folder / "config.json").write_text(config)
+    # So does a flipped bit in what is evaluated.
     (arrays, *_) = sorted(
         (job.folder(options) / "episodes").rglob("ocdbt.process_0/d/*"), key=lambda path: -path.stat().st_size
     )

@@ -9,6 +9,7 @@ import functools
 import importlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -266,7 +267,8 @@ class Case:
         assert not refused, f"answered as if nothing were wrong: {answer}"
         assert self.undefined or is_finite(answer), f"an answer that is not finite: {answer}"
         if self.holds is not None and not spoilt:
-            assert self.holds(answer, given) is not False, f"a wrong answer: {answer}"
+            held = self.holds(answer, given)
+            assert held is None or bool(held), f"a wrong answer: {answer}"
 
 
 def is_finite(answer: Any) -> bool:
@@ -312,11 +314,19 @@ def search(name: str, case: Case, examples: int) -> None:
     run()
 
 
-def unheard_of(package: str, cases: Iterable[str], exempt: Mapping[str, str]) -> set[str]:
-    """Public names of a package that have neither a case nor a reason to have none, and names that are not public."""
-    module = importlib.import_module(f"jxai.{package}")
-    names = {name.split(":")[0] for name in cases}
+def public(module: ModuleType) -> set[str]:
+    """The names in `__all__`; without one, those of the functions and classes that a module defines."""
+    own = {
+        name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
+    }
+    return set(getattr(module, "__all__", [name for name in own if not name.startswith("_")]))
+
+
+def unheard_of(name: str, cases: Iterable[str], exempt: Mapping[str, str]) -> set[str]:
+    """Public names of a package or module without a case or a reason to have none, and names that are not public."""
+    module = importlib.import_module(f"jxai.{name}")
+    names = {case.split(":")[0] for case in cases}
     assert not names & set(exempt), "exempt and examined"
     assert all(exempt.values()), "a reason each"
-    constants = {name for name in module.__all__ if not callable(getattr(module, name))}
-    return (set(module.__all__) - constants) ^ (names | (set(exempt) - constants))
+    constants = {name for name in public(module) if not callable(getattr(module, name))}
+    return (public(module) - constants) ^ (names | (set(exempt) - constants))

@@ -50,6 +50,7 @@ from strategies import (
 )
 
 from jxai import fewshot, lrp
+from jxai.fewshot.checks import check_labels
 
 EXEMPT = {
     "Episode": "a structure, which the functions that take one look at",
@@ -381,3 +382,11 @@ def test_every_public_function_is_here():
 def test_integers_of_labels_are_seen_under_jit_too():
     with pytest.raises(TypeError, match="expected support_labels of integers"):
         jax.jit(lambda x, y: fewshot.prototypes(x, y, 2))(maps(2), jnp.ones(2))
+
+
+def test_labels_below_0_of_any_number_of_classes():
+    labels = np.array([0, -1])
+    with pytest.raises(ValueError, match="expected classes of at least 0, got values from -1 to 0: count"):
+        check_labels("classes", labels, count=2)
+    with pytest.raises(ValueError, match=r"expected classes in \[0, 3\), got values from -1 to 0: count"):
+        check_labels("classes", labels, count=2, way=3)

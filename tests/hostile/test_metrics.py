@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from strategies import (
     BATCH,
@@ -38,14 +39,24 @@ EXPLAIN = one_of(
         Spoilt(lambda x, target: x * 1e30),
     ],
 )
-TREE = given_as(
-    lambda size: {"params": {"a": {"kernel": jnp.ones((size.h, size.w)), "bias": jnp.zeros(size.w)}}},
+
+
+def parameters(size, seed=0):
+    rng = np.random.default_rng(seed)
+    kernel, bias, scale = (
+        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((size.h, size.w), (size.w,), (size.w,))
+    )
+    return {"params": {"a": {"kernel": kernel, "bias": bias}, "b": {"scale": scale}}}
+
+
+NO_PARAMETERS = [
     Spoilt({"params": {"a": {"kernel": "text"}}}),
     Spoilt({"params": {"a": {"kernel": None}}}),
     Spoilt({}),
     Spoilt(None),
     Spoilt({"params": {"a": {"kernel": jnp.ones((4, 1)), "bias": jnp.full(1, jnp.nan)}}}),
-)
+]
+TREE = given_as(parameters, *NO_PARAMETERS)
 
 
 def one_an_image(found, given):
@@ -57,8 +68,31 @@ def in_unit(found, given):
 
 
 def explain_variables(variables):
-    layer = variables["params"]["a"]
-    return (layer["kernel"] * jnp.cos(layer["kernel"]) + layer["bias"])[None]
+    layers = variables["params"]
+    scale = layers.get("b", {}).get("scale", 1.0)
+    return (layers["a"]["kernel"] * jnp.cos(layers["a"]["kernel"]) + layers["a"]["bias"] * scale)[None]
+
+
+def as_a_cascade_of_one(found, given):
+    """A layer alone is a cascade that ends with its first layer."""
+    name = [*(given["layers"] or ("b", "a"))][-1]
+    one = metrics.model_randomisation(**{**given, "layers": (name,), "cascading": True})
+    return all((a[:, -1] == b[:, 0]).all() for a, b in zip(found, one, strict=True))
+
+
+RANDOMISATION = {
+    "explain": one_of(
+        explain_variables,
+        bad=[
+            Spoilt(lambda variables: None, refused=True),
+            Spoilt(lambda variables: jnp.zeros(3), refused=True),
+            Spoilt(lambda variables: jnp.full((1, 3, 3), jnp.nan), refused=True),
+        ],
+    ),
+    "variables": TREE,
+    "randomised": given_as(lambda size: parameters(size, seed=1), *NO_PARAMETERS),
+}
+NO_LAYERS = [Spoilt(v, refused=True) for v in ((), ("c",), "c", 3, (None,), ("",))]
 
 
 CASES = {
@@ -123,24 +157,20 @@ CASES = {
     "model_randomisation": Case(
         metrics.model_randomisation,
         {
-            "explain": one_of(
-                explain_variables,
-                bad=[
-                    Spoilt(lambda variables: None, refused=True),
-                    Spoilt(lambda variables: jnp.zeros(3), refused=True),
-                    Spoilt(lambda variables: jnp.full((1, 3, 3), jnp.nan), refused=True),
-                ],
-            ),
-            "variables": TREE,
-            "randomised": TREE,
-            "layers": one_of(
-                ("a",),
-                ["a"],
-                bad=[Spoilt(v, refused=True) for v in ((), ("b",), "b", 3, None, (None,), ("",))],
-            ),
+            **RANDOMISATION,
+            "layers": one_of(("a",), ["b", "a"], bad=[*NO_LAYERS, Spoilt(None, refused=True)]),
             "cascading": one_of(True),
         },
-        holds=lambda found, given: found.rank_correlation.shape == (1, 1),
+        holds=lambda found, given: found.rank_correlation.shape == (1, len(given["layers"])),
+    ),
+    "model_randomisation:alone": Case(
+        metrics.model_randomisation,
+        {
+            **RANDOMISATION,
+            "layers": one_of(None, ("a",), ["a", "b"], bad=NO_LAYERS),
+            "cascading": one_of(False),
+        },
+        holds=as_a_cascade_of_one,
     ),
     "multiscale_total_variation": Case(
         metrics.multiscale_total_variation,

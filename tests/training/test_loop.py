@@ -206,6 +206,7 @@ def run_processes(count: int, folder: Path, *stop_at: str) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_processes_equal_one_and_stop_and_resume_together(tmp_path: Path) -> None:
     assert run_processes(1, tmp_path / "one") == [0]
     # SIGTERM to one of them: both stop at the same step, and exit as after the signal.
