@@ -22,7 +22,8 @@ def merge(sources: Sequence[Source]) -> Source:
         sources: the sources, at least one; pictures of different sizes stay as they are.
 
     Returns:
-        A source with the classes of all, numbered on; class names are "domain/class" where there are several.
+        A source with the classes of all, numbered on; class names are "domain/class" where there are several. Of
+        sources of different splits it is a whole domain, whose classes keep theirs.
 
     Raises:
         TypeError: something else than sources.
@@ -44,7 +45,7 @@ def merge(sources: Sequence[Source]) -> Source:
         pictures=_Chained(tuple(sources)),
         rows=frozen(np.arange(sum(len(source) for source in sources))),
         class_splits=tuple(split for source in sources for split in source.class_splits),
-        split=sources[0].split,
+        split=sources[0].split if len({source.split for source in sources}) == 1 else "all",
     )
 
 

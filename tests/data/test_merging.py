@@ -32,7 +32,8 @@ def test_the_same_source_twice_is_refused(source):
 
 def test_splits_can_be_merged(source):
     merged = data.merge([source.restrict("base"), source.restrict("novel")])
-    assert len(merged.class_names) == 6 and merged.labels.max() == 5
+    assert len(merged.class_names) == 6 and merged.labels.max() == 5 and merged.split == "all"
+    np.testing.assert_array_equal(merged.restrict("novel").image(0), source.restrict("novel").image(0))
     np.testing.assert_array_equal(merged.image(0), source.restrict("base").image(0))
 
 
