@@ -47,9 +47,10 @@ def network(shape, classes):
 
 
 def scores(x, classes=4):
-    """The network that fits the channels of x, if any does."""
-    shape = x.shape if hasattr(x, "shape") and x.ndim == 4 and x.size else (1, 2, 2, 1)
-    return network((1, 2, 2, shape[-1]), classes)(x)
+    """The network that fits the channels of x; like a careful user's, it takes images alone."""
+    if getattr(x, "ndim", None) != 4:
+        raise ValueError(f"expected images (N, H, W, C), got {x}: reshape them")
+    return network((1, 2, 2, x.shape[-1]), classes)(x)
 
 
 def of_composite(make):
