@@ -260,7 +260,8 @@ def main(options: Options) -> int:
             if left < _LEAST_SECONDS:
                 ended = "no time left"
             else:
-                ended = run(name, path, limit=min(section.seconds, left), dry=options.dry)
+                limit = left if options.dry else min(section.seconds, left)
+                ended = run(name, path, limit=limit, dry=options.dry)
             report = json.loads(path.read_text())
             if ended is not None:
                 print(f"== {name}: {ended}", flush=True)
@@ -295,8 +296,8 @@ def quantity(value: float | None, unit: str) -> str:
     """A number with its unit; seconds below one as milliseconds."""
     if value is None:
         return "not finite"
-    if unit == "s" and value < 1:
-        value, unit = 1e3 * value, "ms"
+    if unit.split(" ")[0] == "s" and value < 1:
+        value, unit = 1e3 * value, f"m{unit}"
     return f"{value:.3g} {unit}".rstrip()
 
 

@@ -1,7 +1,7 @@
 """PyTorch's side of heads.py: the losses of RelationNet, the graph network and cross attention, from the formulas.
 
 Needs torch, which jxai does not; whoever needs it imports this module, no other does. The parameters are a JAX
-head's, features are channels-last. All queries and classes are computed at once, without a loop.
+head's, features are channels-last, on whatever device. All queries and classes are computed at once, without a loop.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def relation_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, g
     """
     prototype = features[: way * shot].unflatten(0, (way, shot)).mean(1)
     query = features[way * shot :]
-    targets = torch.eye(way).repeat_interleave(len(query) // way, 0)
+    targets = torch.eye(way, device=features.device).repeat_interleave(len(query) // way, 0)
 
     def loss(z: torch.Tensor) -> tuple[torch.Tensor, _Compared]:
         found = _compare(z + params["conv1"]["bias"], params)
@@ -158,7 +158,7 @@ def graph_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, guid
     x = _batch_norm(_dense(features, params["fc"]), params["fc_bn"])
     supports, queries = x[: way * shot], x[way * shot :].unflatten(0, (way, -1)).transpose(0, 1)
     nodes = torch.cat([supports.expand(len(queries), -1, -1), queries], 1)
-    classes = torch.arange(way)
+    classes = torch.arange(way, device=features.device)
     labels = functional.one_hot(classes.repeat_interleave(shot), way).to(x.dtype)
     labels = functional.pad(labels, (0, 0, 0, way)).expand(len(nodes), -1, -1)
 
@@ -217,7 +217,7 @@ def cross_attention_loss(
     height, width = features.shape[1:3]
     query = features[way * shot :].flatten(1, 2)
     prototype = features[: way * shot].flatten(1, 2).unflatten(0, (way, shot)).mean(1)
-    labels = torch.arange(way).repeat_interleave(len(query) // way)
+    labels = torch.arange(way, device=features.device).repeat_interleave(len(query) // way)
     unit_query = functional.normalize(query, dim=-1)
     correlation = torch.einsum("wic,qjc->qwij", functional.normalize(prototype, dim=-1), unit_query)
     attended = torch.einsum("wic,qwi->qwc", prototype, _attention(correlation, params["attention"]))
@@ -228,7 +228,7 @@ def cross_attention_loss(
         scores = 7 * torch.einsum("qjc,qwc,qwjc->qwj", unit_query, unit_prototype, weights)
     else:
         scores = 7 * torch.einsum("qjc,qwc->qwj", unit_query, unit_prototype)
-    own = query * attention[torch.arange(len(query)), labels][..., None]
+    own = query * attention[torch.arange(len(query), device=labels.device), labels][..., None]
     of_all = _dense(own, params["classifier"]).transpose(1, 2)
     positions = (-1, height * width)
     return functional.cross_entropy(of_all, classes[:, None].expand(positions)) + (
@@ -263,7 +263,7 @@ def _adjacency(x: torch.Tensor, params: Any) -> torch.Tensor:
     for number in range(1, 5):
         z = _batch_norm(_dense(z, params[f"conv{number}"]), params[f"bn{number}"])
         z = functional.leaky_relu(z, 0.01)
-    z = _dense(z, params["convlast"])[..., 0] - 1e8 * torch.eye(x.shape[1])
+    z = _dense(z, params["convlast"])[..., 0] - 1e8 * torch.eye(x.shape[1], device=x.device)
     return functional.softmax(z, -1)
 
 

@@ -69,9 +69,9 @@ def row(
         name: what was measured, unique in its section.
         value: the number.
         unit: of the number, and of the rival's.
-        goal: "at most N" or "at least N". Without a rival it is of the value; with one, "at least" is of how many
-            times the rival's number is ours (seconds: ours is so many times as fast), "at most" of how many times
-            ours is the rival's.
+        goal: "at most N" or "at least N", or None. Without a rival it is of the value; with one, "at least" is of
+            how many times the rival's number is ours (seconds: ours is so many times as fast), "at most" of how
+            many times ours is the rival's.
         rival: its name and its number, from the same run.
         precision: of products, in words; None where the row has none.
         data: anything more that goes into the JSON.
@@ -81,9 +81,9 @@ def row(
     """
     found: Row = {"name": name, "value": float(value), "unit": unit, "goal": goal, "precision": precision}
     if rival is not None:
-        found |= {"rival": rival[0], "rival_value": float(rival[1])}
-        at_least = goal is None or not goal.startswith("at most")
-        found["ratio"] = float(rival[1] / value if at_least else value / rival[1])
+        found |= {"rival": rival[0], "rival_value": float(rival[1]), "ratio": None}
+        if goal is not None:
+            found["ratio"] = float(value / rival[1] if goal.startswith("at most") else rival[1] / value)
     if data is not None:
         found["data"] = data
     return found
