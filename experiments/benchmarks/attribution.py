@@ -218,7 +218,8 @@ def captum_calls(options: Options, theirs: Rival) -> dict[str, Callable]:
     import torch_device
     import torch_models
 
-    count, batch = options.num_steps, rows_in_flight(np.empty(theirs.x.shape), None)
+    x, _, _ = inputs(1, options.side)
+    count, batch = options.num_steps, rows_in_flight(x, None)
 
     def integrated() -> Any:
         return torch_models.captum_integrated_gradients(*theirs, num_steps=count, batch=batch)

@@ -14,12 +14,13 @@ Needs JAX, Flax and optax; no package of the command line's or the data's.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -30,20 +31,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sections import SECTIONS, Row, parts
+from sections import SECTIONS, parts
+from sections.table import DONE, complete, slug, table, text
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 STORED = HERE.parent / "results" / "gpu"
 _LEAST_SECONDS = 15  # under which a section is not begun
-_DONE = "done"
+_CUT_OFF = "cut off"
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What is run."""
 
-    only: tuple[str, ...] = ()
+    only: Sequence[str] = ()
     """Some sections, by name; all by default."""
     minutes: float = 8.0
     """Of the whole run; what has no time left is named."""
@@ -74,7 +76,6 @@ def code() -> str:
 def machine() -> dict[str, Any]:
     """The device and the versions, as JAX sees them; card and driver as NVIDIA's tool has them."""
     import jax
-    import jaxlib
 
     device = jax.devices()[0]
     found = {
@@ -82,7 +83,7 @@ def machine() -> dict[str, Any]:
         "device": device.device_kind,
         "count": jax.device_count(),
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
         "python": sys.version.split()[0],
         "cores": os.cpu_count(),
     }
@@ -114,15 +115,15 @@ def measure(name: str, path: Path, *, dry: bool) -> None:
     # In the parts' order, without what this code no longer has.
     report["parts"] = {part: report["parts"].get(part, "not run") for part in chosen}
     for part, run in chosen.items():
-        if report["parts"][part] == _DONE:
+        if report["parts"][part] == DONE:
             continue
         report["results"] = [one for one in report["results"] if one["part"] != part]
-        report["parts"][part] = "cut off"
+        report["parts"][part] = _CUT_OFF
         start = time.perf_counter()
         try:
             for one in run():
-                if not math.isfinite(one["value"]):
-                    one |= {"value": None, "ratio": None}
+                numbers = {key: one.get(key) for key in ("value", "rival_value", "ratio")}
+                one |= {key: None for key, x in numbers.items() if x is not None and not math.isfinite(x)}
                 report["results"].append({**one, "part": part})
                 print(f"  {text(one)}", flush=True)
                 write(path, report)
@@ -131,8 +132,8 @@ def measure(name: str, path: Path, *, dry: bool) -> None:
         except Exception as error:
             report["parts"][part] = f"failed: {type(error).__name__}: {error}"[:400]
         else:
-            report["parts"][part] = _DONE
-        if report["parts"][part] != _DONE:
+            report["parts"][part] = DONE
+        if report["parts"][part] != DONE:
             print(f"  {part}: {report['parts'][part]}", flush=True)
         report["seconds"][part] = round(time.perf_counter() - start, 1)
         write(path, report)
@@ -153,10 +154,13 @@ def child(*arguments: str) -> list[str]:
     return [sys.executable, str(HERE / "gpu.py"), *arguments]
 
 
-def environment() -> dict[str, str]:
+def environment(*, dry: bool = False) -> dict[str, str]:
     """Of a section's process: this working tree, and memory taken as it is needed, since rivals share the card."""
     paths = [str(ROOT), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     defaults = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    defaults |= (
+        {"OMP_NUM_THREADS": "1"} if dry else {}
+    )  # PyTorch's threads wait for one another on busy cores
     return defaults | os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
@@ -169,189 +173,155 @@ def probe() -> dict[str, Any]:
 
 
 def begin(path: Path, name: str, options: Options) -> dict[str, Any]:
-    """A section's report, as it is stored, or a new one where it is missing, of other code, or unwanted."""
+    """A section's report as it is stored; a new one where it is missing, of other code, or unwanted."""
     report: dict[str, Any] = {"section": name, "code": code(), "parts": {}, "seconds": {}, "results": []}
-    if path.exists() and not options.again:
-        stored = json.loads(path.read_text())
+    known = STORED / path.parent.name / path.name
+    found = path if path.exists() or options.dry else known
+    if found.exists() and not options.again:
+        stored = json.loads(found.read_text())
         if stored["code"] == report["code"] or options.older:
-            stored.pop("ended", None)
-            return stored
+            report = stored
+    write(path, report)
     return report
 
 
-def complete(report: dict[str, Any]) -> bool:
-    """Whether all parts have come to their ends."""
-    return bool(report["parts"]) and all(state == _DONE for state in report["parts"].values())
+class Running:
+    """A section in a process of its own.
+
+    Attributes:
+        name: of the section.
+        limit: seconds that it may take.
+    """
+
+    def __init__(self, name: str, path: Path, *, limit: float, dry: bool) -> None:
+        self.name, self.limit = name, limit
+        self._end = time.monotonic() + limit
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `end`)
+        arguments = ["--section", name, "--json", str(path), *(["--dry"] if dry else [])]
+        self._process = subprocess.Popen(
+            child(*arguments), env=environment(dry=dry), stderr=self._errors, start_new_session=True
+        )
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended or must."""
+        return self._process.poll() is not None or time.monotonic() > self._end
+
+    def end(self) -> str:
+        """End it if it has not; why it did not come to its end, or nothing."""
+        status = self._process.poll()
+        # Its own processes too, as pytest's.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        with self._errors:
+            self._errors.seek(0)
+            said = self._errors.read().strip()
+        if status == 0:
+            return ""
+        if status is None:
+            return f"{_CUT_OFF} after {self.limit:.0f} s"
+        print(said[-3000:], file=sys.stderr)
+        how = signal.Signals(-status).name if status < 0 else f"status {status}"
+        return f"ended with {how}: {said.splitlines()[-1][:300] if said else 'no message'}"
 
 
-def run(name: str, path: Path, *, limit: float, dry: bool) -> str | None:
-    """Run a section in a process of its own.
+def round_of(names: Sequence[str], folder: Path, options: Options, end: float, *, whole: bool) -> None:
+    """Run sections one after the other, two at once with `dry`.
 
     Args:
-        name: of the section.
-        path: of its JSON.
-        limit: seconds.
-        dry: tiny sizes.
-
-    Returns:
-        Why it did not come to its end, or None.
+        names: of the sections.
+        folder: of their reports.
+        options: of the run.
+        end: moment of the monotonic clock.
+        whole: a section may take what is left, not its own time alone.
     """
-    arguments = ["--section", name, "--json", str(path), *(["--dry"] if dry else [])]
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            child(*arguments), env=environment(), stderr=errors, start_new_session=True
-        )
-        try:
-            status = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            return f"cut off after {limit:.0f} s"
-        finally:
-            # Its own processes too, as of compilers; also when this one is ended.
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        if status == 0:
-            return None
-        errors.seek(0)
-        said = errors.read().strip()
-        print(said[-3000:], file=sys.stderr)
-        ended = signal.Signals(-status).name if status < 0 else f"status {status}"
-        return f"ended with {ended}: {said.splitlines()[-1][:300] if said else 'no message'}"
+    waiting, running = list(names), []
+    try:
+        while waiting or running:
+            while waiting and len(running) < (2 if options.dry else 1):
+                name, left = waiting.pop(0), end - time.monotonic()
+                path, section = folder / f"{name}.json", SECTIONS[name]
+                if left < _LEAST_SECONDS:
+                    note(path, "no time left")
+                    continue
+                print(f"\n== {section.title} ({name})", flush=True)
+                limit = left if whole else min(section.seconds, left)
+                running.append(Running(name, path, limit=limit, dry=options.dry))
+            time.sleep(0.1)
+            for one in [one for one in running if one.over]:
+                running.remove(one)
+                note(folder / f"{one.name}.json", one.end())
+                (folder / "table.md").write_text(table(folder, code()) + "\n")
+    finally:
+        for one in running:
+            one.end()
 
 
-def main(options: Options) -> int:
-    """Run, store, print the table; the number of sections that did not come to their ends."""
+def note(path: Path, ended: str) -> None:
+    """Write why a section did not come to its end into its report, or that it did."""
+    report = json.loads(path.read_text())
+    report.pop("ended", None)
+    if ended:
+        print(f"== {path.stem}: {ended}", flush=True)
+        report["ended"] = ended
+    write(path, report)
+
+
+def measured(names: Sequence[str], folder: Path, options: Options, end: float) -> list[str]:
+    """Run sections until a moment of the monotonic clock; those that are not complete then."""
+    for name in names:
+        begin(folder / f"{name}.json", name, options)
+
+    def missing(state: str = "") -> list[str]:
+        reports = {name: json.loads((folder / f"{name}.json").read_text()) for name in names}
+        return [
+            name
+            for name, report in reports.items()
+            if not complete(report) and report.get("ended", "").startswith(state)
+        ]
+
+    round_of(missing(), folder, options, end, whole=options.dry)
+    # What was cut off has what the others left.
+    round_of(missing(_CUT_OFF), folder, options, end, whole=True)
+    return missing()
+
+
+def main(options: Options) -> None:
+    """Run, store, print the table; ends with status 1 where a section did not come to its end."""
     if unknown := set(options.only) - SECTIONS.keys():
         raise SystemExit(
             f"expected sections among {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}: choose of these"
         )
+    stored = options.results or STORED
     if options.table:
-        folders = sorted(path.parent for path in (options.results or STORED).glob("*/table.md"))
+        folders = sorted(path.parent for path in stored.glob("*/table.md"))
         if not folders:
-            raise SystemExit(
-                f"expected results below {options.results or STORED}, got none: run gpu.py first"
-            )
-        print("\n\n".join(table(folder) for folder in folders))
-        return 0
-    start, found = time.monotonic(), probe()
+            raise SystemExit(f"expected results below {stored}, got none: run gpu.py first")
+        print("\n\n".join(table(folder, code()) for folder in folders))
+        return
+    end = time.monotonic() + 60 * options.minutes
+    found = probe()
     if found["platform"] == "cpu" and not options.dry:
         raise SystemExit(
-            f"expected an accelerator, got {found['device']} alone (jax {found['jax']}): run this where JAX sees a GPU "
-            "(pip install 'jax[cuda13]'), or with --dry, which runs tiny sizes on any device"
+            f"expected an accelerator, got {found['device']} alone (jax {found['jax']}): run this where JAX sees "
+            "a GPU (pip install 'jax[cuda13]'), or with --dry, which runs tiny sizes on any device"
         )
+    # A job that is ended ends the section's process too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as temporary:
-        results = options.results or (Path(temporary) if options.dry else STORED)
-        folder = results / slug(found.get("card", found["device"]))
+        if options.dry and options.results is None:
+            stored = Path(temporary)
+        folder = stored / slug(found.get("card", found["device"]))
         folder.mkdir(parents=True, exist_ok=True)
-        failed = 0
-        for name in [name for name in SECTIONS if name in (options.only or SECTIONS)]:
-            path = folder / f"{name}.json"
-            known = STORED / folder.name / path.name
-            if not path.exists() and not options.dry and known.exists():
-                shutil.copy(known, path)
-            report = begin(path, name, options)
-            section = SECTIONS[name]
-            if complete(report):
-                print(f"\n== {section.title}: stored, of this code", flush=True)
-                continue
-            left = 60 * options.minutes - (time.monotonic() - start)
-            print(f"\n== {section.title} ({name})", flush=True)
-            write(path, report)
-            if left < _LEAST_SECONDS:
-                ended = "no time left"
-            else:
-                limit = left if options.dry else min(section.seconds, left)
-                ended = run(name, path, limit=limit, dry=options.dry)
-            report = json.loads(path.read_text())
-            if ended is not None:
-                print(f"== {name}: {ended}", flush=True)
-                report["ended"] = ended
-                write(path, report)
-            failed += not complete(report)
-            (folder / "table.md").write_text(table(folder) + "\n")
-        text = table(folder)
-        (folder / "table.md").write_text(text + "\n")
-        print(f"\n{text}")
-    return failed
-
-
-# What is read.
-
-
-def slug(words: str) -> str:
-    """Words as a folder's name."""
-    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
-
-
-def reached(one: Row) -> bool | None:
-    """Whether a row's goal is; None where it has none or no number."""
-    value = one["ratio"] if "ratio" in one else one["value"]
-    if one["goal"] is None or value is None:
-        return None
-    bound = float(one["goal"].rsplit(maxsplit=1)[1])
-    return value <= bound if one["goal"].startswith("at most") else value >= bound
-
-
-def quantity(value: float | None, unit: str) -> str:
-    """A number with its unit; seconds below one as milliseconds."""
-    if value is None:
-        return "not finite"
-    if unit.split(" ")[0] == "s" and value < 1:
-        value, unit = 1e3 * value, f"m{unit}"
-    return f"{value:.3g} {unit}".rstrip()
-
-
-def cells(one: Row) -> list[str]:
-    """What, measured, rival, ratio, goal, reached."""
-    what = one["name"] if one["precision"] is None else f"{one['name']} ({one['precision']})"
-    rival = f"{one['rival']} {quantity(one['rival_value'], one['unit'])}" if "rival" in one else ""
-    ratio = f"{one['ratio']:.2f}" if one.get("ratio") is not None else ""
-    verdict = {None: "", True: "yes", False: "**no**"}[reached(one)]
-    return [what, quantity(one["value"], one["unit"]), rival, ratio, one["goal"] or "", verdict]
-
-
-def text(one: Row) -> str:
-    """A row on a line of a terminal."""
-    return " | ".join(cell for cell in cells(one) if cell)
-
-
-def table(folder: Path) -> str:
-    """All that is stored of a card.
-
-    Args:
-        folder: of its JSON files.
-
-    Returns:
-        Markdown.
-    """
-    lines: list[str] = []
-    reports = {name: folder / f"{name}.json" for name in SECTIONS}
-    stored = {name: json.loads(path.read_text()) for name, path in reports.items() if path.exists()}
-    current = code()
-    for name, report in stored.items():
-        lines += ["", f"**{SECTIONS[name].title}**" + (f" ({where(report)})" if "machine" in report else "")]
-        if report["code"] != current:
-            lines[-1] += ", measured with older code"
-        if report["results"]:
-            lines += ["", "| what | measured | rival, same run | times | goal | reached |"]
-            lines.append("| --- | ---: | ---: | ---: | --- | --- |")
-            lines += ["| " + " | ".join(cells(one)) + " |" for one in report["results"]]
-        missing = [f"{part}: {state}" for part, state in report["parts"].items() if state != _DONE]
-        if "ended" in report:
-            missing.append(report["ended"])
-        lines += ["", *(f"- {one}" for one in missing)] if missing else []
-    goals = [reached(one) for report in stored.values() for one in report["results"]]
-    known = [one for one in goals if one is not None]
-    return "\n".join([f"{sum(known)} of {len(known)} goals reached on {folder.name}.", *lines])
-
-
-def where(report: dict[str, Any]) -> str:
-    """The machine of a report, in words."""
-    told = report["machine"]
-    words = [told.get("card", told["device"])]
-    words += [f"driver {told['driver']}"] if "driver" in told else []
-    words += [f"jax {told['jax']}"] + ([f"torch {told['torch']}"] if "torch" in told else [])
-    return ", ".join([*words, f"code {report['code']}"])
+        missing = measured(
+            [name for name in SECTIONS if name in (options.only or SECTIONS)], folder, options, end
+        )
+        words = table(folder, code())
+        (folder / "table.md").write_text(words + "\n")
+        print(f"\n{words}")
+    if missing:
+        sys.exit(f"\nexpected every part to end well, see the lines below the tables of {', '.join(missing)}")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -380,6 +350,5 @@ if __name__ == "__main__":
     elif given.section:
         measure(given.section, given.json, dry=given.dry)
     else:
-        names = [field.name for field in dataclasses.fields(Options)]
-        chosen = {name: getattr(given, name) for name in names}
-        sys.exit(1 if main(Options(**{**chosen, "only": tuple(given.only)})) else 0)
+        fields = [field.name for field in dataclasses.fields(Options)]
+        main(Options(**{name: getattr(given, name) for name in fields}))

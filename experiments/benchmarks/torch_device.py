@@ -1,4 +1,7 @@
-"""PyTorch on the device that is measured: CUDA where there is one. Needs torch; whoever needs it imports this module."""
+"""PyTorch on the device that is measured: CUDA where there is one.
+
+Needs torch, which jxai does not; whoever needs it imports this module, no other does.
+"""
 
 import functools
 from collections.abc import Callable

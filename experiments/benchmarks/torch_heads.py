@@ -70,8 +70,7 @@ def relation_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, g
         kernel = params["conv1"]["kernel"].clamp(min=0)
         denominator = _convolve_halves(prototype, query, kernel)
         relevance = pairs * _back(_compared_relevance(found, params, way) / _nonzero(denominator), kernel)
-        largest = relevance.abs().amax(-1, keepdim=True)
-        weights = 1 + relevance / torch.where(largest == 0, 1.0, largest)
+        weights = _weighted(relevance)
     return plain + _strength(shot) * loss(_convolve(pairs * weights, params["conv1"]["kernel"]))[0]
 
 
@@ -139,7 +138,7 @@ def _pool(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _unpool(relevance: torch.Tensor, winners: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """The relevance of maps (n, h, w, C), or of them flat, at the winners' places of maps like these."""
     maps = relevance.view(len(winners), *winners.shape[2:], -1).movedim(-1, 1)
-    return functional.max_unpool2d(maps, winners, 2, output_size=like.shape[1:3]).movedim(1, -1)
+    return functional.max_unpool2d(maps, winners, [2, 2], output_size=like.shape[1:3]).movedim(1, -1)
 
 
 def graph_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, guided: bool) -> torch.Tensor:
@@ -188,7 +187,7 @@ def graph_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, guid
         second = _convolution_relevance(*layers[1], kernels[1], last[..., layers[1][0].shape[-1] :])
         first = _convolution_relevance(*layers[0], kernels[0], second[..., base:])
         relevance = last[..., :width] + second[..., :width] + first[..., :width]
-        weights = 1 + relevance / relevance.abs().amax(-1, keepdim=True)
+        weights = _weighted(relevance)
     return loss(scores) + _strength(shot) * loss(run(nodes * weights)[0])
 
 
@@ -247,7 +246,7 @@ def _weights(
     pooled = product * (_log_odds(7 * total) / _stabilise(total))[..., None]
     of_rows = rows * (pooled / _stabilise(rows.sum(2)))[:, :, None]
     relevance = x * (of_rows / _stabilise(x.sum(3)))[:, :, :, None]
-    of_channels, of_positions = (1 + r / r.abs().amax(-1, keepdim=True) for r in (pooled, relevance))
+    of_channels, of_positions = _weighted(pooled), _weighted(relevance)
     return of_channels[:, :, None] * of_positions.flatten(2, 3)
 
 
@@ -292,6 +291,12 @@ def _batch_norm(x: torch.Tensor, params: Any) -> torch.Tensor:
 def _strength(shot: int) -> float:
     """λ, as released."""
     return min(1.0, 0.5 + 0.125 * (shot - 1))
+
+
+def _weighted(relevance: torch.Tensor) -> torch.Tensor:
+    """Weights 1 + R / max|R| over the last axis; 1 where there is no relevance."""
+    largest = relevance.abs().amax(-1, keepdim=True)
+    return 1 + relevance / torch.where(largest == 0, 1.0, largest)
 
 
 def _nonzero(z: torch.Tensor) -> torch.Tensor:

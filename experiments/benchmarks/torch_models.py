@@ -10,6 +10,7 @@ zennit finds its rules by the modules' classes and its batch norms by the module
 channels-first; `to_torch` and `to_numpy` change sides.
 """
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -277,14 +278,20 @@ def captum_smooth_taylor(
     """
     captum = importlib.import_module("captum.attr")
 
-    class Term(captum.Saliency):
-        def attribute(self, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            # The tunnel has an image's noisy copies next to one another.
-            origin = x.repeat_interleave(len(inputs) // len(x), 0)
-            return (origin - inputs) * super().attribute(inputs, target=target, abs=False)
+    def attribute(term: Any, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        # The tunnel has an image's noisy copies next to one another.
+        origin = x.repeat_interleave(len(inputs) // len(x), 0)
+        return (origin - inputs) * captum.Saliency.attribute(term, inputs, target=target, abs=False)
 
-    return captum.NoiseTunnel(Term(model)).attribute(
-        x, target=target, nt_samples=num_roots, nt_samples_batch_size=max(1, batch // len(x)), stdevs=deviation
+    # The tunnel calls what captum's logging wraps.
+    wrapped = functools.wraps(attribute)(lambda *arguments, **more: attribute(*arguments, **more))
+    term = type("Term", (captum.Saliency,), {"attribute": wrapped})
+    return captum.NoiseTunnel(term(model)).attribute(
+        x,
+        target=target,
+        nt_samples=num_roots,
+        nt_samples_batch_size=max(1, batch // len(x)),
+        stdevs=deviation,
     )
 
 

@@ -30,13 +30,13 @@ class Section:
 
 
 SECTIONS = {
-    "right": Section("Right: golden values, explicit matrices, invariances, by precision", 60),
-    "guided": Section("Guided step", 80),
-    "lrp": Section("LRP", 90),
+    "right": Section("Right: golden values, explicit matrices, invariances, by precision", 90),
+    "guided": Section("Guided step", 90),
+    "lrp": Section("LRP", 80),
     "attribution": Section("Attribution", 80),
-    "throughput": Section("Training throughput, one seed and many", 40),
-    "science": Section("Science: the letters table, all seeds at once", 80),
-    "growth": Section("bfloat16, and how cost grows", 50),
+    "throughput": Section("Training throughput, one seed and many", 30),
+    "science": Section("Science: the letters table, all seeds at once", 70),
+    "growth": Section("bfloat16, and how cost grows", 40),
 }
 
 

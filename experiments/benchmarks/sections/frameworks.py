@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 Precision = Literal["float32", "device's default"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "device's default")
@@ -40,8 +41,7 @@ class Program:
     def __init__(self, function: Callable, *arguments: Any) -> None:
         self._arguments = jax.device_put(arguments)
         start = time.perf_counter()
-        jitted = function if hasattr(function, "lower") else jax.jit(function)
-        self._program = jitted.lower(*self._arguments).compile()
+        self._program = jax.jit(function).lower(*self._arguments).compile()
         self.compile_seconds = time.perf_counter() - start
         memory = self._program.memory_analysis()
         self.bytes = None
@@ -58,3 +58,15 @@ def device_peak() -> float | None:
     """Bytes that JAX held at most in this process so far, of all programs; None where the device does not say."""
     statistics = jax.devices()[0].memory_stats()
     return None if statistics is None else float(statistics["peak_bytes_in_use"])
+
+
+def apart(found: Any, reference: Any) -> float:
+    """1 - cosine of two arrays, without the cancellation that the cosine itself would have."""
+    one, other = (np.asarray(a, np.float64).ravel() for a in (found, reference))
+    return float(((one / np.linalg.norm(one) - other / np.linalg.norm(other)) ** 2).sum() / 2)
+
+
+def largest_error(found: Any, reference: Any) -> float:
+    """The largest difference of two arrays over the largest absolute value of the second."""
+    one, other = np.asarray(found, np.float64), np.asarray(reference, np.float64)
+    return float(np.abs(one - other).max() / np.abs(other).max())
