@@ -92,12 +92,8 @@ def machine() -> dict[str, Any]:
         told = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip().splitlines()
         if told:
             found["card"], found["driver"], found["memory"] = (part.strip() for part in told[0].split(","))
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        pass
-    else:
-        found["torch"] = torch.__version__
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["torch"] = importlib.metadata.version("torch")
     return found
 
 

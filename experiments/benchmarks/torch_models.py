@@ -10,7 +10,6 @@ zennit finds its rules by the modules' classes and its batch norms by the module
 channels-first; `to_torch` and `to_numpy` change sides.
 """
 
-import functools
 import importlib
 import importlib.util
 import sys
@@ -283,9 +282,9 @@ def captum_smooth_taylor(
         origin = x.repeat_interleave(len(inputs) // len(x), 0)
         return (origin - inputs) * captum.Saliency.attribute(term, inputs, target=target, abs=False)
 
-    # The tunnel calls what captum's logging wraps.
-    wrapped = functools.wraps(attribute)(lambda *arguments, **more: attribute(*arguments, **more))
-    term = type("Term", (captum.Saliency,), {"attribute": wrapped})
+    own: Any = attribute
+    own.__wrapped__ = attribute  # which the tunnel calls, so that captum's logging wraps nothing twice
+    term = type("Term", (captum.Saliency,), {"attribute": own})
     return captum.NoiseTunnel(term(model)).attribute(
         x,
         target=target,
