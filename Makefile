@@ -2,8 +2,10 @@
 # make test        lint, types and every quick test, against the installed package
 # make test-slow   the tests marked slow
 # make lint        ruff and basedpyright alone
+# make gpu         measures the accelerator that the JAX of GPU_PYTHON (python3) sees, in eight minutes (docs/pods.md)
+# make gpu-wheels  fetches into wheels/ what it needs beside JAX, Flax and PyTorch, for machines without a network
 #
-# Each works from nothing: it makes .venv with Python 3.11 or newer and installs there. PYTHON=... chooses another one.
+# Each but `gpu` works from nothing: it makes .venv with Python 3.11 or newer and installs there. PYTHON=... chooses another one.
 
 # A name alone proves nothing: shims of version managers exist without the version behind them.
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python; do \
@@ -19,7 +21,7 @@ EXTRAS_test := demo,test
 DEMO := $(VENV)/.installed-demo-$(SUM)
 TEST := $(VENV)/.installed-test-$(SUM)
 
-.PHONY: demo test test-slow lint
+.PHONY: demo test test-slow lint gpu gpu-wheels
 
 demo: $(DEMO)
 	$(BIN)/python experiments/quickstart.py
@@ -40,6 +42,23 @@ lint: $(TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+# The machine's own Python, since JAX and PyTorch for its card are there. Wheels that were brought go into a folder of
+# their own; where they do not fit that Python, the rivals are missing and the table says so.
+GPU_PYTHON ?= python3
+GPU_SITE := runs/gpu-site
+gpu:
+	-$(if $(wildcard wheels/*.whl),$(GPU_PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+		--upgrade --target $(GPU_SITE) wheels/*.whl)
+	PYTHONPATH=$(CURDIR)/$(GPU_SITE)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) experiments/benchmarks/gpu.py $(GPU_OPTIONS)
+
+# Of the rivals, the two that few have: pure Python, without what they depend on (docs/pods.md).
+GPU_WHEELS := zennit==1.0.0 captum==0.9.0
+gpu-wheels: | $(BIN)/python
+	rm -rf wheels
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version 3.12 --dest wheels $(GPU_WHEELS)
+	ls -l wheels
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or newer, found none: make PYTHON=/path/to/python" >&2; exit 1; }

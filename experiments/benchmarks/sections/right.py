@@ -244,11 +244,12 @@ def by_precision(*, dry: bool) -> Iterable[Row]:
     encoder, side = (models.Conv4(), 32) if dry else (models.ResNet18(), 112)
     model = models.Classifier(encoder, num_classes=100)
     variables, x = draw(model, side), images(4, side) / 2
-    rows = emulated.network_rows("ResNet18", model, variables, x, num_roots=8, num_steps=10)
+    network = type(encoder).__name__
+    rows = emulated.network_rows(network, model, variables, x, num_roots=8, num_steps=10)
     rows += emulated.head_rows(64)
     # In the order of what they tell; each is compiled three times.
-    wanted = [("ResNet18", "EpsilonPlus"), ("relation head", "gradient, guided"), ("ResNet18", "gradient")]
-    wanted += [("graph head", "weights"), ("relation head", "gradient, plain"), ("ResNet18", "SmoothTaylor")]
+    wanted = [(network, "EpsilonPlus"), ("relation head", "gradient, guided"), (network, "gradient")]
+    wanted += [("graph head", "weights"), ("relation head", "gradient, plain"), (network, "SmoothTaylor")]
     by_name = {(one.subject, one.label): one for one in rows}
     for one in [by_name[name] for name in (wanted[2:3] if dry else wanted)]:
         reference = emulated.evaluate(one, emulated.Arithmetic("float64", dtype=jnp.float64))
