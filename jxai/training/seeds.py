@@ -16,17 +16,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jxai.checks import check_count, shown
 from jxai.training._types import Device, PyTree
-from jxai.training.devices import AXIS, checked_devices, is_key, replicate
+from jxai.training.devices import AXIS, checked_devices, is_key
 from jxai.training.state import TrainState
 from jxai.training.step import Step
+
+_SEEDS = "seeds"
+_OVER_SEEDS = PartitionSpec(_SEEDS)
 
 
 class Stacked(NamedTuple):
     """What there is of each of many seeds, on the devices.
 
     Attributes:
-        groups: trees with leaves (devices, at once, ...), computed one after another; the last place is repeated
-            to fill the last one.
+        groups: trees with leaves (devices · at once, ...), computed one after another; the last seed is repeated to
+            fill the last one.
         count: the number of seeds.
     """
 
@@ -42,13 +45,15 @@ class SeedsStep:
         devices: those that the seeds are spread over.
         at_once: seeds that a device computes together.
         num_seeds: how many there may be.
-        call: the pmapped function of states, batches and what they share.
-        shared: what `prepare` gets beside a batch, (devices, ...).
+        mesh: the devices with the axes of seeds and of a seed's own devices, of which there is one.
+        call: the compiled function of states, batches and what they share.
+        shared: what `prepare` gets beside a batch, on every device.
     """
 
     devices: tuple[Device, ...]
     at_once: int
     num_seeds: int
+    mesh: Mesh
     call: Callable[..., Any]
     shared: PyTree
     num_processes = 1
@@ -108,7 +113,7 @@ class SeedsStep:
         return Stacked(tuple(jax.tree.map(self._put, *group) for group in groups), count)
 
     def _put(self, *leaves: Any) -> jax.Array:
-        """Leaves of one group as an array (devices, at once, ...)."""
+        """Leaves of one group as an array (devices · at once, ...)."""
         if is_key(leaves[0]):
             data = self._put(*(jax.random.key_data(leaf) for leaf in leaves))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
@@ -116,8 +121,7 @@ class SeedsStep:
         if len(shapes) > 1:
             raise ValueError(f"expected arrays of one shape for all seeds, got {shapes}: make them alike")
         host = np.stack([np.asarray(leaf) for leaf in leaves])
-        host = host.reshape(len(self.devices), self.at_once, *host.shape[1:])
-        return jax.device_put(host, _over(self.devices), may_alias=False)
+        return jax.device_put(host, NamedSharding(self.mesh, _OVER_SEEDS), may_alias=False)
 
 
 def seeds_step(
@@ -131,9 +135,9 @@ def seeds_step(
 ) -> SeedsStep:
     """Makes one step of many seeds, each with its own state and its own episodes.
 
-    Where one seed is computed at once, each gets the numbers that it gets alone, to the bit on a CPU. Where several
-    are, other algorithms may sum in other orders: gradients agree to rounding, which Adam enlarges where a gradient
-    is zero but for rounding, as that of a bias before a batch norm.
+    Where a device computes one seed at once, each gets the numbers that it gets alone (to the bit on one CPU
+    device). Where it computes several, sums have other orders: gradients agree to rounding, which Adam enlarges where
+    a gradient is nothing but rounding, as that of a bias before a batch norm.
 
     Args:
         step: what `make_step` returned.
@@ -159,24 +163,31 @@ def seeds_step(
     if at_once is None:
         at_once = 1 if jax.default_backend() == "cpu" else num_seeds
     check_count("at_once", at_once)
-    everywhere = tuple(jax.local_devices()) if devices is None else checked_devices(devices)
-    used = everywhere[: min(num_seeds, len(everywhere))]
+    used = (tuple(jax.local_devices()) if devices is None else checked_devices(devices))[:num_seeds]
     # Equal groups, as few as there must be: little is computed for nothing, and one program serves them all.
     num_groups = -(-num_seeds // (at_once * len(used)))
     at_once = -(-num_seeds // (num_groups * len(used)))
 
-    def one(state: TrainState, batch: PyTree, shared: PyTree) -> tuple[TrainState, dict[str, jax.Array]]:
-        return step(state, batch if prepare is None else prepare(batch, shared))
+    mesh = Mesh(np.array(used).reshape(-1, 1), (_SEEDS, AXIS))
 
-    def on_device(state: TrainState, batch: PyTree, shared: PyTree) -> Any:
+    def one(state: TrainState, batch: PyTree, shared: PyTree) -> tuple[TrainState, dict[str, jax.Array]]:
+        return step(state, batch if prepare is None else prepare(batch, shared), AXIS)
+
+    def on_device(states: TrainState, batches: PyTree, shared: PyTree) -> Any:
         if at_once > 1:
-            return jax.vmap(one, in_axes=(0, 0, None))(state, batch, shared)
-        # Not even a vmap of one, so that the program is that of a seed alone.
-        result = one(*jax.tree.map(lambda leaf: leaf[0], (state, batch)), shared)
+            return jax.vmap(one, in_axes=(0, 0, None))(states, batches, shared)
+        # Not even a vmap of one, and a mean over one device as in a pmapped step: it is the program of a seed alone.
+        result = one(*jax.tree.map(lambda leaf: leaf[0], (states, batches)), shared)
         return jax.tree.map(lambda leaf: leaf[None], result)
 
-    call = jax.pmap(on_device, axis_name=AXIS, devices=used, donate_argnums=0)
-    return SeedsStep(used, at_once, num_seeds, call, replicate(shared, devices=used))
+    specs = _OVER_SEEDS, _OVER_SEEDS, PartitionSpec()
+    mapped = jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=_OVER_SEEDS, check_vma=False)
+    call = jax.jit(mapped, donate_argnums=0)
+    # Copied, so that nothing that the caller changes or donates is used.
+    everywhere = jax.tree.map(
+        lambda leaf: jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()), may_alias=False), shared
+    )
+    return SeedsStep(used, at_once, num_seeds, mesh, call, everywhere)
 
 
 def train_seeds(
@@ -271,7 +282,7 @@ def _each(stacked: Stacked, convert: Callable[[np.ndarray], Any]) -> list[Any]:
             rows = _each(Stacked((jax.random.key_data(leaf),), leaf.size), jnp.asarray)
             return [jax.random.wrap_key_data(row, impl=impl) for row in rows]
         array = np.array(leaf)  # a copy: the buffer itself is donated to the next call
-        return [convert(row) for row in array.reshape(-1, *array.shape[2:])]
+        return [convert(row) for row in array]
 
     found = []
     for group in stacked.groups:
@@ -282,7 +293,3 @@ def _each(stacked: Stacked, convert: Callable[[np.ndarray], Any]) -> list[Any]:
 
 def _entry(tree: PyTree, *at: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[at], tree)
-
-
-def _over(devices: Sequence[Device]) -> NamedSharding:
-    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
