@@ -12,9 +12,8 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +24,15 @@ import tyro
 import command_line
 import record
 from configs import TABLES, Config, configs
-from hosts import Hosts, HostsOption, in_shares, is_first
+from fitting import Pictures, Run, Together, augmented, fingerprints, fit, iterate
+from hosts import in_shares, is_first
 from hosts import together as joined
-from jxai import data, fewshot, models, training
-from jxai.data import preprocess
+from jxai import data, fewshot, training
+from pretraining import pretrain
 from system import build, load_sources
 
 # Of a learned transformation, as released.
 _TRANSFORMATION_ADAM = training.OptimizerConfig("adam", 1e-3, weight_decay=1e-8)
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A configuration, and what does not decide the result."""
-
-    config: Config
-    folder: Path
-    """Where checkpoints and metrics go."""
-    encoder_folder: Path | None = None
-    """Where the pretrained encoder is kept, to share it between runs; by default in `folder`."""
-    threads: int = 2
-    """That read, decode and augment pictures."""
-    workers: int = 0
-    """Processes that do, each with as many threads; 0 for none but this one."""
-    tensorboard: bool = False
-    """Write metrics for TensorBoard as well (pip install 'jxai[tensorboard]')."""
-    progress: bool = True
-    hosts: HostsOption = Hosts()
 
 
 def train(run: Run) -> training.FitResult:
@@ -89,17 +70,6 @@ def train_together(runs: Sequence[Run], *, at_once: int | None = None) -> list[t
     return _train(runs, Together(at_once))
 
 
-@dataclasses.dataclass(frozen=True)
-class Together:
-    """That runs are trained together.
-
-    Attributes:
-        at_once: see `train_together`.
-    """
-
-    at_once: int | None
-
-
 def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitResult]:
     """Train runs of one configuration but for the seed: together, or the only one there is alone."""
     config = runs[0].config
@@ -126,7 +96,7 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
     # Both the training episodes and those of validation are checked against the data before any work is done.
     shards: dict[str, Any] = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
     learned = config.transformation == "learned"
-    pictures = _Pictures.of(config, base, together)
+    pictures = Pictures.of(config, base, together)
     episodes = [
         (data.episode_pairs_dataset if learned else data.episode_dataset)(
             base,
@@ -161,12 +131,12 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
     ]
     if config.pretraining.steps:
         for own, pretrained in zip(
-            variables, _pretrain(runs, encoder, variables, base, together), strict=True
+            variables, pretrain(runs, encoder, variables, base, together), strict=True
         ):
             _use_encoder(own, pretrained)
     parts = {"transformation": _TRANSFORMATION_ADAM} if learned else None
     optimizer = training.make_optimizer(config.optimizer, num_steps=config.steps, parts=parts)
-    loss = _augmented(config, _loss(config, encoder, head, transformation))
+    loss = augmented(config, _loss(config, encoder, head, transformation))
     step = training.make_step(loss, optimizer, deterministic=config.deterministic)
     states = [
         training.TrainState.create(
@@ -178,7 +148,7 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
         checkpoints = [
             opened.enter_context(
                 training.Checkpoints(
-                    run.folder / "episodes", config=run.config, fingerprints=_fingerprints(base)
+                    run.folder / "episodes", config=run.config, fingerprints=fingerprints(base)
                 )
             )
             for run in runs
@@ -199,10 +169,10 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
                 record.keep(run.folder, run.config)
                 text = json.dumps(dataclasses.asdict(run.config), indent=1)
                 record.write_whole(run.folder / "config.json", text + "\n")
-        return _fit(
+        return fit(
             step,
             states,
-            [_iterate(run, dataset) for run, dataset in zip(runs, episodes, strict=True)],
+            [iterate(run, dataset) for run, dataset in zip(runs, episodes, strict=True)],
             checkpoints,
             writers,
             together=together,
@@ -212,43 +182,13 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
             evaluate=evaluate,
             eval_every=config.eval_every,
             progress=runs[0].progress,
-            name=_common_name(run.folder.name for run in runs),
+            name=_common_name([run.folder.name for run in runs]),
         )
 
 
-def _fit(
-    step: Any,
-    states: list[training.TrainState],
-    batches: list[Any],
-    checkpoints: list[training.Checkpoints],
-    writers: list[training.MetricsWriter],
-    *,
-    together: Together | None,
-    pictures: "_Pictures",
-    devices: Sequence[Any],
-    **options: Any,
-) -> list[training.FitResult]:
-    """`training.fit_seeds`, or `training.fit` of the only run."""
-    if together is None:
-        (state,), (own,), (folder,), (writer,) = states, batches, checkpoints, writers
-        pmapped = training.pmap_step(step, devices=devices)
-        return [training.fit(pmapped, state, own, checkpoints=folder, writer=writer, **options)]
-    seeds_step = training.seeds_step(
-        step,
-        num_seeds=len(states),
-        at_once=together.at_once,
-        prepare=None if pictures.shared is None else data.look_up,
-        shared=pictures.shared,
-    )
-    return training.fit_seeds(
-        seeds_step, states, batches, checkpoints=checkpoints, writers=writers, **options
-    )
-
-
-def _common_name(names: Iterable[str]) -> str:
-    """What the names of runs begin with, or the only name."""
-    first, *others = names
-    return f"{os.path.commonprefix([first, *others])}*" if others else first
+def _common_name(names: Sequence[str]) -> str:
+    """The only name, or the first one and how many there are beside it."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _loss(config: Config, encoder: Any, head: Any, transformation: Any) -> Any:
@@ -280,128 +220,9 @@ def _loss(config: Config, encoder: Any, head: Any, transformation: Any) -> Any:
     return loss
 
 
-@dataclasses.dataclass(frozen=True)
-class _Pictures:
-    """How data sets prepare pictures, and those that lie on the devices.
-
-    Attributes:
-        options: of a data set.
-        shared: normalised pictures that batches of numbers are looked up in; None where batches hold pictures.
-    """
-
-    options: dict[str, Any]
-    shared: np.ndarray | None
-
-    @classmethod
-    def of(cls, config: Config, sources: Sequence[data.Source], together: Together | None) -> "_Pictures":
-        """Of some sources: those that the device augments stay plain, and larger, for its crops."""
-        options: dict[str, Any] = {"image_size": config.image_size, "augment": config.augment}
-        if config.augment is not None and config.augment_on_device:
-            options = {"image_size": int(preprocess.RESIZE_FACTOR * config.image_size), "augment": None}
-        in_memory = all(isinstance(source.pictures, np.ndarray) for source in sources)
-        if together is None or options["augment"] is not None or not in_memory:
-            return cls(options, None)
-        # What is in memory as it is fits on a device: a batch then is a few numbers.
-        shared = np.concatenate([source.array(options["image_size"]) for source in sources])
-        return cls(options | {"numbers": True}, shared)
-
-
-def _augmented(config: Config, loss: Any) -> Any:
-    """A loss of pictures that are augmented first, where that is the device's work; else `loss` itself."""
-    if config.augment is None or not config.augment_on_device:
-        return loss
-    kind, size = config.augment, config.image_size
-
-    def of_augmented(variables: Any, batch: Any, key: jax.Array) -> Any:
-        own, key = jax.random.split(key)
-        leaves, structure = jax.tree.flatten(batch)
-        leaves = [
-            data.augment_on_device(
-                jax.random.fold_in(own, place), leaf, np.arange(len(leaf)), kind=kind, size=size
-            )
-            if leaf.ndim == 4
-            else leaf
-            for place, leaf in enumerate(leaves)
-        ]
-        return loss(variables, structure.unflatten(leaves), key)
-
-    return of_augmented
-
-
-def _iterate(run: Run, dataset: Any) -> Any:
-    return data.iterate(dataset, num_threads=run.threads, num_workers=run.workers)
-
-
 def _devices(config: Config) -> Sequence[Any]:
     """All devices of all processes, unless one episode a step leaves work for a single one."""
     return jax.devices()[:1] if config.episodes_per_step == jax.process_count() == 1 else jax.devices()
-
-
-def _fingerprints(sources: Sequence[data.Source]) -> dict[str, str]:
-    """What tells other pictures of the same names apart; two folders may have one name."""
-    return {f"{number} {source.name}": source.fingerprint for number, source in enumerate(sources)}
-
-
-def _pretrain(
-    runs: Sequence[Run],
-    encoder: Any,
-    variables: Sequence[Any],
-    base: list[data.Source],
-    together: Together | None,
-) -> list[dict[str, Any]]:
-    """Variables of each run's encoder after training as a classifier of all base classes."""
-    config = runs[0].config
-    pretraining = config.pretraining
-    if pretraining.sources:
-        base = load_sources(pretraining.sources, "base", short_side=config.short_side)
-    images = data.merge(base)
-    classifier = models.Classifier(encoder, num_classes=len(images.class_names))
-    optimizer = training.make_optimizer(pretraining.optimizer, num_steps=pretraining.steps)
-    loss = _augmented(config, training.classification_loss(classifier))
-    step = training.make_step(loss, optimizer, deterministic=config.deterministic)
-    pictures = _Pictures.of(config, [images], together)
-    what = ("encoder", "width", "image_size", "short_side", "augment", "augment_on_device", "seed")
-    blank = np.zeros((1, config.image_size, config.image_size, 3), np.float32)
-    states, batches, checkpoints, writers = [], [], [], []
-    with contextlib.ExitStack() as opened:
-        for run, own in zip(runs, variables, strict=True):
-            key = jax.random.key(run.config.seed)
-            start = dict(classifier.init(key, blank, train=False))
-            start = {kind: {**start[kind], "encoder": own[kind]["encoder"]} for kind in start}
-            states.append(training.TrainState.create(jax.random.fold_in(key, 2), start, optimizer=optimizer))
-            dataset = data.classification_dataset(
-                images, batch_size=pretraining.batch_size, seed=run.config.seed, **pictures.options
-            )
-            batches.append(_iterate(run, dataset))
-            about = {name: getattr(run.config, name) for name in what} | {
-                # Named by the run or by its pretraining, the same sources give the same encoder.
-                "sources": pretraining.sources or config.sources,
-                "pretraining": dataclasses.replace(pretraining, sources=()),
-            }
-            folder = run.encoder_folder or run.folder / "encoder"
-            checkpoints.append(
-                opened.enter_context(
-                    training.Checkpoints(folder, config=about, fingerprints=_fingerprints(base))
-                )
-            )
-            writers.append(opened.enter_context(training.MetricsWriter(folder / "metrics.jsonl")))
-        results = _fit(
-            step,
-            states,
-            batches,
-            checkpoints,
-            writers,
-            together=together,
-            pictures=pictures,
-            # Its batches are small, every device would wait for the others: each host computes the same on one.
-            devices=jax.local_devices()[:1],
-            num_steps=pretraining.steps,
-            eval_every=pretraining.save_every,
-            prepare=functools.partial(training.group, size=pretraining.batch_size),
-            progress=runs[0].progress,
-            name="encoder",
-        )
-    return [{kind: tree["encoder"] for kind, tree in result.state.variables.items()} for result in results]
 
 
 def _use_encoder(variables: dict[str, Any], pretrained: dict[str, Any]) -> None:
