@@ -139,7 +139,7 @@ def fit_seeds(
         A result for each, in the order of `states`.
 
     Raises:
-        TypeError: other things than lists, or than states in the first.
+        TypeError: no step of many seeds, other things than lists, or than states in the first.
         ValueError: as `fit`; or not as many of all, more than `step` is for, states of different steps, or several
             processes.
         MemoryError: so many at once do not fit into memory.
@@ -152,10 +152,12 @@ def fit_seeds(
         raise ValueError(
             f"expected a single process for many seeds, got {jax.process_count()}: train them alone, or start one"
         )
+    if not isinstance(step, SeedsStep):
+        raise TypeError(f"expected a step of many seeds, got {shown(step)}: make one with seeds_step")
     for given in (states, batches, checkpoints, writers):
         if not isinstance(given, Sequence):
             raise TypeError(f"expected lists with one entry a seed, got {shown(given)}: give a list")
-    count = len(states)
+    count = step.check_number(len(states))
     if len(batches) != count or not {len(checkpoints), len(writers)} <= {0, count}:
         raise ValueError(
             f"expected as many iterators, checkpoints and writers as the {count} states, got {len(batches)}, "

@@ -100,10 +100,14 @@ class SeedsStep:
         """The metrics of each seed."""
         return _each(metrics, float)
 
-    def _stacked(self, trees: Sequence[PyTree]) -> Stacked:
-        count, size = len(trees), len(self.devices) * self.at_once
+    def check_number(self, count: int) -> int:
+        """The number of seeds; a ValueError where this step is not for so many."""
         if not 0 < count <= self.num_seeds:
             raise ValueError(f"expected 1 to {self.num_seeds} seeds, got {count}: make a step for as many")
+        return count
+
+    def _stacked(self, trees: Sequence[PyTree]) -> Stacked:
+        count, size = self.check_number(len(trees)), len(self.devices) * self.at_once
         if len(kinds := {jax.tree.structure(tree) for tree in trees}) > 1:
             raise ValueError(
                 f"expected trees of one structure for all seeds, got {len(kinds)}: make them alike"
