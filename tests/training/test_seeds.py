@@ -127,8 +127,8 @@ def test_vmapped_adam_is_each_alone_where_rounding_is_small(toy: Any) -> None:
             for batch in own:
                 state, _ = compiled(state, batch)
             found = jax.tree.map(lambda leaf, place=place: leaf[place], stacked)
-            chex.assert_trees_all_close(found.params, state.params, atol=1e-10)
-            chex.assert_trees_all_close(found.batch_stats, state.batch_stats, atol=1e-10)
+            chex.assert_trees_all_close(found.params, state.params, atol=1e-8)
+            chex.assert_trees_all_close(found.batch_stats, state.batch_stats, atol=1e-8)
 
 
 @pytest.mark.parametrize(
