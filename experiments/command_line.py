@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import tyro
 
 from compilation_cache import keep_compiled_programs
 from jxai import training
@@ -27,6 +26,8 @@ def run(main: Callable[[Any], None], options: Any, *, explains: bool = False) ->
     """
     if explains and jax.config.jax_default_matmul_precision is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_default_matmul_precision", "highest")
+    import tyro  # what others take from a script's file shall not need it
+
     guarded(lambda: main(tyro.cli(options)))
 
 

@@ -6,7 +6,7 @@
 Five sections; `--sections` chooses among them.
 
 cost      seconds of each estimator over those of as many gradients (forward passes, relevances) in plain batches
-captum    Integrated Gradients and SmoothGrad in images a second, and the largest difference of the former's values
+captum    Integrated Gradients, SmoothGrad and SmoothTaylor in images a second; how far the first's values are apart
 curve     the perturbation curve of one image against the same loop in PyTorch
 adaptive  the search for the noise scale over 20 images against one image at a time
 memory    what SmoothTaylor's compiled program holds, by inputs in flight and by number of roots
@@ -27,7 +27,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from jxai import attribution, lrp, metrics
 from jxai.batches.chunks import rows_in_flight
@@ -39,6 +38,7 @@ Section = Literal["cost", "captum", "curve", "adaptive", "memory"]
 Result = dict[str, Any]
 
 NOISE_SCALE = 0.15  # of SmoothGrad
+TAYLOR_NOISE = 0.5  # of SmoothTaylor, in the units of the images
 KEY = 3
 EXACT, DRAWN = 1.05, 1.10  # goals of the estimators without and with noise
 AS_FAST = "at least 0.9 on a CPU, 1.3 on a GPU"
@@ -117,7 +117,9 @@ def estimators(options: Options) -> dict[str, Estimator]:
         return attribution.smooth_grad(f, key, x, target, noise_scale=NOISE_SCALE, num_roots=count, **more)
 
     def smooth_taylor(f, key, x, target):
-        return attribution.smooth_taylor(f, key, x, target, num_roots=options.taylor_roots)
+        return attribution.smooth_taylor(
+            f, key, x, target, noise_scale=TAYLOR_NOISE, num_roots=options.taylor_roots
+        )
 
     def expected(f, key, x, target):
         return attribution.expected_gradients(f, key, x, target, references=references, num_samples=count)
@@ -188,24 +190,12 @@ def rival(network: Network, x: jax.Array) -> Rival:
     """ResNet18 and images as PyTorch takes them; image n is explained for class n."""
     import torch  # pyright: ignore[reportMissingImports]
 
+    import torch_device
     import torch_models
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device.name()
     model = torch_models.resnet18(network.variables).to(device).requires_grad_(False)
     return Rival(model, torch_models.to_torch(x).to(device), torch.arange(len(x), device=device))
-
-
-def finished(function: Callable) -> Callable:
-    """The function of PyTorch, back only when the device is done."""
-    import torch  # pyright: ignore[reportMissingImports]
-
-    def run() -> Any:
-        value = function()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return value
-
-    return run
 
 
 def agreement(options: Options, network: Network, side: int) -> Result:
@@ -223,26 +213,44 @@ def agreement(options: Options, network: Network, side: int) -> Result:
     return result(f"Integrated Gradients at {side}: difference from captum's", difference, "")
 
 
-def captum(options: Options, network: Network) -> list[Result]:
-    """How far both libraries are apart, and images a second of Integrated Gradients and SmoothGrad."""
+def captum_calls(options: Options, theirs: Rival) -> dict[str, Callable]:
+    """Estimators of captum by their names in `estimators`, with as many inputs in flight as ours."""
+    import torch_device
     import torch_models
 
-    x, target, key = inputs(options.images, options.side)
-    theirs, count = rival(network, x), options.num_steps
-    batch = rows_in_flight(x, None)
-    # captum takes one deviation for all images, whose ranges are the same here.
-    noise = {"deviation": NOISE_SCALE * (HIGH - LOW), "num_roots": count, "batch": batch}
+    x, _, _ = inputs(1, options.side)
+    count, batch = options.num_steps, rows_in_flight(x, None)
+
+    def integrated() -> Any:
+        return torch_models.captum_integrated_gradients(*theirs, num_steps=count, batch=batch)
+
+    def smooth_grad() -> Any:
+        # captum takes one deviation for all images, whose ranges are the same here.
+        deviation = NOISE_SCALE * (HIGH - LOW)
+        return torch_models.captum_smooth_grad(*theirs, deviation=deviation, num_roots=count, batch=batch)
+
+    def smooth_taylor() -> Any:
+        return torch_models.captum_smooth_taylor(
+            *theirs, deviation=TAYLOR_NOISE, num_roots=options.taylor_roots, batch=batch
+        )
+
     calls = {
-        f"Integrated Gradients, right, {count}": lambda: torch_models.captum_integrated_gradients(
-            *theirs, num_steps=count, batch=batch
-        ),
-        f"SmoothGrad, {count}": lambda: torch_models.captum_smooth_grad(*theirs, **noise),
+        f"Integrated Gradients, right, {count}": integrated,
+        f"SmoothGrad, {count}": smooth_grad,
+        f"SmoothTaylor, {options.taylor_roots}": smooth_taylor,
     }
+    return {name: torch_device.finished(call) for name, call in calls.items()}
+
+
+def captum(options: Options, network: Network) -> list[Result]:
+    """How far both libraries are apart, and images a second of the estimators that captum has the parts of."""
+    x, target, key = inputs(options.images, options.side)
+    calls = captum_calls(options, rival(network, x))
     chosen, functions = estimators(options), {}
     for name, call in calls.items():
         ours = compiled(network, chosen[name].explain)
         functions[f"{name}: jxai"] = functools.partial(ours, key, x, target)
-        functions[f"{name}: captum"] = finished(call)
+        functions[f"{name}: captum"] = call
     # A ReLU at 0 may round either way in large images; in small ones float32 leaves none undecided.
     results = [agreement(options, network, side) for side in (64, options.side)]
     seconds = alternate(functions, options.repeats)
@@ -253,13 +261,23 @@ def captum(options: Options, network: Network) -> list[Result]:
     return results
 
 
-def curve(options: Options, network: Network) -> list[Result]:
-    """Seconds of one image's perturbation curve, and how far both curves are apart (their draws differ)."""
+def curves(options: Options, network: Network, count: int = 1) -> dict[str, Callable]:
+    """Perturbation curves, (images, regions + 1): ours of so many images, and PyTorch's of the first of them.
+
+    Args:
+        options: sizes.
+        network: ResNet18.
+        count: how many images ours has.
+
+    Returns:
+        Functions: "jxai"; "torch", all draws of a region in one batch; "torch, one draw at a time".
+    """
     import torch  # pyright: ignore[reportMissingImports]
 
+    import torch_device
     import torch_models
 
-    x, target, key = inputs(1, options.side)
+    x, target, key = inputs(count, options.side)
     heatmap = jax.random.normal(key, x.shape[:3])
     sizes: dict[str, Any] = {
         "window": options.window,
@@ -267,19 +285,28 @@ def curve(options: Options, network: Network) -> list[Result]:
         "num_draws": options.draws,
     }
     sizes |= {"low": LOW, "high": HIGH}
-    theirs = rival(network, x)
-    ranking = torch.from_numpy(np.array(heatmap[0])).to(theirs.x.device)
+    model, first, _ = rival(network, x[:1])
+    ranking = torch.from_numpy(np.array(heatmap[0])).to(first.device)
     ours = compiled(
         network,
         lambda f, key, x, heatmap, target: metrics.perturbation_curve(f, key, x, heatmap, target, **sizes),
     )
-    functions = {
+
+    def theirs(batch: int) -> Any:
+        return torch_models.perturbation_curve(model, first, ranking, 0, batch=batch, **sizes)[None]
+
+    return {
         "jxai": lambda: ours(key, x, heatmap, target),
-        "torch": finished(
-            lambda: torch_models.perturbation_curve(theirs.model, theirs.x, ranking, 0, **sizes)
-        ),
+        "torch": torch_device.finished(lambda: theirs(options.draws)),
+        "torch, one draw at a time": torch_device.finished(lambda: theirs(1)),
     }
-    found, reference = np.asarray(functions["jxai"]())[0], functions["torch"]().cpu().numpy()
+
+
+def curve(options: Options, network: Network) -> list[Result]:
+    """Seconds of one image's perturbation curve, and how far both curves are apart (their draws differ)."""
+    functions = curves(options, network)
+    del functions["torch, one draw at a time"]
+    found, reference = np.asarray(functions["jxai"]()), functions["torch"]().cpu().numpy()
     seconds = alternate(functions, options.repeats)
     name = f"perturbation curve, {options.regions} x {options.draws}"
     results = [result(f"{name}: {rival}", value, "s") for rival, value in seconds.items()]
@@ -328,10 +355,9 @@ def main(options: Options) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
     jax.config.update("jax_default_matmul_precision", "tensorfloat32" if options.tensor_float else "highest")
     if {"captum", "curve"} & set(options.sections):
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch_device
 
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tensor_float
-        torch.backends.cudnn.benchmark = True  # XLA tries its convolutions as well
+        torch_device.use(tensor_float=options.tensor_float)
     resnet, results = resnet18(options.side), []
     for section in options.sections:
         match section:
@@ -349,4 +375,6 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    import tyro  # gpu.py takes this file's parts where there is no tyro
+
     main(tyro.cli(Options, description=__doc__))

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.sharding import Mesh
 
 from jxai import attribution, fewshot, lrp
@@ -355,4 +354,6 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    import tyro  # gpu.py takes this file's parts where there is no tyro
+
     main(tyro.cli(Options, description=__doc__))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tyro
 
 from jxai import fewshot, models
 from jxai.fewshot.heads.convolution import multiplications
@@ -117,4 +116,6 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    import tyro  # gpu.py takes this file's parts where there is no tyro
+
     main(tyro.cli(Options))

@@ -29,7 +29,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from jxai import fewshot, models
 from measure import alternate, report, result
@@ -100,18 +99,21 @@ def rival(name: Name, case: tuple[Any, Any], task: Task) -> tuple[Callable[[bool
     """PyTorch's step, of whether it is guided, and its parameters and features, which hold the gradients after it."""
     import torch  # pyright: ignore[reportMissingImports]
 
+    import torch_device
     import torch_heads
 
-    variables, features = case
+    device, (variables, features) = torch_device.name(), case
     tensors = jax.tree.map(
-        lambda x: torch.tensor(np.array(x), requires_grad=True), (variables["params"], features)
+        lambda x: torch.tensor(np.array(x), requires_grad=True, device=device),
+        (variables["params"], features),
     )
     sizes: dict[str, Any] = {"way": task.way, "shot": task.shot}
     if name == "cross_attention":
         classes = task.episode(jnp.zeros(task.images)).query_classes
-        sizes["classes"] = torch.tensor(np.array(classes), dtype=torch.long)
+        sizes["classes"] = torch.tensor(np.array(classes), dtype=torch.long, device=device)
     loss = getattr(torch_heads, f"{name}_loss")
-    return lambda guided: torch_heads.step(loss, *tensors, guided=guided, **sizes), tensors
+    step = torch_device.finished(lambda guided: torch_heads.step(loss, *tensors, guided=guided, **sizes))
+    return step, tensors
 
 
 def rivals(
@@ -142,7 +144,7 @@ def agreement(name: Name, options: Options) -> list[dict]:
             gradients, _, metrics = jax.jit(step)(*case)
             theirs, tensors = rival(name, case, options.task)
             apart = abs(float(metrics["loss"]) - theirs(kind == "guided").item())
-            of_gradients = difference(gradients, jax.tree.map(lambda x: x.grad.numpy(), tensors))
+            of_gradients = difference(gradients, jax.tree.map(lambda x: x.grad.cpu().numpy(), tensors))
             results += [
                 result(f"{name}_{kind}_loss_difference", apart, "", "at most 1e-4"),
                 result(f"{name}_{kind}_gradient_difference", of_gradients, "of largest", "at most 1e-4"),
@@ -187,4 +189,6 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    import tyro  # gpu.py takes this file's parts where there is no tyro
+
     main(tyro.cli(Options))

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 from jxai import lrp, models
 from measure import HIGH, LOW, alternate, draw, images, peak, report, result, work
@@ -57,30 +56,59 @@ def ours(model: Any, composite: lrp.Composite | None) -> Callable:
     return jax.jit(explain)
 
 
-def compare(name: str, model: Any, load: Callable, batch: int, options: Options) -> list[dict[str, Any]]:
-    """One network: agreement, seconds, ratios."""
+def rivals(load: Callable, variables: Any, x: np.ndarray, target: np.ndarray) -> dict[str, Callable]:
+    """PyTorch's gradient ("gradient") and zennit's relevance by the names of `COMPOSITES`, (N, C, H, W).
+
+    Args:
+        load: from the variables to the network in PyTorch.
+        variables: of the network in JAX.
+        x: images, (N, H, W, C).
+        target: (N,).
+
+    Returns:
+        Functions that come back when the device is done.
+    """
     import torch  # pyright: ignore[reportMissingImports]
 
+    import torch_device
     import torch_models
 
-    variables = draw(model, options.side)
-    theirs = load(variables)
-    x, target = images(batch, options.side), np.arange(batch)
-    tensor, classes = torch_models.to_torch(x), torch.from_numpy(target)
+    device = torch_device.name()
+    theirs = load(variables).to(device)
+    tensor, classes = torch_models.to_torch(x).to(device), torch.from_numpy(target).to(device)
 
     def zennit(composite: Any) -> Callable:
         bounds = {"low": LOW, "high": HIGH} if composite == "EpsilonGammaBox" else {}
         return lambda: torch_models.zennit_relevance(theirs, composite, tensor, classes, **bounds)
 
+    calls = {"gradient": lambda: torch_models.torch_gradient(theirs, tensor, classes)}
+    calls |= {composite: zennit(composite) for composite in COMPOSITES}
+    return {name: torch_device.finished(call) for name, call in calls.items()}
+
+
+def network(name: str) -> tuple[Any, Callable]:
+    """ResNet18 or VGG16, and what makes it in PyTorch of its variables."""
+    import torch_models
+
+    if name == "ResNet18":
+        return models.Classifier(models.ResNet18(), num_classes=1000), torch_models.resnet18
+    return models.VGG16(dropout_rate=0.0), lambda variables: torch_models.vgg16(variables["params"])
+
+
+def compare(name: str, batch: int, options: Options) -> list[dict[str, Any]]:
+    """One network: seconds, ratios, memory and work."""
+    model, load = network(name)
+    variables = draw(model, options.side)
+    x, target = images(batch, options.side), np.arange(batch)
+    theirs, gradient = rivals(load, variables, x, target), ours(model, None)
     functions = {
         "jax gradient": lambda: gradient(variables, x, target),
-        "torch gradient": lambda: torch_models.torch_gradient(theirs, tensor, classes),
+        "torch gradient": theirs["gradient"],
     }
-    gradient = ours(model, None)
     explainers = {composite: ours(model, rules) for composite, (rules, _) in COMPOSITES.items()}
     for composite, explain in explainers.items():
         functions[f"jxai {composite}"] = lambda explain=explain: explain(variables, x, target)
-        functions[f"zennit {composite}"] = zennit(composite)
+        functions[f"zennit {composite}"] = theirs[composite]
     seconds = alternate(functions, options.repeats)
     base = peak(gradient, variables, x, target)
     operations, traffic = work(gradient, variables, x, target)
@@ -106,20 +134,13 @@ def compare(name: str, model: Any, load: Callable, batch: int, options: Options)
 
 def agreement(options: Options) -> list[dict[str, Any]]:
     """The largest difference of both libraries' relevance of ResNet18 at 64x64, over the largest relevance."""
-    import torch  # pyright: ignore[reportMissingImports]
-
     import torch_models
 
-    model = models.Classifier(models.ResNet18(), num_classes=1000)
-    variables = draw(model, 64)
-    theirs, x, target = torch_models.resnet18(variables), images(2, 64), np.arange(2)
-    results = []
-    name: Any
+    model, load = network("ResNet18")
+    variables, x, target = draw(model, 64), images(2, 64), np.arange(2)
+    theirs, results = rivals(load, variables, x, target), []
     for name, (rules, _) in COMPOSITES.items():
-        bounds = {"low": LOW, "high": HIGH} if name == "EpsilonGammaBox" else {}
-        tensor, classes = torch_models.to_torch(x), torch.from_numpy(target)
-        relevance = torch_models.zennit_relevance(theirs, name, tensor, classes, **bounds)
-        reference = torch_models.to_numpy(relevance)
+        reference = torch_models.to_numpy(theirs[name]())
         found = np.asarray(ours(model, rules)(variables, x, target))
         error = np.abs(found - reference).max() / np.abs(reference).max()
         results.append(result(f"ResNet18 at 64 {name}: difference", float(error), ""))
@@ -142,17 +163,13 @@ def memory(options: Options) -> list[dict[str, Any]]:
 
 def main(options: Options) -> None:
     """Compare, print, write."""
-    import torch_models
-
     results = agreement(options)
-    resnet = models.Classifier(models.ResNet18(), num_classes=1000)
-    results += compare("ResNet18", resnet, torch_models.resnet18, options.resnet_batch, options)
-    vgg = models.VGG16(dropout_rate=0.0)
-    results += compare(
-        "VGG16", vgg, lambda variables: torch_models.vgg16(variables["params"]), options.vgg_batch, options
-    )
+    results += compare("ResNet18", options.resnet_batch, options)
+    results += compare("VGG16", options.vgg_batch, options)
     report(results + memory(options), options.json)
 
 
 if __name__ == "__main__":
+    import tyro  # gpu.py takes this file's parts where there is no tyro
+
     main(tyro.cli(Options, description=__doc__))

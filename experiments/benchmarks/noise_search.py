@@ -89,6 +89,17 @@ def objectives(sizes: SearchSizes) -> dict[str, Callable]:
     return {"AUTVC": variation, "AUPC": perturbation}
 
 
+def together(objective: Callable, sizes: SearchSizes) -> Callable:
+    """The search of all images at once, from (f, key, x, target) to what `attribution.adaptive_noise` returns."""
+
+    def run(f, key, x, target):
+        return attribution.adaptive_noise(
+            lambda key, x, scale: objective(f, key, x, target, scale), key, x, max_iterations=sizes.iterations
+        )
+
+    return run
+
+
 def noise_search(sizes: SearchSizes, network: Network) -> list[dict[str, Any]]:
     """Seconds of both, and their evaluations, which differ as their draws do."""
     results = []
@@ -101,12 +112,7 @@ def _compare(name: str, objective: Callable, sizes: SearchSizes, network: Networ
     key, target = jax.random.key(0), np.arange(sizes.images)
     x = images(sizes.images, sizes.side)
 
-    def together(f, key, x, target):
-        return attribution.adaptive_noise(
-            lambda key, x, scale: objective(f, key, x, target, scale), key, x, max_iterations=sizes.iterations
-        )
-
-    whole, single = compiled(network, together), compiled(network, objective)
+    whole, single = compiled(network, together(objective, sizes)), compiled(network, objective)
 
     def alone(index: int) -> list[float]:
         own, label = x[index : index + 1], target[index : index + 1]

@@ -1,7 +1,7 @@
 """PyTorch's side of heads.py: the losses of RelationNet, the graph network and cross attention, from the formulas.
 
 Needs torch, which jxai does not; whoever needs it imports this module, no other does. The parameters are a JAX
-head's, features are channels-last. All queries and classes are computed at once, without a loop.
+head's, features are channels-last, on whatever device. All queries and classes are computed at once, without a loop.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def relation_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, g
     """
     prototype = features[: way * shot].unflatten(0, (way, shot)).mean(1)
     query = features[way * shot :]
-    targets = torch.eye(way).repeat_interleave(len(query) // way, 0)
+    targets = torch.eye(way, device=features.device).repeat_interleave(len(query) // way, 0)
 
     def loss(z: torch.Tensor) -> tuple[torch.Tensor, _Compared]:
         found = _compare(z + params["conv1"]["bias"], params)
@@ -70,8 +70,7 @@ def relation_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, g
         kernel = params["conv1"]["kernel"].clamp(min=0)
         denominator = _convolve_halves(prototype, query, kernel)
         relevance = pairs * _back(_compared_relevance(found, params, way) / _nonzero(denominator), kernel)
-        largest = relevance.abs().amax(-1, keepdim=True)
-        weights = 1 + relevance / torch.where(largest == 0, 1.0, largest)
+        weights = _weighted(relevance)
     return plain + _strength(shot) * loss(_convolve(pairs * weights, params["conv1"]["kernel"]))[0]
 
 
@@ -139,7 +138,7 @@ def _pool(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _unpool(relevance: torch.Tensor, winners: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """The relevance of maps (n, h, w, C), or of them flat, at the winners' places of maps like these."""
     maps = relevance.view(len(winners), *winners.shape[2:], -1).movedim(-1, 1)
-    return functional.max_unpool2d(maps, winners, 2, output_size=like.shape[1:3]).movedim(1, -1)
+    return functional.max_unpool2d(maps, winners, [2, 2], output_size=like.shape[1:3]).movedim(1, -1)
 
 
 def graph_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, guided: bool) -> torch.Tensor:
@@ -158,7 +157,7 @@ def graph_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, guid
     x = _batch_norm(_dense(features, params["fc"]), params["fc_bn"])
     supports, queries = x[: way * shot], x[way * shot :].unflatten(0, (way, -1)).transpose(0, 1)
     nodes = torch.cat([supports.expand(len(queries), -1, -1), queries], 1)
-    classes = torch.arange(way)
+    classes = torch.arange(way, device=features.device)
     labels = functional.one_hot(classes.repeat_interleave(shot), way).to(x.dtype)
     labels = functional.pad(labels, (0, 0, 0, way)).expand(len(nodes), -1, -1)
 
@@ -188,7 +187,7 @@ def graph_loss(params: Any, features: torch.Tensor, *, way: int, shot: int, guid
         second = _convolution_relevance(*layers[1], kernels[1], last[..., layers[1][0].shape[-1] :])
         first = _convolution_relevance(*layers[0], kernels[0], second[..., base:])
         relevance = last[..., :width] + second[..., :width] + first[..., :width]
-        weights = 1 + relevance / relevance.abs().amax(-1, keepdim=True)
+        weights = _weighted(relevance)
     return loss(scores) + _strength(shot) * loss(run(nodes * weights)[0])
 
 
@@ -217,7 +216,7 @@ def cross_attention_loss(
     height, width = features.shape[1:3]
     query = features[way * shot :].flatten(1, 2)
     prototype = features[: way * shot].flatten(1, 2).unflatten(0, (way, shot)).mean(1)
-    labels = torch.arange(way).repeat_interleave(len(query) // way)
+    labels = torch.arange(way, device=features.device).repeat_interleave(len(query) // way)
     unit_query = functional.normalize(query, dim=-1)
     correlation = torch.einsum("wic,qjc->qwij", functional.normalize(prototype, dim=-1), unit_query)
     attended = torch.einsum("wic,qwi->qwc", prototype, _attention(correlation, params["attention"]))
@@ -228,7 +227,7 @@ def cross_attention_loss(
         scores = 7 * torch.einsum("qjc,qwc,qwjc->qwj", unit_query, unit_prototype, weights)
     else:
         scores = 7 * torch.einsum("qjc,qwc->qwj", unit_query, unit_prototype)
-    own = query * attention[torch.arange(len(query)), labels][..., None]
+    own = query * attention[torch.arange(len(query), device=labels.device), labels][..., None]
     of_all = _dense(own, params["classifier"]).transpose(1, 2)
     positions = (-1, height * width)
     return functional.cross_entropy(of_all, classes[:, None].expand(positions)) + (
@@ -247,7 +246,7 @@ def _weights(
     pooled = product * (_log_odds(7 * total) / _stabilise(total))[..., None]
     of_rows = rows * (pooled / _stabilise(rows.sum(2)))[:, :, None]
     relevance = x * (of_rows / _stabilise(x.sum(3)))[:, :, :, None]
-    of_channels, of_positions = (1 + r / r.abs().amax(-1, keepdim=True) for r in (pooled, relevance))
+    of_channels, of_positions = _weighted(pooled), _weighted(relevance)
     return of_channels[:, :, None] * of_positions.flatten(2, 3)
 
 
@@ -263,7 +262,7 @@ def _adjacency(x: torch.Tensor, params: Any) -> torch.Tensor:
     for number in range(1, 5):
         z = _batch_norm(_dense(z, params[f"conv{number}"]), params[f"bn{number}"])
         z = functional.leaky_relu(z, 0.01)
-    z = _dense(z, params["convlast"])[..., 0] - 1e8 * torch.eye(x.shape[1])
+    z = _dense(z, params["convlast"])[..., 0] - 1e8 * torch.eye(x.shape[1], device=x.device)
     return functional.softmax(z, -1)
 
 
@@ -292,6 +291,12 @@ def _batch_norm(x: torch.Tensor, params: Any) -> torch.Tensor:
 def _strength(shot: int) -> float:
     """λ, as released."""
     return min(1.0, 0.5 + 0.125 * (shot - 1))
+
+
+def _weighted(relevance: torch.Tensor) -> torch.Tensor:
+    """Weights 1 + R / max|R| over the last axis; 1 where there is no relevance."""
+    largest = relevance.abs().amax(-1, keepdim=True)
+    return 1 + relevance / torch.where(largest == 0, 1.0, largest)
 
 
 def _nonzero(z: torch.Tensor) -> torch.Tensor:

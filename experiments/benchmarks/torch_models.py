@@ -10,6 +10,7 @@ zennit finds its rules by the modules' classes and its batch norms by the module
 channels-first; `to_torch` and `to_numpy` change sides.
 """
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -259,6 +260,41 @@ def captum_smooth_grad(
     )
 
 
+def captum_smooth_taylor(
+    model: nn.Module, x: torch.Tensor, target: torch.Tensor, *, deviation: float, num_roots: int, batch: int
+) -> torch.Tensor:
+    """SmoothTaylor by captum's noise tunnel: the mean of a root's gradient times the way from it to the image.
+
+    Args:
+        model: the network, in evaluation mode.
+        x: images (N, 3, H, W).
+        target: a class of each image, (N,), of integers.
+        deviation: the noise's standard deviation in the units of `x`.
+        num_roots: gradients an image.
+        batch: how many inputs are in flight.
+
+    Returns:
+        The mean term, (N, 3, H, W).
+    """
+    captum = importlib.import_module("captum.attr")
+
+    def attribute(term: Any, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        # The tunnel has an image's noisy copies next to one another.
+        origin = x.repeat_interleave(len(inputs) // len(x), 0)
+        return (origin - inputs) * captum.Saliency.attribute(term, inputs, target=target, abs=False)
+
+    # The tunnel calls what captum's logging wraps.
+    wrapped = functools.wraps(attribute)(lambda *arguments, **more: attribute(*arguments, **more))
+    term = type("Term", (captum.Saliency,), {"attribute": wrapped})
+    return captum.NoiseTunnel(term(model)).attribute(
+        x,
+        target=target,
+        nt_samples=num_roots,
+        nt_samples_batch_size=max(1, batch // len(x)),
+        stdevs=deviation,
+    )
+
+
 @torch.no_grad()
 def perturbation_curve(
     model: nn.Module,
@@ -271,8 +307,9 @@ def perturbation_curve(
     window: int,
     num_regions: int,
     num_draws: int,
+    batch: int,
 ) -> torch.Tensor:
-    """The curve of `jxai.metrics.perturbation_curve`, of one image, all draws of a region in one batch.
+    """The curve of `jxai.metrics.perturbation_curve`, of one image.
 
     Args:
         model: the network, in evaluation mode.
@@ -284,6 +321,7 @@ def perturbation_curve(
         window: side of the windows, in pixels.
         num_regions: how many windows are replaced, one on top of another.
         num_draws: draws of noise a window.
+        batch: how many of a window's draws are in flight.
 
     Returns:
         The curve, (num_regions + 1,).
@@ -295,12 +333,12 @@ def perturbation_curve(
         row, column = divmod(int(means.argmax()), means.shape[1])
         rows, columns = (slice(max(start - window + 1, 0), start + window) for start in (row, column))
         means[rows, columns] = -1
-        batch = x.repeat(num_draws, 1, 1, 1)
-        patch = batch[:, :, row : row + window, column : column + window]
+        drawn = x.repeat(num_draws, 1, 1, 1)
+        patch = drawn[:, :, row : row + window, column : column + window]
         patch.copy_(low + (high - low) * torch.rand_like(patch))
-        logits = model(batch)[:, target]
+        logits = torch.cat([model(one)[:, target] for one in drawn.split(batch)])
         kept = logits.median(dim=0).indices
-        x = batch[kept][None]
+        x = drawn[kept][None]
         scores.append(logits.mean())
     return torch.stack(scores) / initial.abs()
 
@@ -338,7 +376,7 @@ def zennit_relevance(
     if composite_name == "EpsilonGammaBox":
         if low is None or high is None:
             raise ValueError("expected low and high for EpsilonGammaBox, got none: give the pixels' bounds")
-        bounds = {"low": _bound(low), "high": _bound(high)}
+        bounds = {"low": _bound(low).to(x.device), "high": _bound(high).to(x.device)}
     elif low is not None or high is not None:
         raise ValueError(f"expected no bounds for {composite_name}, got low or high: leave them out")
     else:
