@@ -157,7 +157,7 @@ def seeds_step(
         The step, for `fit_seeds` and `train_seeds`.
 
     Raises:
-        TypeError: no functions, or other things than devices.
+        TypeError: no functions, or other things than arrays and devices.
         ValueError: a number below 1, or no device.
     """
     if not callable(step) or not (prepare is None or callable(prepare)):
@@ -189,7 +189,8 @@ def seeds_step(
     call = jax.jit(mapped, donate_argnums=0)
     # Copied, so that nothing that the caller changes or donates is used.
     everywhere = jax.tree.map(
-        lambda leaf: jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()), may_alias=False), shared
+        lambda leaf: jax.device_put(_array(leaf), NamedSharding(mesh, PartitionSpec()), may_alias=False),
+        shared,
     )
     return SeedsStep(used, at_once, num_seeds, mesh, call, everywhere)
 
@@ -209,12 +210,16 @@ def train_seeds(
         The states after all steps, stacked: leaves (seeds, ...).
 
     Raises:
-        TypeError: seeds that are no integers, or arrays of other things.
+        TypeError: no such step or function, seeds that are no integers, or arrays of other things.
         ValueError: no seed, one twice, or data that do not fit them.
         MemoryError: so many at once do not fit into memory.
     """
     seeds = check_seeds(seeds)
-    data = jax.tree.map(np.asarray, data)
+    data = jax.tree.map(_array, data)
+    if not isinstance(step, SeedsStep) or not callable(init):
+        raise TypeError(
+            f"expected a step of many seeds and a function, got {shown(step)} and {shown(init)}: see seeds_step"
+        )
     leaves = jax.tree.leaves(data)
     leading = {np.shape(leaf)[:2] for leaf in leaves}
     if len(leading) != 1 or min(map(len, leading)) < 2 or (sizes := leading.pop())[0] != len(seeds):
@@ -293,6 +298,13 @@ def _each(stacked: Stacked, convert: Callable[[np.ndarray], Any]) -> list[Any]:
         leaves, structure = jax.tree.flatten(group)
         found += [structure.unflatten(row) for row in zip(*map(of_seeds, leaves), strict=True)]
     return found[: stacked.count]
+
+
+def _array(leaf: Any) -> np.ndarray:
+    array = np.asarray(leaf)
+    if array.dtype.kind in "OSU":
+        raise TypeError(f"expected arrays, got {shown(leaf)}: convert it, or leave it out")
+    return array
 
 
 def _entry(tree: PyTree, *at: int) -> PyTree:
