@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 import command_line
 import record
@@ -29,15 +28,19 @@ from evaluate import evaluate
 from fitting import Run
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, is_first, together
 from jxai import training, viz
+from options import Positional
 from tables import Scores, accuracy_table
 from train import train, train_together
+
+Result = dict[str, Any]
+"""What a finished run's JSON holds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Which runs, and where they go."""
 
-    table: tyro.conf.Positional[str] = "letters"
+    table: Positional[str] = "letters"
     """One of the tables of experiments/configs."""
     systems: tuple[str, ...] = ()
     """Some rows; all by default."""
@@ -145,7 +148,7 @@ def reproduce(table: Table, options: Options) -> str:
                 finished[job.name] = result
         if missing and finished:  # a run takes long, and may be stopped: what there is shall be seen
             _write(table, options, chosen, finished)
-        for job, result in _run(missing, table, options):
+        for job, result in results(missing, table, options):
             if is_first():
                 record.write_whole(job.result(options), json.dumps(result) + "\n")
                 finished[job.name] = result
@@ -233,8 +236,17 @@ def _groups(chosen: Sequence[Job], options: Options) -> list[list[Job]]:
     return list(groups.values())
 
 
-def _run(group: Sequence[Job], table: Table, options: Options) -> Iterator[tuple[Job, dict]]:
-    """Train runs and evaluate them; each with what its JSON holds. What is trained already is only evaluated."""
+def results(group: Sequence[Job], table: Table, options: Options) -> Iterator[tuple[Job, Result]]:
+    """Train runs and evaluate them, one after the other; what is trained already is only evaluated.
+
+    Args:
+        group: a run; with `together`, those of a row.
+        table: the table.
+        options: as in `reproduce`.
+
+    Yields:
+        Each run, and what its JSON holds.
+    """
     if not group:
         return
     start = time.perf_counter()

@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import command_line
 import record
@@ -29,7 +28,7 @@ from hosts import in_shares, is_first
 from hosts import together as joined
 from jxai import data, fewshot, training
 from pretraining import pretrain
-from system import build, load_sources
+from system import build, episode_loss, load_sources
 
 # Of a learned transformation, as released.
 _TRANSFORMATION_ADAM = training.OptimizerConfig("adam", 1e-3, weight_decay=1e-8)
@@ -136,7 +135,7 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
             _use_encoder(own, pretrained)
     parts = {"transformation": _TRANSFORMATION_ADAM} if learned else None
     optimizer = training.make_optimizer(config.optimizer, num_steps=config.steps, parts=parts)
-    loss = augmented(config, _loss(config, encoder, head, transformation))
+    loss = augmented(config, episode_loss(config, encoder, head, transformation))
     step = training.make_step(loss, optimizer, deterministic=config.deterministic)
     states = [
         training.TrainState.create(
@@ -191,35 +190,6 @@ def _common_name(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _loss(config: Config, encoder: Any, head: Any, transformation: Any) -> Any:
-    """The loss of an episode, or of a pair of them where a transformation is learned."""
-    if config.transformation == "learned":
-        return fewshot.learned_transformation_loss(
-            encoder,
-            head,
-            learning_rate=config.optimizer.learning_rate,
-            guidance=config.guidance,
-            num_steps=config.steps,
-        )
-    if config.transformation == "fixed" or config.auxiliary:
-        return fewshot.transformed_loss(
-            encoder, head, transformation=transformation, guidance=config.guidance, num_steps=config.steps
-        )
-
-    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array) -> Any:
-        del key  # nothing is drawn
-        return fewshot.guided_loss(
-            encoder,
-            head,
-            variables,
-            episode,
-            guidance=config.guidance,
-            train_encoder=config.train_encoder,
-        )
-
-    return loss
-
-
 def _devices(config: Config) -> Sequence[Any]:
     """All devices of all processes, unless one episode a step leaves work for a single one."""
     return jax.devices()[:1] if config.episodes_per_step == jax.process_count() == 1 else jax.devices()
@@ -262,6 +232,8 @@ def _validation(config: Config, encoder: Any, head: Any, sources: list[data.Sour
 
 def main() -> None:
     """Read the command line and train."""
+    import tyro  # here, so that `train` can be called without
+
     titles = {name: table().title for name, table in TABLES.items()}
     runs = {
         name: (f"{titles[name.split('/')[0]]}: {name.split('/')[1]}", Run(config, Path("runs") / name))

@@ -57,16 +57,11 @@ class Meter:
             end: steps in all.
             progress: whether to show the bar.
         """
-        from tqdm import tqdm
+        self._bar = None
+        if progress and jax.process_index() == 0:
+            from tqdm import tqdm
 
-        self._bar = tqdm(
-            total=end,
-            initial=start,
-            desc=name,
-            unit="step",
-            disable=not progress or jax.process_index() != 0,
-            dynamic_ncols=True,
-        )
+            self._bar = tqdm(total=end, initial=start, desc=name, unit="step", dynamic_ncols=True)
         self._runs, self._numbers, self._shown = tuple(runs), numbers, {}
         self._pending: list[Any] = []
         self._steps_seen, self._episodes, self._since = 0, 0, time.perf_counter()
@@ -83,7 +78,8 @@ class Meter:
             self._episodes += episodes
         if len(self._pending) > _IN_FLIGHT:
             jax.block_until_ready(self._pending[-1 - _IN_FLIGHT])
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
 
     def flush(self, step: int) -> None:
         """Writes the means of the metrics since the last flush; raises if one of the losses is not finite."""
@@ -119,12 +115,14 @@ class Meter:
 
     def close(self) -> None:
         """Leaves the bar as it is on the screen."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def _show(self, **values: float | None) -> None:
         names = {"rate": "episodes/s", "validation": "val. accuracy"}
         self._shown |= {names.get(name, name): f"{v:.3g}" for name, v in values.items() if v is not None}
-        self._bar.set_postfix(self._shown)
+        if self._bar is not None:
+            self._bar.set_postfix(self._shown)
 
     def _check(self, run: int, step: int, metrics: dict[str, float]) -> None:
         wrong = {name: metrics[name] for name in ("loss", "grad_norm") if not np.isfinite(metrics[name])}
