@@ -1,19 +1,18 @@
 """`jxai.training` under hostile input; damaged checkpoints are `tests/training/test_faults.py`'s."""
 
 import contextlib
-import functools
 import io
 import json
 import tempfile
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from hypothesis import strategies as st
+from seed_cases import IMAGES, NO_DEVICES, SEED_CASES, Network, parts, pmapped
 from strategies import EFFORTS, Argument, Case, Spoilt, choice, count, key, number, one_of, search, unheard_of
 
 from jxai import training
@@ -46,28 +45,6 @@ OPTIMIZER = {
 }
 NUM_STEPS = {"num_steps": count(6, 10)}
 NO_CONFIG = [Spoilt(v, refused=True) for v in (None, 3, "adam", {})]
-IMAGES = {"image": np.ones((4, 2, 2, 1), np.float32), "label": np.arange(4) % 2}
-
-
-class Network(nn.Module):
-    @nn.compact
-    def __call__(self, x, *, train):
-        return nn.Dense(2)(x.reshape(len(x), -1))
-
-
-@functools.cache
-def parts():
-    """(loss, optimiser, state) of a classifier of two classes."""
-    variables = Network().init(jax.random.key(0), IMAGES["image"], train=False)
-    optimizer = optax.sgd(0.1)
-    state = training.TrainState.create(jax.random.key(1), variables, optimizer=optimizer)
-    return training.classification_loss(Network()), optimizer, state
-
-
-@functools.cache
-def pmapped():
-    loss, optimizer, _ = parts()
-    return training.pmap_step(training.make_step(loss, optimizer), devices=jax.devices()[:1])
 
 
 def rates(**fields):
@@ -95,32 +72,6 @@ def trained(value, **options):
     with contextlib.redirect_stderr(io.StringIO()):
         result = training.fit(pmapped(), state, Batches(), progress=False, **options)
     return result.state.params
-
-
-class Endless:
-    """Pictures of one value."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __next__(self):
-        return {"image": IMAGES["image"][None] * self.value, "label": IMAGES["label"][None]}
-
-
-@functools.cache
-def of_seeds():
-    loss, optimizer, _ = parts()
-    return training.seeds_step(
-        training.make_step(loss, optimizer), num_seeds=2, at_once=1, devices=jax.devices()[:1]
-    )
-
-
-def trained_together(value, step, states, batches, **options):
-    """`fit_seeds` on pictures of one value."""
-    iterators = batches([Endless(value), Endless(value)])
-    with contextlib.redirect_stderr(io.StringIO()):
-        results = training.fit_seeds(step(), states(), iterators, progress=False, **options)
-    return [result.state.params for result in results]
 
 
 def lines_read(text, phase):
@@ -158,8 +109,8 @@ def written(path, metrics, step, phase):
 
 LINE = json.dumps({"step": 1, "phase": "train", "loss": 0.5}).encode()
 NO_PATH = [Spoilt(v, refused=True) for v in (None, 3, 1.5, [], {})]
-NO_DEVICES = [Spoilt(v, refused=True) for v in ([], "cpu", 3, ["cpu"], [None], {})]
 CASES = {
+    **SEED_CASES,
     "Checkpoints": Case(
         saved,
         {
@@ -237,30 +188,6 @@ CASES = {
         trained,
         {
             "value": one_of(1.0, 0.0, bad=[Spoilt(np.nan, refused=True), Spoilt(np.inf, refused=True)]),
-            "num_steps": count(1, 2),
-            "eval_every": count(1, 5),
-            "log_every": count(1, 5),
-        },
-        errors=(training.DivergedError,),
-    ),
-    "fit_seeds": Case(
-        trained_together,
-        {
-            "value": one_of(1.0, bad=[Spoilt(np.nan, refused=True), Spoilt(np.inf, refused=True)]),
-            "step": one_of(
-                of_seeds, bad=[Spoilt(v, refused=True) for v in (pmapped, lambda: None, lambda: 3)]
-            ),
-            "states": one_of(
-                lambda: [parts()[2]] * 2,
-                bad=[
-                    Spoilt(v, refused=True)
-                    for v in (lambda: None, list, lambda: [None] * 2, lambda: [parts()[2]] * 3, lambda: "ab")
-                ],
-            ),
-            "batches": one_of(
-                lambda both: both,
-                bad=[Spoilt(v, refused=True) for v in (lambda _: None, lambda _: 3, lambda both: both[:1])],
-            ),
             "num_steps": count(1, 2),
             "eval_every": count(1, 5),
             "log_every": count(1, 5),
@@ -352,24 +279,6 @@ CASES = {
         },
         holds=lambda found, given: jax.tree.structure(found) == jax.tree.structure(given["tree"]),
     ),
-    "seeds_step": Case(
-        lambda step, **options: training.seeds_step(step, **options).at_once,
-        {
-            "step": one_of(
-                lambda *given: given, bad=[Spoilt(v, refused=True) for v in (None, 3, "step", {})]
-            ),
-            "num_seeds": count(1, 8),
-            "at_once": count(1, 3),
-            "prepare": one_of(
-                None, lambda batch, shared: batch, bad=[Spoilt(v, refused=True) for v in (3, "text", {})]
-            ),
-            "shared": one_of(
-                None, IMAGES, bad=[Spoilt(v, refused=True) for v in ("text", object(), {"a": "text"})]
-            ),
-            "devices": one_of(None, jax.devices()[:1], bad=NO_DEVICES),
-        },
-        holds=lambda found, given: 1 <= found <= given["at_once"],
-    ),
     "shard": Case(
         training.shard,
         {
@@ -383,39 +292,6 @@ CASES = {
             "num_devices": count(1, 2, 4, odd=(3,)),
         },
         holds=lambda found, given: found["label"].shape[0] == given["num_devices"],
-    ),
-    "train_seeds": Case(
-        lambda init, seeds, data: training.train_seeds(of_seeds(), init, seeds, data).params,
-        {
-            "init": one_of(
-                lambda seed: parts()[2],
-                bad=[Spoilt(v, refused=True) for v in (lambda seed: None, lambda seed: 3, None)],
-            ),
-            "seeds": one_of(
-                (0, 1),
-                [7, 3],
-                np.array([4, 2]),
-                bad=[
-                    Spoilt(v, refused=True)
-                    for v in (
-                        (1, 1),
-                        (),
-                        (0.5, 1),
-                        (True, False),
-                        ("a", "b"),
-                        (-1, 0),
-                        (0, 1, 2),
-                        3,
-                        None,
-                        "ab",
-                    )
-                ],
-            ),
-            "data": one_of(
-                jax.tree.map(lambda leaf: np.stack([leaf[None, None]] * 2), IMAGES),
-                bad=[Spoilt(v, refused=True) for v in (IMAGES, {}, None, 3, {"image": "text"})],
-            ),
-        },
     ),
     "unreplicate": Case(
         training.unreplicate,

@@ -1,7 +1,7 @@
 """The letters table with many seeds, each row's trained at once: `reproduce.py letters --seeds 8 --together`.
 
-A part is a row at one number of shots. Its results are those of `reproduce.py`; from a report they go where that looks
-for them, and it prints the table of what is there:
+A part is a row at one number of shots. Its results are those of `reproduce.py`; from a report they go where that
+looks for them, and it prints the table of what is there:
 
     export PYTHONPATH=.:experiments:experiments/benchmarks
     python -m sections.science experiments/results/gpu/CARD/science.json runs/letters
