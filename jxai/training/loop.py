@@ -219,7 +219,7 @@ class _OneRun:
 
 
 def _fit(
-    step: _OneRun | SeedsStep,
+    step: Any,  # a step of `SeedsStep`'s methods
     runs: Sequence[Run],
     *,
     num_steps: int,

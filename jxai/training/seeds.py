@@ -30,11 +30,11 @@ class Stacked(NamedTuple):
     Attributes:
         groups: trees with leaves (devices · at once, ...), computed one after another; the last seed is repeated to
             fill the last one.
-        count: the number of seeds.
+        num_seeds: how many there are.
     """
 
     groups: tuple[PyTree, ...]
-    count: int
+    num_seeds: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +86,11 @@ class SeedsStep:
             The new states and the metrics.
         """
         dealt = self._stacked(batches)
-        if dealt.count != states.count:
-            raise ValueError(f"expected {states.count} batches, got {dealt.count}: give one a seed")
+        if dealt.num_seeds != states.num_seeds:
+            raise ValueError(f"expected {states.num_seeds} batches, got {dealt.num_seeds}: give one a seed")
         done = [self.call(*given, self.shared) for given in zip(states.groups, dealt.groups, strict=True)]
         groups, metrics = zip(*done, strict=True)
-        return Stacked(groups, states.count), Stacked(metrics, states.count)
+        return Stacked(groups, states.num_seeds), Stacked(metrics, states.num_seeds)
 
     def take(self, states: Stacked) -> list[TrainState]:
         """The state of each seed, a copy that survives the next call."""
@@ -175,7 +175,8 @@ def seeds_step(
     mesh = Mesh(np.array(used).reshape(-1, 1), (_SEEDS, AXIS))
 
     def one(state: TrainState, batch: PyTree, shared: PyTree) -> tuple[TrainState, dict[str, jax.Array]]:
-        return step(state, batch if prepare is None else prepare(batch, shared), AXIS)
+        given: Any = state, batch if prepare is None else prepare(batch, shared), AXIS
+        return step(*given)
 
     def on_device(states: TrainState, batches: PyTree, shared: PyTree) -> Any:
         if at_once > 1:
@@ -297,7 +298,7 @@ def _each(stacked: Stacked, convert: Callable[[np.ndarray], Any]) -> list[Any]:
     for group in stacked.groups:
         leaves, structure = jax.tree.flatten(group)
         found += [structure.unflatten(row) for row in zip(*map(of_seeds, leaves), strict=True)]
-    return found[: stacked.count]
+    return found[: stacked.num_seeds]
 
 
 def _array(leaf: Any) -> np.ndarray:

@@ -79,7 +79,7 @@ def in_folder(toy: Any, of_seeds: Any, folder: Path, **options: Any) -> list[tra
 
 def assert_identical(a: Any, b: Any) -> None:
     for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
             one, other = jax.random.key_data(one), jax.random.key_data(other)
         np.testing.assert_array_equal(one, other)
 
@@ -137,7 +137,7 @@ def test_vmapped_adam_is_each_alone_where_rounding_is_small(toy: Any) -> None:
 def test_seeds_are_spread_over_devices(toy: Any, num_devices: int, at_once: int) -> None:
     seeds = (5, 1, 2, 8, 4)
     toy, pmapped, _ = steps(toy, "sgd")
-    step = chex.assert_max_traces(training.make_step(toy.loss, toy.optimizer), n=1)
+    step: Any = chex.assert_max_traces(training.make_step(toy.loss, toy.optimizer), n=1)
     chex.clear_trace_counter()
     of_seeds = training.seeds_step(
         step, num_seeds=5, at_once=at_once, devices=jax.local_devices()[:num_devices]
