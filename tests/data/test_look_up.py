@@ -1,5 +1,7 @@
 """Batches of numbers, looked up, against the batches of pictures."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -47,11 +49,11 @@ def test_labelled_pictures_are_the_same_to_the_bit(sources):
 
 
 def test_iterators_of_either_stand_alike(sources):
-    options = {"batch_size": 5, "seed": 2, "num_epochs": 2}
+    options: Any = {"batch_size": 5, "seed": 2, "num_epochs": 2}
     numbers = data.iterate(data.classification_dataset(sources[0], **options, numbers=True))
     pictures = data.iterate(data.classification_dataset(sources[0], **options, image_size=8))
     for _ in range(3):
-        next(numbers), next(pictures)
+        assert (next(numbers)["label"] == next(pictures)["label"]).all()
     assert numbers.get_state() == pictures.get_state()
     pictures.set_state(numbers.get_state())
     numbers.set_state(numbers.get_state())
