@@ -182,7 +182,8 @@ def seeds_step(
         if at_once > 1:
             return jax.vmap(one, in_axes=(0, 0, None))(states, batches, shared)
         # Not even a vmap of one, and a mean over one device as in a pmapped step: it is the program of a seed alone.
-        result = one(*jax.tree.map(lambda leaf: leaf[0], (states, batches)), shared)
+        state, batch = jax.tree.map(lambda leaf: leaf[0], (states, batches))
+        result = one(state, batch, shared)
         return jax.tree.map(lambda leaf: leaf[None], result)
 
     specs = _OVER_SEEDS, _OVER_SEEDS, PartitionSpec()
