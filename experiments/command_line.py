@@ -9,9 +9,10 @@ import jax
 from compilation_cache import keep_compiled_programs
 from jxai import training
 
-# What is raised for wrong input and full disks, with a message that begins so; anything else keeps its traceback.
+# What is raised for wrong input, full disks and too little memory, with a message that begins so; anything else keeps
+# its traceback.
 _BEGINNING = "expected "
-_WRONG_INPUT = (ValueError, TypeError, OSError, training.DivergedError)
+_WRONG_INPUT = (ValueError, TypeError, OSError, MemoryError, training.DivergedError)
 
 
 def run(main: Callable[[Any], None], options: Any, *, explains: bool = False) -> None:

@@ -15,24 +15,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-import tyro
-from tqdm import tqdm
 
 import command_line
 import record
 from configs import Config, Inference, from_json
 from hosts import in_shares, is_first
 from jxai import data, fewshot, training
+from options import Positional
 from system import build, load_for_evaluation
 from tables import Scores, accuracy_table
+
+# Episodes computed at once where there is memory and nothing to lose; of a CPU `episode_accuracies` says more.
+_ON_ACCELERATORS = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What to evaluate, and on what."""
 
-    folders: tyro.conf.Positional[tuple[Path, ...]]
+    folders: Positional[tuple[Path, ...]]
     """Folders of `experiments/train.py`."""
     episodes: int = 2000
     """A domain."""
@@ -85,7 +88,11 @@ def evaluate(
     encoder, head = build(config)
     variables = training.load_variables(folder / "episodes", which=which)
     found: dict[Inference, dict[str, Scores]] = {inference: {} for inference in episodes}
-    for name in tqdm(domains, desc=f"{folder.name}: evaluation", unit="domain", disable=not progress):
+    if progress:
+        from tqdm import tqdm  # here, since machines that lend accelerators may not have it
+
+        domains = tqdm(domains, desc=f"{folder.name}: evaluation", unit="domain")
+    for name in domains:
         source, support, query = episodes_for(
             config, name, count=max(episodes.values()), purpose="evaluation"
         )
@@ -98,6 +105,7 @@ def evaluate(
                 variables,
                 features,
                 way=config.way,
+                batch_size=4 if jax.default_backend() == "cpu" else _ON_ACCELERATORS,
                 transduction=transduction(config, query.shape[1]) if inference == "transductive" else None,
             )
             accuracies = in_shares(accuracy, support[:count], query[:count])

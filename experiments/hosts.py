@@ -21,10 +21,10 @@ from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
-import tyro
 from jax.experimental import multihost_utils
 
 import command_line
+from options import arg
 
 Item = TypeVar("Item")
 
@@ -50,7 +50,7 @@ class Hosts:
 
 
 # In the options of a script; its flags have no prefix.
-HostsOption = Annotated[Hosts, tyro.conf.arg(name="")]
+HostsOption = Annotated[Hosts, arg(name="")]
 
 
 @contextlib.contextmanager

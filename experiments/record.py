@@ -13,11 +13,12 @@ from typing import IO, Any
 
 import jax
 
+import jxai
 from configs import Config
 from system import load_domain
 
 _NAME = "run.json"
-_PACKAGES = ("jxai", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def start() -> dict[str, Any]:
@@ -32,6 +33,7 @@ def start() -> dict[str, Any]:
     return {
         "versions": {
             "python": platform.python_version(),
+            "jxai": jxai.__version__,  # also of a checkout that is not installed
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
         "commit": commit,

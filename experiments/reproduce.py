@@ -3,9 +3,12 @@
     python experiments/reproduce.py letters
     python experiments/reproduce.py cross-domain --systems graph graph-guided --shots 5
     python experiments/reproduce.py multi-domain --plan
+    python experiments/reproduce.py letters --seeds 8 --together
 
 Goes on where it stopped, run by run and within a run: a finished run leaves `results/TABLE/SHOTshot-SYSTEM-SEED.json`
 and is not done again. The table and the learning curves are written beside the results, of what is finished so far.
+With `--together` the seeds of a row are trained at once, into the folders that they have alone: either way goes on
+with what the other began.
 """
 
 import dataclasses
@@ -17,27 +20,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 import command_line
 import record
 from configs import TABLES, Config, Table, from_json
 from evaluate import evaluate
+from fitting import Run
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, is_first, together
 from jxai import training, viz
+from options import Positional
 from tables import Scores, accuracy_table
-from train import Run, train
+from train import train, train_together
+
+Result = dict[str, Any]
+"""What a finished run's JSON holds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Which runs, and where they go."""
 
-    table: tyro.conf.Positional[str] = "letters"
+    table: Positional[str] = "letters"
     """One of the tables of experiments/configs."""
     systems: tuple[str, ...] = ()
     """Some rows; all by default."""
     seeds: tuple[int, ...] = (0,)
+    """Which; with `together`, one number alone is how many, from 0 on."""
+    together: bool = False
+    """Train all seeds of a row at once."""
+    at_once: int | None = None
+    """With `together`: how many seeds a device computes at the same time, at most; fewer take less memory."""
     shots: tuple[int, ...] = ()
     """Some settings; all of the table's by default."""
     targets: tuple[str, ...] = ()
@@ -85,12 +97,13 @@ def jobs(table: Table, options: Options) -> Iterator[Job]:
         The runs.
 
     Raises:
-        ValueError: an unknown system, target or setting.
+        ValueError: an unknown system, target or setting; no seeds, or not different ones of at least 0; options
+            that do not go together.
     """
     systems = _chosen("systems", options.systems, tuple(table.systems))
     shots = _chosen("shots", options.shots, table.shots)
     targets = _chosen("targets", options.targets, table.targets)
-    for seed in options.seeds:
+    for seed in _seeds(options):
         for shot in shots:
             for system in systems:
                 config = dataclasses.replace(table.systems[system], seed=seed, shot=shot)
@@ -124,17 +137,21 @@ def reproduce(table: Table, options: Options) -> str:
         with record.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
     finished: dict[str, dict] = {}  # of the first process
-    for job in chosen:
-        # The first process knows what is finished: only that one writes, and the folder may be its own.
-        result = _finished(job, table, options) if is_first() else None
-        if not from_first(np.array(result is not None)):
-            if finished:  # a run takes long, and may be stopped: what there is shall be seen
-                _write(table, options, chosen, finished)
-            result = _run(job, table, options)
+    for group in _groups(chosen, options):
+        missing = []
+        for job in group:
+            # The first process knows what is finished: only that one writes, and the folder may be its own.
+            result = _finished(job, table, options) if is_first() else None
+            if not from_first(np.array(result is not None)):
+                missing.append(job)
+            elif is_first() and result is not None:
+                finished[job.name] = result
+        if missing and finished:  # a run takes long, and may be stopped: what there is shall be seen
+            _write(table, options, chosen, finished)
+        for job, result in results(missing, table, options):
             if is_first():
                 record.write_whole(job.result(options), json.dumps(result) + "\n")
-        if is_first() and result is not None:
-            finished[job.name] = result
+                finished[job.name] = result
     return _write(table, options, chosen, finished) if is_first() else ""
 
 
@@ -209,35 +226,67 @@ def _finished(job: Job, table: Table, options: Options) -> dict | None:
     return result if complete else None
 
 
-def _run(job: Job, table: Table, options: Options) -> dict:
-    """Train and evaluate one run; what its JSON holds. A run that is trained already is only evaluated."""
-    folder, start = job.folder(options), time.perf_counter()
-    run = Run(
-        job.config, folder, encoder_folder=encoder_folder(job.config, options), progress=options.progress
-    )
-    result = train(run)
-    trained = time.perf_counter()
-    with ended_by_sigterm():
-        found = evaluate(
-            folder,
-            episodes=table.inferences(job.system, episodes=options.episodes),
-            domains=job.targets,
-            progress=options.progress and is_first(),
+def _groups(chosen: Sequence[Job], options: Options) -> list[list[Job]]:
+    """The runs that are trained at once: those of a row, or each by itself."""
+    if not options.together:
+        return [[job] for job in chosen]
+    groups: dict[Config, list[Job]] = {}
+    for job in chosen:
+        groups.setdefault(dataclasses.replace(job.config, seed=0), []).append(job)
+    return list(groups.values())
+
+
+def results(group: Sequence[Job], table: Table, options: Options) -> Iterator[tuple[Job, Result]]:
+    """Train runs and evaluate them, one after the other; what is trained already is only evaluated.
+
+    Args:
+        group: a run; with `together`, those of a row.
+        table: the table.
+        options: as in `reproduce`.
+
+    Yields:
+        Each run, and what its JSON holds.
+    """
+    if not group:
+        return
+    start = time.perf_counter()
+    runs = [
+        Run(
+            job.config,
+            job.folder(options),
+            encoder_folder=encoder_folder(job.config, options),
+            progress=options.progress,
         )
-    return {
-        "config": dataclasses.asdict(job.config),
-        "made_with": {**record.start(), "fingerprints": record.fingerprints(job.config, job.targets)},
-        "seconds": {
-            "training": round(trained - start, 1),
-            "evaluation": round(time.perf_counter() - trained, 1),
-        },
-        "validation": {"best": result.best_accuracy, "step": result.best_step},
-        **{
-            inference: {name: scores.to_json() for name, scores in by_domain.items()}
-            for inference, by_domain in found.items()
-        },
-        "curve": _curve(training.read_metrics(folder / "metrics.jsonl")),
-    }
+        for job in group
+    ]
+    trained = train_together(runs, at_once=options.at_once) if options.together else [train(runs[0])]
+    seconds = (time.perf_counter() - start) / len(runs)
+    for job, run, result in zip(group, runs, trained, strict=True):
+        start = time.perf_counter()
+        with ended_by_sigterm():
+            found = evaluate(
+                run.folder,
+                episodes=table.inferences(job.system, episodes=options.episodes),
+                domains=job.targets,
+                progress=options.progress and is_first(),
+            )
+        yield (
+            job,
+            {
+                "config": dataclasses.asdict(job.config),
+                "made_with": {**record.start(), "fingerprints": record.fingerprints(job.config, job.targets)},
+                "seconds": {
+                    "training": round(seconds, 1),
+                    "evaluation": round(time.perf_counter() - start, 1),
+                },
+                "validation": {"best": result.best_accuracy, "step": result.best_step},
+                **{
+                    inference: {name: scores.to_json() for name, scores in by_domain.items()}
+                    for inference, by_domain in found.items()
+                },
+                "curve": _curve(training.read_metrics(run.folder / "metrics.jsonl")),
+            },
+        )
 
 
 def encoder_folder(config: Config, options: Options) -> Path:
@@ -261,6 +310,37 @@ def _curve(lines: Sequence[dict]) -> list[dict]:
         )
         curve.append({"step": line["step"]} | {new: round(line[old], 4) for old, new in names.items()})
     return curve
+
+
+def _seeds(options: Options) -> tuple[int, ...]:
+    """The seeds that are meant; an error where the options about them are wrong."""
+    seeds = options.seeds
+    if not options.together:
+        if options.at_once is not None:
+            raise ValueError(
+                "expected --at-once with --together, got it alone: add --together, or leave it out"
+            )
+    else:
+        _check_together(options)
+        seeds = tuple(range(*seeds)) if len(seeds) == 1 else seeds
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"expected seeds of at least 0, got {seeds or 'none'}: list them, as --seeds 0 1 2")
+    if twice := [str(seed) for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
+        raise ValueError(f"expected different seeds, got {', '.join(twice)} more than once: list each once")
+    return seeds
+
+
+def _check_together(options: Options) -> None:
+    """That what is given beside --together goes with it."""
+    hosts = {"--distributed": options.hosts.distributed, "--coordinator": options.hosts.coordinator}
+    if given := [flag for flag, value in hosts.items() if value]:
+        raise ValueError(
+            f"expected --together in a single process, got {given[0]}: its devices share the seeds, leave that out"
+        )
+    if options.at_once is not None and options.at_once < 1:
+        raise ValueError(
+            f"expected --at-once of at least 1, got {options.at_once}: leave it out for all seeds"
+        )
 
 
 def _chosen(what: str, wanted: Sequence[Any], known: Sequence[Any]) -> tuple[Any, ...]:

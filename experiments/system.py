@@ -56,6 +56,45 @@ def build(config: Config, *, num_classes: int | None = None) -> tuple[nn.Module,
     return encoder, head
 
 
+def episode_loss(config: Config, encoder: Any, head: Any, transformation: Any) -> Any:
+    """The loss of an episode, or of a pair of them where a transformation is learned.
+
+    Args:
+        config: the configuration.
+        encoder: what `build` made.
+        head: the same.
+        transformation: variables of the transformation, {} where there is none.
+
+    Returns:
+        A function that `training.make_step` takes.
+    """
+    if config.transformation == "learned":
+        return fewshot.learned_transformation_loss(
+            encoder,
+            head,
+            learning_rate=config.optimizer.learning_rate,
+            guidance=config.guidance,
+            num_steps=config.steps,
+        )
+    if config.transformation == "fixed" or config.auxiliary:
+        return fewshot.transformed_loss(
+            encoder, head, transformation=transformation, guidance=config.guidance, num_steps=config.steps
+        )
+
+    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array) -> Any:
+        del key  # nothing is drawn
+        return fewshot.guided_loss(
+            encoder,
+            head,
+            variables,
+            episode,
+            guidance=config.guidance,
+            train_encoder=config.train_encoder,
+        )
+
+    return loss
+
+
 def load_sources(names: Sequence[str], split: str, *, short_side: int | None = None) -> list[data.Source]:
     """One split of every domain; for `short_side` see `data.prepare`."""
     return [load_domain(name, split, short_side=short_side) for name in names]

@@ -8,6 +8,7 @@ Called again with the same folder and configuration, a run goes on where it stop
 (checkpoints).
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -18,37 +19,19 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import command_line
 import record
 from configs import TABLES, Config, configs
-from hosts import Hosts, HostsOption, in_shares, is_first, together
-from jxai import data, fewshot, models, training
-from jxai.data import preprocess
-from system import build, load_sources
+from fitting import Pictures, Run, Together, augmented, fingerprints, fit, iterate
+from hosts import in_shares, is_first
+from hosts import together as joined
+from jxai import data, fewshot, training
+from pretraining import pretrain
+from system import build, episode_loss, load_sources
 
 # Of a learned transformation, as released.
 _TRANSFORMATION_ADAM = training.OptimizerConfig("adam", 1e-3, weight_decay=1e-8)
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A configuration, and what does not decide the result."""
-
-    config: Config
-    folder: Path
-    """Where checkpoints and metrics go."""
-    encoder_folder: Path | None = None
-    """Where the pretrained encoder is kept, to share it between runs; by default in `folder`."""
-    threads: int = 2
-    """That read, decode and augment pictures."""
-    workers: int = 0
-    """Processes that do, each with as many threads; 0 for none but this one."""
-    tensorboard: bool = False
-    """Write metrics for TensorBoard as well (pip install 'jxai[tensorboard]')."""
-    progress: bool = True
-    hosts: HostsOption = Hosts()
 
 
 def train(run: Run) -> training.FitResult:
@@ -60,14 +43,42 @@ def train(run: Run) -> training.FitResult:
     Returns:
         The last state and the validation accuracies; the best checkpoint is in the folder.
     """
-    config = run.config
+    (result,) = _train([run], None)
+    return result
+
+
+def train_together(runs: Sequence[Run], *, at_once: int | None = None) -> list[training.FitResult]:
+    """Train one few-shot system with several seeds at once, or go on with it; all cost one compilation.
+
+    Args:
+        runs: of configurations that differ in their seeds alone; each has its own folder, as if trained alone.
+        at_once: how many seeds a device computes together, at most; see `training.seeds_step`.
+
+    Returns:
+        What `train` returns, for each run.
+
+    Raises:
+        ValueError: configurations that differ in more than their seeds, or seeds that do not differ.
+    """
+    first, *others = (dataclasses.replace(run.config, seed=0) for run in runs)
+    if any(other != first for other in others) or len({run.config.seed for run in runs}) < len(runs):
+        raise ValueError(
+            "expected configurations that differ in their seeds alone, got others, or a seed twice: "
+            "train the others by themselves"
+        )
+    return _train(runs, Together(at_once))
+
+
+def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitResult]:
+    """Train runs of one configuration but for the seed: together, or the only one there is alone."""
+    config = runs[0].config
     base, validation = (
         load_sources(config.sources, split, short_side=config.short_side) for split in ("base", "validation")
     )
     num_classes = sum(len(source.class_names) for source in base)
     encoder, head = build(config, num_classes=num_classes)
     devices = _devices(config)
-    if config.episodes_per_step % len(devices):
+    if together is None and config.episodes_per_step % len(devices):
         raise ValueError(
             f"expected episodes_per_step divisible by {len(devices)} devices, got {config.episodes_per_step}: "
             "give every device as many"
@@ -84,183 +95,104 @@ def train(run: Run) -> training.FitResult:
     # Both the training episodes and those of validation are checked against the data before any work is done.
     shards: dict[str, Any] = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
     learned = config.transformation == "learned"
-    episodes = (data.episode_pairs_dataset if learned else data.episode_dataset)(
-        base,
-        way=config.way,
-        shot=config.shot,
-        num_query=config.queries,
-        seed=config.seed,
-        batch_size=config.episodes_per_step,
-        **_pictures(config),
-        epoch=config.domain_epoch,
-        repeat=config.repeat,
-        **shards,
-    )
+    pictures = Pictures.of(config, base, together)
+    episodes = [
+        (data.episode_pairs_dataset if learned else data.episode_dataset)(
+            base,
+            way=config.way,
+            shot=config.shot,
+            num_query=config.queries,
+            seed=run.config.seed,
+            batch_size=config.episodes_per_step,
+            **pictures.options,
+            epoch=config.domain_epoch,
+            repeat=config.repeat,
+            **shards,
+        )
+        for run in runs
+    ]
     evaluate = _validation(config, encoder, head, validation)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    key = jax.random.key(config.seed)
+    for run in runs:
+        run.folder.mkdir(parents=True, exist_ok=True)
     transformation = {}
     if config.transformation != "none":
         transformation = fewshot.init_transformation(encoder, image_size=config.image_size)
-    variables = fewshot.init_multi_domain(
-        encoder,
-        head,
-        key,
-        image_size=config.image_size,
-        num_classes=num_classes if config.auxiliary else None,
-        transformation=transformation if learned else None,
-    )
+    variables = [
+        fewshot.init_multi_domain(
+            encoder,
+            head,
+            jax.random.key(run.config.seed),
+            image_size=config.image_size,
+            num_classes=num_classes if config.auxiliary else None,
+            transformation=transformation if learned else None,
+        )
+        for run in runs
+    ]
     if config.pretraining.steps:
-        _use_encoder(variables, _pretrain(run, encoder, variables, base))
+        for own, pretrained in zip(
+            variables, pretrain(runs, encoder, variables, base, together), strict=True
+        ):
+            _use_encoder(own, pretrained)
     parts = {"transformation": _TRANSFORMATION_ADAM} if learned else None
     optimizer = training.make_optimizer(config.optimizer, num_steps=config.steps, parts=parts)
-    loss = _augmented(config, _loss(config, encoder, head, transformation))
+    loss = augmented(config, episode_loss(config, encoder, head, transformation))
     step = training.make_step(loss, optimizer, deterministic=config.deterministic)
-    state = training.TrainState.create(jax.random.fold_in(key, 1), variables, optimizer=optimizer)
-    tensorboard = run.folder / "tensorboard" if run.tensorboard else None
-    with (
-        training.Checkpoints(
-            run.folder / "episodes", config=config, fingerprints=_fingerprints(base)
-        ) as checkpoints,
-        training.MetricsWriter(run.folder / "metrics.jsonl", tensorboard=tensorboard) as writer,
-    ):
-        # Now that the folder has turned out to be this configuration's, and nobody else's.
-        checkpoints.claim()
-        if is_first():
-            record.keep(run.folder, config)
-            text = json.dumps(dataclasses.asdict(config), indent=1)
-            record.write_whole(run.folder / "config.json", text + "\n")
-        return training.fit(
-            training.pmap_step(step, devices=devices),
-            state,
-            _iterate(run, episodes),
+    states = [
+        training.TrainState.create(
+            jax.random.fold_in(jax.random.key(run.config.seed), 1), own, optimizer=optimizer
+        )
+        for run, own in zip(runs, variables, strict=True)
+    ]
+    with contextlib.ExitStack() as opened:
+        checkpoints = [
+            opened.enter_context(
+                training.Checkpoints(
+                    run.folder / "episodes", config=run.config, fingerprints=fingerprints(base)
+                )
+            )
+            for run in runs
+        ]
+        writers = [
+            opened.enter_context(
+                training.MetricsWriter(
+                    run.folder / "metrics.jsonl",
+                    tensorboard=run.folder / "tensorboard" if run.tensorboard else None,
+                )
+            )
+            for run in runs
+        ]
+        # Now that the folders have turned out to be these configurations', and nobody else's.
+        for run, of_run in zip(runs, checkpoints, strict=True):
+            of_run.claim()
+            if is_first():
+                record.keep(run.folder, run.config)
+                text = json.dumps(dataclasses.asdict(run.config), indent=1)
+                record.write_whole(run.folder / "config.json", text + "\n")
+        return fit(
+            step,
+            states,
+            [iterate(run, dataset) for run, dataset in zip(runs, episodes, strict=True)],
+            checkpoints,
+            writers,
+            together=together,
+            pictures=pictures,
+            devices=devices,
             num_steps=config.steps,
             evaluate=evaluate,
             eval_every=config.eval_every,
-            checkpoints=checkpoints,
-            writer=writer,
-            progress=run.progress,
-            name=run.folder.name,
+            progress=runs[0].progress,
+            name=_common_name([run.folder.name for run in runs]),
         )
 
 
-def _loss(config: Config, encoder: Any, head: Any, transformation: Any) -> Any:
-    """The loss of an episode, or of a pair of them where a transformation is learned."""
-    if config.transformation == "learned":
-        return fewshot.learned_transformation_loss(
-            encoder,
-            head,
-            learning_rate=config.optimizer.learning_rate,
-            guidance=config.guidance,
-            num_steps=config.steps,
-        )
-    if config.transformation == "fixed" or config.auxiliary:
-        return fewshot.transformed_loss(
-            encoder, head, transformation=transformation, guidance=config.guidance, num_steps=config.steps
-        )
-
-    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array) -> Any:
-        del key  # nothing is drawn
-        return fewshot.guided_loss(
-            encoder,
-            head,
-            variables,
-            episode,
-            guidance=config.guidance,
-            train_encoder=config.train_encoder,
-        )
-
-    return loss
-
-
-def _pictures(config: Config) -> dict[str, Any]:
-    """How a data set prepares pictures: those that the device augments stay plain, and larger, for its crops."""
-    if config.augment is None or not config.augment_on_device:
-        return {"image_size": config.image_size, "augment": config.augment}
-    return {"image_size": int(preprocess.RESIZE_FACTOR * config.image_size), "augment": None}
-
-
-def _augmented(config: Config, loss: Any) -> Any:
-    """A loss of pictures that are augmented first, where that is the device's work; else `loss` itself."""
-    if config.augment is None or not config.augment_on_device:
-        return loss
-    kind, size = config.augment, config.image_size
-
-    def of_augmented(variables: Any, batch: Any, key: jax.Array) -> Any:
-        own, key = jax.random.split(key)
-        leaves, structure = jax.tree.flatten(batch)
-        leaves = [
-            data.augment_on_device(
-                jax.random.fold_in(own, place), leaf, np.arange(len(leaf)), kind=kind, size=size
-            )
-            if leaf.ndim == 4
-            else leaf
-            for place, leaf in enumerate(leaves)
-        ]
-        return loss(variables, structure.unflatten(leaves), key)
-
-    return of_augmented
-
-
-def _iterate(run: Run, dataset: Any) -> Any:
-    return data.iterate(dataset, num_threads=run.threads, num_workers=run.workers)
+def _common_name(names: Sequence[str]) -> str:
+    """The only name, or the first one and how many there are beside it."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _devices(config: Config) -> Sequence[Any]:
     """All devices of all processes, unless one episode a step leaves work for a single one."""
     return jax.devices()[:1] if config.episodes_per_step == jax.process_count() == 1 else jax.devices()
-
-
-def _fingerprints(sources: Sequence[data.Source]) -> dict[str, str]:
-    """What tells other pictures of the same names apart; two folders may have one name."""
-    return {f"{number} {source.name}": source.fingerprint for number, source in enumerate(sources)}
-
-
-def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -> dict[str, Any]:
-    """Variables of the encoder after training as a classifier of all base classes."""
-    config, pretraining = run.config, run.config.pretraining
-    if pretraining.sources:
-        base = load_sources(pretraining.sources, "base", short_side=config.short_side)
-    images = data.merge(base)
-    classifier = models.Classifier(encoder, num_classes=len(images.class_names))
-    key = jax.random.key(config.seed)
-    blank = np.zeros((1, config.image_size, config.image_size, 3), np.float32)
-    start = dict(classifier.init(key, blank, train=False))
-    start = {kind: {**start[kind], "encoder": variables[kind]["encoder"]} for kind in start}
-    optimizer = training.make_optimizer(pretraining.optimizer, num_steps=pretraining.steps)
-    loss = _augmented(config, training.classification_loss(classifier))
-    step = training.make_step(loss, optimizer, deterministic=config.deterministic)
-    batches = data.classification_dataset(
-        images,
-        batch_size=pretraining.batch_size,
-        seed=config.seed,
-        **_pictures(config),
-    )
-    what = ("encoder", "width", "image_size", "short_side", "augment", "augment_on_device", "seed")
-    about = {name: getattr(config, name) for name in what} | {
-        # Named by the run or by its pretraining, the same sources give the same encoder.
-        "sources": pretraining.sources or config.sources,
-        "pretraining": dataclasses.replace(pretraining, sources=()),
-    }
-    folder = run.encoder_folder or run.folder / "encoder"
-    with (
-        training.Checkpoints(folder, config=about, fingerprints=_fingerprints(base)) as checkpoints,
-        training.MetricsWriter(folder / "metrics.jsonl") as writer,
-    ):
-        result = training.fit(
-            # Its batches are small, every device would wait for the others: each host computes the same on one.
-            training.pmap_step(step, devices=jax.local_devices()[:1]),
-            training.TrainState.create(jax.random.fold_in(key, 2), start, optimizer=optimizer),
-            _iterate(run, batches),
-            num_steps=pretraining.steps,
-            eval_every=pretraining.save_every,
-            prepare=functools.partial(training.group, size=pretraining.batch_size),
-            checkpoints=checkpoints,
-            writer=writer,
-            progress=run.progress,
-            name="encoder",
-        )
-    return {kind: tree["encoder"] for kind, tree in result.state.variables.items()}
 
 
 def _use_encoder(variables: dict[str, Any], pretrained: dict[str, Any]) -> None:
@@ -300,13 +232,15 @@ def _validation(config: Config, encoder: Any, head: Any, sources: list[data.Sour
 
 def main() -> None:
     """Read the command line and train."""
+    import tyro  # here, so that `train` can be called without
+
     titles = {name: table().title for name, table in TABLES.items()}
     runs = {
         name: (f"{titles[name.split('/')[0]]}: {name.split('/')[1]}", Run(config, Path("runs") / name))
         for name, config in configs().items()
     }
     run = tyro.extras.overridable_config_cli(runs)
-    with together(run.hosts):
+    with joined(run.hosts):
         train(run)
 
 

@@ -6,6 +6,7 @@ from jxai.data.domains import DOMAINS, PAPER_DOMAINS, Domain, PaperDomain
 from jxai.data.episodes import episode_dataset, episode_pairs_dataset
 from jxai.data.folder import load_folder
 from jxai.data.loading import load, prepare
+from jxai.data.look_up import look_up
 from jxai.data.merging import merge
 from jxai.data.picture import centre_square, read_picture
 from jxai.data.pipeline import iterate
@@ -35,6 +36,7 @@ __all__ = [
     "iterate",
     "load",
     "load_folder",
+    "look_up",
     "merge",
     "normalise",
     "prepare",

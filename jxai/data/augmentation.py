@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from jxai.checks import shown
 from jxai.data.preprocess import MEAN, resample
 
 if TYPE_CHECKING:
@@ -34,15 +35,21 @@ ERASE_ATTEMPTS = 100
 _FILL = np.rint(255 * np.asarray(MEAN)).astype(np.uint8)
 
 
-def check_augmentation(augment: str | None) -> None:
+def check_augmentation(augment: str | None, *, numbers: bool = False) -> None:
     """Checks the name of an augmentation.
 
     Args:
         augment: the name, or None for none.
+        numbers: whether batches hold numbers of pictures alone, which cannot be augmented.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or one with `numbers`.
     """
+    if augment is not None and numbers:
+        raise ValueError(
+            f"expected no `augment` with `numbers`, got {shown(augment)}: there are no pictures yet, use "
+            "augment_on_device once they are looked up"
+        )
     if augment is not None and (not isinstance(augment, str) or augment not in get_args(Augmentation)):
         raise ValueError(
             f"expected `augment` as None or one of {', '.join(get_args(Augmentation))}, got {augment!r}: "

@@ -4,7 +4,6 @@ Importing this file loads TensorFlow Datasets; `jxai.data.loading` does so on fi
 """
 
 import contextlib
-import importlib.resources
 import io
 import os
 import tempfile
@@ -16,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from jxai.data.archive import read_archive
 from jxai.data.decode import decode
 from jxai.data.domains import DOMAINS
 from jxai.data.source import Source, from_arrays
@@ -74,28 +74,6 @@ class JxaiEmbedded(tfds.core.GeneratorBasedBuilder):
         archive = read_archive(self._domain_name)
         for i, (image, label) in enumerate(zip(archive["images"], archive["labels"], strict=True)):
             yield i, {"image": _png(image), "label": int(label)}
-
-
-def read_archive(name: str) -> dict[str, np.ndarray]:
-    """Reads one archive as the package ships it.
-
-    Args:
-        name: an embedded domain.
-
-    Returns:
-        `images` (n, 32, 32) or (n, 32, 32, 3) uint8, `labels` (n,) int16 and `class_names` (classes,).
-
-    Raises:
-        ValueError: the archive is missing or damaged.
-    """
-    path = importlib.resources.files("jxai.data") / "archives" / f"{name}.npz"
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in ("images", "labels", "class_names")}
-    except Exception as error:  # a damaged archive may fail in many ways
-        raise ValueError(
-            f"expected the package's pictures in {path}, got a damaged file ({error}): install jxai again"
-        ) from error
 
 
 def prepare(name: str, root: str | os.PathLike[str]) -> Path:

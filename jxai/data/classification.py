@@ -27,6 +27,7 @@ def classification_dataset(
     image_size: int = 32,
     augment: Augmentation | None = None,
     num_epochs: int | None = None,
+    numbers: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.MapDataset[dict[str, np.ndarray]]:
@@ -42,24 +43,24 @@ def classification_dataset(
         image_size: side of the pictures in pixels.
         augment: None, or as the releases train: "resized-crop" or "crop-erase", as in `episode_dataset`.
         num_epochs: number of epochs; without end by default.
+        numbers: whether "image" holds numbers of pictures, int32 (k,), in place of the pictures: for `look_up`.
         shard_index: this host's number, from 0.
         shard_count: number of hosts.
 
     Returns:
         Random access to batches {"image": float32 (k, size, size, 3) normalised, "label": int32 (k,)}, where
-        k is batch_size / shard_count: this host's share, in the order of the hosts.
+        k is batch_size / shard_count: this host's share, in the order of the hosts. With `numbers` it is access by
+        step alone, which needs no Grain.
 
     Raises:
         TypeError: no source.
         ValueError: a number below its least value, a batch larger than the source, one that the hosts do not
-            divide, or an unknown augmentation.
+            divide, an unknown augmentation, or one of pictures that are numbers.
     """
-    import grain
-
     check_sources((source,))
     pipeline.check_count("seed", seed, least=0)
     pipeline.check_count("image_size", image_size)
-    augmentation.check_augmentation(augment)
+    augmentation.check_augmentation(augment, numbers=numbers)
     positions = pipeline.shard_positions(batch_size, shard_index=shard_index, shard_count=shard_count)
     if batch_size > len(source):
         raise ValueError(
@@ -69,8 +70,8 @@ def classification_dataset(
     num_steps = pipeline.ENDLESS
     if num_epochs is not None:
         num_steps = pipeline.check_count("num_epochs", num_epochs) * (len(source) // batch_size)
-    batches = _Batches(source, seed, batch_size, positions, image_size, augment)
-    return grain.MapDataset.range(num_steps).map(batches)
+    batches = _Batches(source, seed, batch_size, positions, image_size, augment, numbers)
+    return pipeline.by_step(batches, num_steps, numbers=numbers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,6 +84,7 @@ class _Batches:
     positions: range
     image_size: int
     augment: Augmentation | None
+    numbers: bool
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         """Returns this host's pictures of a step."""
@@ -90,6 +92,8 @@ class _Batches:
         order = pipeline.stream(self.seed, epoch, purpose=_SHUFFLE).permutation(len(self.source))
         first = step_of_epoch * self.batch_size
         indices = order[first + self.positions.start : first + self.positions.stop]
+        if self.numbers:
+            return {"image": indices.astype(np.int32), "label": self.source.labels[indices]}
         if self.augment is None:
             images = self.source.images(indices, self.image_size)
         else:

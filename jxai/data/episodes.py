@@ -35,6 +35,7 @@ def episode_dataset(
     augment: Augmentation | None = None,
     repeat: bool = False,
     epoch: int = 1,
+    numbers: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.MapDataset[Episode]:
@@ -56,24 +57,33 @@ def episode_dataset(
             jitter, flip) or "crop-erase" (cross attention: shifted crop, flip, random erasing).
         repeat: whether a class with too few pictures repeats them, as in `episode_indices`, or is an error.
         epoch: episodes in a row from one source; 1 draws a source for each episode.
+        numbers: whether `support` and `query` hold numbers of pictures, int32, counted through all sources one after
+            another, in place of the pictures: for `look_up`.
         shard_index: this host's number, from 0.
         shard_count: number of hosts.
 
     Returns:
         Random access to Episodes of NumPy arrays with a leading axis of batch_size / shard_count. Their
-        `query_classes` number the classes of all sources on, as `merge(sources)` does.
+        `query_classes` number the classes of all sources on, as `merge(sources)` does. With `numbers` it is access
+        by step alone, which needs no Grain.
 
     Raises:
         TypeError: something else than sources.
         ValueError: a number below its least value, no source, too few classes or different pictures for the
-            episode, numbers that do not divide, or an unknown augmentation.
+            episode, numbers that do not divide, an unknown augmentation, or one of pictures that are numbers.
     """
     sources = check_sources((sources,) if isinstance(sources, Source) else sources)
     return _dataset(
         _Batches,
         sources,
         task={"way": way, "shot": shot, "num_query": num_query, "repeat": repeat},
-        making={"seed": seed, "image_size": image_size, "augment": augment, "epoch": epoch},
+        making={
+            "seed": seed,
+            "image_size": image_size,
+            "augment": augment,
+            "epoch": epoch,
+            "numbers": numbers,
+        },
         num_episodes=num_episodes,
         batch_size=batch_size,
         shard={"shard_index": shard_index, "shard_count": shard_count},
@@ -93,6 +103,7 @@ def episode_pairs_dataset(
     augment: Augmentation | None = None,
     repeat: bool = False,
     epoch: int = 100,
+    numbers: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.MapDataset[tuple[Episode, Episode]]:
@@ -112,6 +123,7 @@ def episode_pairs_dataset(
         augment: as in `episode_dataset`.
         repeat: as in `episode_dataset`.
         epoch: pairs in a row from the same two domains.
+        numbers: as in `episode_dataset`.
         shard_index: this host's number, from 0.
         shard_count: number of hosts.
 
@@ -127,7 +139,13 @@ def episode_pairs_dataset(
         _PairBatches,
         sources,
         task={"way": way, "shot": shot, "num_query": num_query, "repeat": repeat},
-        making={"seed": seed, "image_size": image_size, "augment": augment, "epoch": epoch},
+        making={
+            "seed": seed,
+            "image_size": image_size,
+            "augment": augment,
+            "epoch": epoch,
+            "numbers": numbers,
+        },
         num_episodes=num_episodes,
         batch_size=batch_size,
         shard={"shard_index": shard_index, "shard_count": shard_count},
@@ -145,12 +163,10 @@ def _dataset(
     shard: dict[str, int],
 ) -> grain.MapDataset[Any]:
     """Checks what both datasets are told, and makes them: `task` is the sampler's, `making` the batches'."""
-    import grain
-
     pipeline.check_count("seed", making["seed"], least=0)
     pipeline.check_count("image_size", making["image_size"])
     pipeline.check_count("epoch", making["epoch"])
-    augmentation.check_augmentation(making["augment"])
+    augmentation.check_augmentation(making["augment"], numbers=making["numbers"])
     positions = pipeline.shard_positions(batch_size, **shard)
     num_steps = pipeline.ENDLESS
     if num_episodes is not None:
@@ -162,7 +178,7 @@ def _dataset(
             )
     samplers = tuple(Sampler.create(source, **task) for source in sources)
     batches = kind(sources, samplers, batch_size=batch_size, positions=positions, **making)
-    return grain.MapDataset.range(num_steps).map(batches)
+    return pipeline.by_step(batches, num_steps, numbers=making["numbers"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -177,6 +193,7 @@ class _Batches:
     image_size: int
     augment: Augmentation | None
     epoch: int
+    numbers: bool
 
     def __call__(self, step: int) -> Any:
         """Returns this host's episodes of a step."""
@@ -197,7 +214,7 @@ class _Batches:
         images, classes = zip(*(self._episode(domain, index) for domain, index in drawn), strict=True)
         sampler = self.samplers[0]
         num_support = sampler.way * sampler.shot
-        normalised = preprocess.normalise(np.stack(images))
+        normalised = np.stack(images) if self.numbers else preprocess.normalise(np.stack(images))
         # NumPy leaves: they become device arrays when a step function takes them.
         leaves: dict[str, Any] = {
             "support": normalised[:, :num_support],
@@ -209,12 +226,16 @@ class _Batches:
         return Episode(**leaves, way=sampler.way)
 
     def _episode(self, domain: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns an episode's bytes, support and then query, and its queries' classes among all sources'."""
+        """Returns an episode's bytes or numbers, support and then query, and its queries' classes among all."""
         source = self.sources[domain]
         support, query = self.samplers[domain].draw(self.seed, index)
         before = sum(len(other.class_names) for other in self.sources[:domain])
         classes = source.labels[query] + np.int32(before)
         indices = np.concatenate([support, query])
+        if self.numbers:
+            return np.int32(sum(len(other) for other in self.sources[:domain])) + indices.astype(
+                np.int32
+            ), classes
         if self.augment is None:
             return source.images(indices, self.image_size), classes
         rng = pipeline.stream(self.seed, index, purpose=_AUGMENT)

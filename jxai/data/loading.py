@@ -1,12 +1,13 @@
 """Preparing a domain, and loading it as a source."""
 
 import functools
+import importlib.util
 import os
 import re
 from pathlib import Path
 
 from jxai.checks import as_path, shown
-from jxai.data import pipeline, prepared
+from jxai.data import archive, pipeline, prepared
 from jxai.data.domains import DOMAINS, PAPER_DOMAINS, PaperDomain
 from jxai.data.listing import Listing
 from jxai.data.prepared import Prepared
@@ -26,7 +27,8 @@ def load(
 ) -> Source:
     """Loads a domain; the first call on a machine prepares it.
 
-    An embedded domain takes a second, and is decoded into memory. The others take minutes (see `prepare`, which can
+    An embedded domain takes a second, and is decoded into memory (without TensorFlow Datasets installed, it is read
+    from the package's archive: the same pictures). The others take minutes (see `prepare`, which can
     show how far it is), and their pictures are decoded when they are asked for. The prepared copy lives in
     `$JXAI_DATA`, or in the user's cache.
 
@@ -162,6 +164,8 @@ def _list_tfds(name: str, manual_dir: str | os.PathLike[str] | None, progress: b
 
 @functools.cache
 def _whole(name: str, root: str, manual_dir: str | None, short_side: int | None) -> Source:
+    if name in DOMAINS and importlib.util.find_spec("tensorflow_datasets") is None:
+        return archive.read(name)
     found = prepare(name, manual_dir=manual_dir, short_side=short_side)
     if name not in DOMAINS:
         return prepared.read(found, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,8 +80,45 @@ def stream(seed: int, index: int, *, purpose: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index], spawn_key=(purpose,))))
 
 
+class Numbered:
+    """Batches of picture numbers by step: drawn so quickly that they need no threads, and no Grain."""
+
+    def __init__(self, batches: Callable[[int], Any], num_steps: int) -> None:
+        self._batches, self._num_steps = batches, num_steps
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def __getitem__(self, step: int) -> Any:
+        if not 0 <= step < self._num_steps:
+            raise IndexError(f"expected a step in [0, {self._num_steps}), got {step}: there are no more")
+        return self._batches(step)
+
+
+def by_step(batches: Callable[[int], Any], num_steps: int, *, numbers: bool) -> Any:
+    """Returns random access to batches by step.
+
+    Args:
+        batches: the function from a step to its batch.
+        num_steps: how many there are.
+        numbers: whether they hold numbers of pictures, see `Numbered`; pictures are Grain's to make.
+
+    Returns:
+        What `iterate` takes.
+    """
+    if numbers:
+        return Numbered(batches, num_steps)
+    import grain
+
+    return grain.MapDataset.range(num_steps).map(batches)
+
+
 def iterate(
-    dataset: grain.MapDataset[Any], *, num_threads: int = 2, num_workers: int = 0, buffer_size: int = 4
+    dataset: grain.MapDataset[Any] | Numbered,
+    *,
+    num_threads: int = 2,
+    num_workers: int = 0,
+    buffer_size: int = 4,
 ) -> Batches:
     """Returns an iterator over a dataset that makes the next batches while one is used.
 
@@ -91,7 +128,7 @@ def iterate(
 
     Args:
         dataset: what `episode_dataset`, `episode_pairs_dataset` or `classification_dataset` returned.
-        num_threads: threads that make batches; 0 makes them when they are asked for.
+        num_threads: threads that make batches; 0 makes them when they are asked for, as those of numbers always are.
         num_workers: processes that make batches; 0 for none but this one.
         buffer_size: batches made ahead, by each process. Grain's own default of 500 would fill the memory.
 
@@ -105,7 +142,7 @@ def iterate(
     check_count("num_threads", num_threads, least=0)
     check_count("num_workers", num_workers, least=0)
     check_count("buffer_size", buffer_size)
-    if not hasattr(dataset, "to_iter_dataset"):
+    if not isinstance(dataset, Numbered) and not hasattr(dataset, "to_iter_dataset"):
         raise TypeError(f"expected a dataset of jxai.data's, got {checks.shown(dataset)}: make one")
     return Batches(dataset, num_threads, num_workers, buffer_size)
 
@@ -113,11 +150,13 @@ def iterate(
 class Batches(Iterator[Any]):
     """An iterator over a dataset with random access, whose state is the number of batches taken."""
 
-    def __init__(self, dataset: grain.MapDataset[Any], num_threads: int, num_workers: int, buffer_size: int):
+    def __init__(
+        self, dataset: grain.MapDataset[Any] | Numbered, num_threads: int, num_workers: int, buffer_size: int
+    ):
         self._dataset = dataset
         self._options = num_threads, num_workers, buffer_size
         self._taken = 0
-        self._running: grain.DatasetIterator[Any] | None = None
+        self._running: grain.DatasetIterator[Any] | Generator[Any] | None = None
 
     def __next__(self) -> Any:
         if self._running is None:
@@ -145,7 +184,9 @@ class Batches(Iterator[Any]):
             self._running.close()
             self._running = None
 
-    def _start(self) -> grain.DatasetIterator[Any]:
+    def _start(self) -> grain.DatasetIterator[Any] | Generator[Any]:
+        if isinstance(self._dataset, Numbered):
+            return (self._dataset[step] for step in range(self._taken, len(self._dataset)))
         import grain
 
         num_threads, num_workers, buffer_size = self._options

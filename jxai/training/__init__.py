@@ -4,10 +4,12 @@ from jxai.training.checkpoints import Checkpoints, Restored
 from jxai.training.devices import PmappedStep, pmap_step, replicate, shard, unreplicate
 from jxai.training.integrity import DamagedCheckpointError
 from jxai.training.interruption import Interrupted
-from jxai.training.loop import DivergedError, FitResult, fit
+from jxai.training.loop import FitResult, fit, fit_seeds
 from jxai.training.losses import classification_loss, group
+from jxai.training.meter import DivergedError
 from jxai.training.metrics import MetricsWriter, read_metrics
 from jxai.training.optimisers import OptimizerConfig, make_optimizer, make_schedule
+from jxai.training.seeds import SeedsStep, Stacked, seeds_step, train_seeds
 from jxai.training.state import TrainState
 from jxai.training.step import make_step
 from jxai.training.stored import load_variables, read_config
@@ -22,9 +24,12 @@ __all__ = [
     "OptimizerConfig",
     "PmappedStep",
     "Restored",
+    "SeedsStep",
+    "Stacked",
     "TrainState",
     "classification_loss",
     "fit",
+    "fit_seeds",
     "group",
     "load_variables",
     "make_optimizer",
@@ -34,6 +39,8 @@ __all__ = [
     "read_config",
     "read_metrics",
     "replicate",
+    "seeds_step",
     "shard",
+    "train_seeds",
     "unreplicate",
 ]

@@ -60,7 +60,7 @@ def pmap_step(step: Step, *, devices: Sequence[Device] | None = None) -> Pmapped
     """
     if not callable(step):
         raise TypeError(f"expected a step, got {shown(step)}: make one with make_step")
-    everywhere = tuple(jax.devices()) if devices is None else _checked(devices)
+    everywhere = tuple(jax.devices()) if devices is None else checked_devices(devices)
     local = tuple(device for device in everywhere if device.process_index == jax.process_index())
 
     def on_each_device(state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -86,11 +86,11 @@ def replicate(tree: PyTree, *, devices: Sequence[Device] | None = None) -> PyTre
         TypeError: a leaf is no array or number, or other things than devices.
         ValueError: no device.
     """
-    devices = jax.local_devices() if devices is None else _checked(devices)
+    devices = jax.local_devices() if devices is None else checked_devices(devices)
     sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
 
     def put(leaf: Any) -> jax.Array:
-        if _is_key(leaf):
+        if is_key(leaf):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         host = np.asarray(leaf)
         if host.dtype.kind in "OSU":
@@ -153,7 +153,8 @@ def shard(batch: PyTree, num_devices: int) -> PyTree:
     return jax.tree.map(deal, batch)
 
 
-def _checked(devices: Any) -> tuple[Device, ...]:
+def checked_devices(devices: Any) -> tuple[Device, ...]:
+    """The devices; errors as `replicate`'s where they are none."""
     if not isinstance(devices, Sequence | np.ndarray) or not all(isinstance(d, jax.Device) for d in devices):
         raise TypeError(f"expected devices, got {shown(devices)}: choose some of jax.devices()")
     if not len(devices):
@@ -161,5 +162,6 @@ def _checked(devices: Any) -> tuple[Device, ...]:
     return tuple(devices)
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether it is an array of typed random keys."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -1,27 +1,22 @@
 """The loop around the step: batches in, metrics out, validation, checkpoints, and a way back after a stop."""
 
-import time
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jxai.checks import check_count
+from jxai.checks import check_count, shown
 from jxai.training._types import DataIterator, PyTree
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.devices import PmappedStep, replicate, shard, unreplicate
 from jxai.training.interruption import Abandoned, Interrupted, interruption
+from jxai.training.meter import Meter, Reported
 from jxai.training.metrics import MetricsWriter
+from jxai.training.runs import Run, common_step
+from jxai.training.seeds import SeedsStep, bounded
 from jxai.training.state import TrainState
-
-# Steps handed to the devices before the oldest is waited for: enough to keep them busy, few enough that
-# batches do not pile up in memory.
-_IN_FLIGHT = 2
-
-
-class DivergedError(FloatingPointError):
-    """The loss or its gradient became NaN or infinite."""
 
 
 class FitResult(NamedTuple):
@@ -90,32 +85,181 @@ def fit(
         DivergedError: the loss or its gradient became NaN or infinite. Nothing is saved after that.
         Interrupted: SIGTERM came; everything is saved.
     """
+    run = Run(state, batches, checkpoints, writer)
+    (result,) = _fit(
+        _OneRun(step),
+        [run],
+        num_steps=num_steps,
+        evaluate=evaluate,
+        eval_every=eval_every,
+        log_every=log_every,
+        prepare=prepare,
+        progress=progress,
+        name=name,
+    )
+    return result
+
+
+def fit_seeds(
+    step: SeedsStep,
+    states: Sequence[TrainState],
+    batches: Sequence[DataIterator],
+    *,
+    num_steps: int,
+    evaluate: Callable[[TrainState], float] | None = None,
+    eval_every: int = 100,
+    log_every: int = 10,
+    prepare: Callable[[PyTree], PyTree] | None = None,
+    checkpoints: Sequence[Checkpoints] = (),
+    writers: Sequence[MetricsWriter] = (),
+    progress: bool = True,
+    name: str = "training",
+) -> list[FitResult]:
+    """Trains one network a seed, all of them together, as `fit` trains one.
+
+    Each has its own folder of checkpoints and its own file of metrics, which are those that it would have alone:
+    what reads them cannot tell, and either kind of training goes on with the other's. All go on from the latest
+    step of which every one that is not finished has a checkpoint.
+
+    Args:
+        step: what `seeds_step` returned.
+        states: the state of each to start from; left intact.
+        batches: an iterator for each, as `fit` takes it.
+        num_steps: updates of each in all, those before a resumption included.
+        evaluate: as in `fit`, called for each in turn.
+        eval_every: as in `fit`.
+        log_every: as in `fit`.
+        prepare: as in `fit`, applied to each one's batch.
+        checkpoints: where each saves and resumes from; () for nowhere.
+        writers: where each one's metrics go; () for nowhere.
+        progress: whether to show a progress bar, of all together.
+        name: what it calls this.
+
+    Returns:
+        A result for each, in the order of `states`.
+
+    Raises:
+        TypeError: no step of many seeds, other things than lists, or than states in the first.
+        ValueError: as `fit`; or not as many of all, more than `step` is for, states of different steps, or several
+            processes.
+        MemoryError: so many at once do not fit into memory.
+        BlockingIOError: as `fit`.
+        OSError: as `fit`.
+        DivergedError: as `fit`, of any of them.
+        Interrupted: as `fit`.
+    """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"expected a single process for many seeds, got {jax.process_count()}: train them alone, or start one"
+        )
+    if not isinstance(step, SeedsStep):
+        raise TypeError(f"expected a step of many seeds, got {shown(step)}: make one with seeds_step")
+    for given in (states, batches, checkpoints, writers):
+        if not isinstance(given, Sequence):
+            raise TypeError(f"expected lists with one entry a seed, got {shown(given)}: give a list")
+    count = step.check_number(len(states))
+    if len(batches) != count or not {len(checkpoints), len(writers)} <= {0, count}:
+        raise ValueError(
+            f"expected as many iterators, checkpoints and writers as the {count} states, got {len(batches)}, "
+            f"{len(checkpoints)} and {len(writers)}: give one for each"
+        )
+    runs = [
+        Run(*of_run)
+        for of_run in zip(
+            states, batches, checkpoints or [None] * count, writers or [None] * count, strict=True
+        )
+    ]
+    fit_runs = functools.partial(
+        _fit,
+        step,
+        num_steps=num_steps,
+        evaluate=evaluate,
+        eval_every=eval_every,
+        log_every=log_every,
+        prepare=prepare,
+        progress=progress,
+        name=name,
+    )
+    done = [run.is_done(num_steps, validates=evaluate is not None) for run in runs]
+    with bounded(step):
+        if all(done) or common_step(runs) is not None:
+            return fit_runs(runs)
+        # Those that were finished at another time are only read.
+        rest = iter(fit_runs([run for run, ends in zip(runs, done, strict=True) if not ends]))
+        return [fit_runs([run])[0] if ends else next(rest) for run, ends in zip(runs, done, strict=True)]
+
+
+class _OneRun:
+    """A pmapped step in the form in which `_fit` drives it: of lists with one entry a run."""
+
+    def __init__(self, step: PmappedStep) -> None:
+        self.num_processes, self._step = step.num_processes, step
+
+    def place(self, states: Sequence[TrainState]) -> TrainState:
+        (state,) = states
+        return replicate(state, devices=self._step.devices)
+
+    def __call__(
+        self, placed: TrainState, batches: Sequence[PyTree]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        (batch,) = batches
+        return self._step(placed, shard(batch, len(self._step.devices)))
+
+    def take(self, placed: TrainState) -> list[TrainState]:
+        return [unreplicate(placed)]
+
+    def numbers(self, metrics: dict[str, jax.Array]) -> list[dict[str, float]]:
+        # All devices hold the same numbers: this process's first one is read.
+        return [
+            {
+                name: float(np.asarray(value.addressable_data(0)).reshape(()))
+                for name, value in metrics.items()
+            }
+        ]
+
+
+def _fit(
+    step: Any,  # a step of `SeedsStep`'s methods
+    runs: Sequence[Run],
+    *,
+    num_steps: int,
+    evaluate: Callable[[TrainState], float] | None,
+    eval_every: int,
+    log_every: int,
+    prepare: Callable[[PyTree], PyTree] | None,
+    progress: bool,
+    name: str,
+) -> list[FitResult]:
+    """Trains all runs, which stand at one step, together; see `fit`."""
     for option, value in (("num_steps", num_steps), ("eval_every", eval_every), ("log_every", log_every)):
         check_count(option, value)
-    if checkpoints is not None and not _is_done(checkpoints, num_steps, evaluate is not None):
-        checkpoints.claim()
-    best = _Best()
-    measured: float | None = None  # validation accuracy of the current state, None if not validated yet
-    if checkpoints is not None and checkpoints.latest_step() is not None:
-        state, data_state, measured = checkpoints.restore(state)
-        batches.set_state(data_state)
-        best_step = checkpoints.best_step()
-        if best_step is not None:
-            best.update(best_step, checkpoints.accuracy(best_step))
-    if writer is not None:
-        # Lines after the last checkpoint will be written again; without a checkpoint that is all of them.
-        writer.resume(int(state.step))
-
-    number = int(state.step)
-    meter = _Meter(
-        name, start=number, end=num_steps, writer=writer, progress=progress, checkpoints=checkpoints
+    if not all([run.is_done(num_steps, validates=evaluate is not None) for run in runs]):
+        for run in runs:
+            if run.checkpoints is not None:
+                run.checkpoints.claim()
+    start = common_step(runs)
+    accuracies = [run.resume(start) for run in runs]
+    # Of the current states, a number each; None if not all are validated yet.
+    measured: list[Any] | None = None if None in accuracies else accuracies
+    numbers = {int(run.state.step) for run in runs}
+    if len(numbers) > 1:
+        raise ValueError(f"expected states of one step, got steps {sorted(numbers)}: train those alone")
+    (number,) = numbers
+    meter = Meter(
+        name,
+        [Reported(run.writer, run.checkpoints) for run in runs],
+        numbers=step.numbers,
+        start=number,
+        end=num_steps,
+        progress=progress,
     )
-    replicated = replicate(state, devices=step.devices)
+    placed = step.place([run.state for run in runs])
 
-    def save(accuracy: float | None, overwrite: bool = False) -> None:
-        if checkpoints is not None:
-            now, data = unreplicate(replicated), batches.get_state()
-            checkpoints.save(now, data_state=data, accuracy=accuracy, overwrite=overwrite)
+    def save(measured: Sequence[float] | None) -> None:
+        for run in runs:
+            run.wait()  # so that a kill finds no run more than one checkpoint ahead of another
+        for run, state, accuracy in zip(runs, step.take(placed), measured or [None] * len(runs), strict=True):
+            run.save(state, accuracy)
 
     with interruption() as interrupted:
         try:
@@ -130,50 +274,34 @@ def fit(
                     if evaluate is not None:
                         try:
                             with interrupted.give_up():
-                                measured = float(evaluate(unreplicate(replicated)))
+                                measured = [float(evaluate(state)) for state in step.take(placed)]
                         except Abandoned:
                             measured = None  # even if it had just been: what is resumed validates anew
                             continue
-                        best.update(number, measured)
+                        for run, accuracy in zip(runs, measured, strict=True):
+                            run.validated(number, accuracy)
                         meter.validated(number, measured)
-                    # An interruption before the validation left a checkpoint of this step without accuracy.
-                    save(measured, overwrite=measured is not None)
+                    save(measured)
                 if number >= num_steps:
                     break
-                batch = _next(batches, number, num_steps)
-                batch = batch if prepare is None else prepare(batch)
-                replicated, metrics = step(replicated, shard(batch, len(step.devices)))
+                batches = [_next(run.batches, number, num_steps) for run in runs]
+                batches = batches if prepare is None else [prepare(batch) for batch in batches]
+                placed, metrics = step(placed, batches)
                 number, measured = number + 1, None
-                meter.add(metrics, episodes=jax.tree.leaves(batch)[0].shape[0] * step.num_processes)
+                meter.add(metrics, episodes=len(jax.tree.leaves(batches[0])[0]) * step.num_processes)
                 if number % log_every == 0:
                     meter.flush(number)
         finally:
             meter.close()
-            if checkpoints is not None:
-                checkpoints.wait()
+            for run in runs:
+                run.wait()
         if interrupted(number):  # while the last checkpoint was written
             raise Interrupted(number)
-    return FitResult(unreplicate(replicated), measured, best.accuracy, best.step)
-
-
-def _is_done(checkpoints: Checkpoints, num_steps: int, validates: bool) -> bool:
-    """Whether nothing is left to be written; an error where not every process sees the same checkpoints."""
-    latest = checkpoints.latest_step()
-    if jax.process_count() > 1 and len(seen := _of_all_processes(-1 if latest is None else latest)) > 1:
-        raise ValueError(
-            f"expected checkpoints that every process sees in {checkpoints.directory}, got latest steps "
-            f"{', '.join(map(str, seen))} (-1 for none): give a folder that they share"
-        )
-    if latest is None or latest < num_steps:
-        return False
-    return not validates or checkpoints.accuracy(latest) is not None
-
-
-def _of_all_processes(number: int) -> np.ndarray:
-    """The different numbers that the processes have."""
-    from jax.experimental import multihost_utils
-
-    return np.unique(multihost_utils.process_allgather(np.int32(number)))
+    final = measured or [None] * len(runs)
+    return [
+        FitResult(state, accuracy, run.best_accuracy, run.best_step)
+        for run, state, accuracy in zip(runs, step.take(placed), final, strict=True)
+    ]
 
 
 def _next(batches: DataIterator, number: int, num_steps: int) -> PyTree:
@@ -183,112 +311,3 @@ def _next(batches: DataIterator, number: int, num_steps: int) -> PyTree:
         raise ValueError(
             f"expected batches for {num_steps} steps, got {number}: give an endless iterator, or fewer steps"
         ) from None
-
-
-class _Best:
-    """The best validation so far; of equals the later one, as `Checkpoints` has it."""
-
-    def __init__(self) -> None:
-        self.step: int | None = None
-        self.accuracy: float | None = None
-
-    def update(self, step: int, accuracy: float | None) -> None:
-        if accuracy is not None and (self.accuracy is None or accuracy >= self.accuracy):
-            self.step, self.accuracy = step, accuracy
-
-
-class _Meter:
-    """Keeps the metrics of the last steps on the devices, and writes and shows their means when flushed."""
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        start: int,
-        end: int,
-        writer: MetricsWriter | None,
-        progress: bool,
-        checkpoints: Checkpoints | None,
-    ) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            total=end,
-            initial=start,
-            desc=name,
-            unit="step",
-            disable=not progress or jax.process_index() != 0,
-            dynamic_ncols=True,
-        )
-        self._writer, self._checkpoints, self._shown = writer, checkpoints, {}
-        self._pending: list[dict[str, jax.Array]] = []
-        self._steps_seen, self._episodes, self._since = 0, 0, time.perf_counter()
-
-    def add(self, metrics: dict[str, jax.Array], *, episodes: int) -> None:
-        """Takes a step's metrics, (devices,) each, without waiting for that step."""
-        self._pending.append(metrics)
-        self._steps_seen += 1
-        if self._steps_seen == 1:
-            # The first step compiles: its time would spoil the rate.
-            jax.block_until_ready(metrics)
-            self._since = time.perf_counter()
-        else:
-            self._episodes += episodes
-        if len(self._pending) > _IN_FLIGHT:
-            jax.block_until_ready(self._pending[-1 - _IN_FLIGHT])
-        self._bar.update()
-
-    def flush(self, step: int) -> None:
-        """Writes the means of the metrics since the last flush; raises if one of the losses is not finite."""
-        if not self._pending:
-            return
-        # All devices hold the same numbers: this process's first one is read.
-        steps = [
-            {
-                name: float(np.asarray(value.addressable_data(0)).reshape(()))
-                for name, value in metrics.items()
-            }
-            for metrics in self._pending
-        ]
-        first = step - len(steps) + 1
-        self._pending = []
-        means = {name: float(np.mean([metrics[name] for metrics in steps])) for name in steps[0]}
-        elapsed = time.perf_counter() - self._since
-        if self._episodes:
-            means["episodes_per_second"] = self._episodes / elapsed
-        self._episodes, self._since = 0, time.perf_counter()
-        for offset, metrics in enumerate(steps):
-            self._check(first + offset, metrics)
-        if self._writer is not None:
-            self._writer.write(means, step=step)
-        self._show(loss=means["loss"], accuracy=means.get("accuracy"), rate=means.get("episodes_per_second"))
-
-    def validated(self, step: int, accuracy: float) -> None:
-        """Writes and shows a validation's accuracy; its time does not count for the rate."""
-        if self._writer is not None:
-            self._writer.write({"accuracy": accuracy}, step=step, phase="validation")
-        self._show(validation=accuracy)
-        self._since = time.perf_counter()
-
-    def close(self) -> None:
-        """Leaves the bar as it is on the screen."""
-        self._bar.close()
-
-    def _show(self, **values: float | None) -> None:
-        names = {"rate": "episodes/s", "validation": "val. accuracy"}
-        self._shown |= {names.get(name, name): f"{v:.3g}" for name, v in values.items() if v is not None}
-        self._bar.set_postfix(self._shown)
-
-    def _check(self, step: int, metrics: dict[str, float]) -> None:
-        wrong = {name: metrics[name] for name in ("loss", "grad_norm") if not np.isfinite(metrics[name])}
-        if not wrong:
-            return
-        where = "no checkpoint was kept"
-        if self._checkpoints is not None and self._checkpoints.latest_step() is not None:
-            latest, folder = self._checkpoints.latest_step(), self._checkpoints.directory
-            where = f"the last good checkpoint is step {latest} in {folder}"
-        found = " and ".join(f"{name} {value}" for name, value in wrong.items())
-        raise DivergedError(
-            f"expected a finite loss, got {found} at step {step}: training stopped, {where}; "
-            "lower the learning rate, clip gradients or look at that step's data"
-        )

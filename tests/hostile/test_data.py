@@ -208,6 +208,13 @@ CASES = {
         {"sources": SOURCES, **TASK, **MAKING, "num_episodes": count(None, 4, 8), "epoch": count(1, 3)},
         holds=lambda found, given: found.support.shape[1] == given["way"] * given["shot"],
     ),
+    "episode_dataset:numbers": Case(
+        lambda sources, **given: data.look_up(
+            data.episode_dataset(sources, numbers=True, **given)[0], np.zeros((500, 4, 4, 3), np.float32)
+        ),
+        {"sources": SOURCES, **TASK, "epoch": count(1, 3), "augment": choice(None)},
+        holds=lambda found, given: found.support.shape == (1, given["way"] * given["shot"], 4, 4, 3),
+    ),
     "episode_indices": Case(
         data.episode_indices,
         {"source": SOURCE, **TASK, "index": count(0, 2**40, least=0)},
@@ -249,6 +256,28 @@ CASES = {
     ),
     "load": Case(refusing(data.load), {**PLACE, "split": SPLIT}),
     "load_folder": Case(saved, {"path": one_of("", bad=PATHS), "split": SPLIT}),
+    "look_up": Case(
+        lambda image, pictures, batch: data.look_up(batch(image), pictures)["image"],
+        {
+            "image": one_of(
+                np.array([1, 0]),
+                np.zeros((2, 1), np.int32),
+                bad=[Spoilt(v, refused=True) for v in (np.zeros(2), None, 3, "text", [0, 1], {})],
+            ),
+            "pictures": one_of(
+                np.zeros((2, 4, 4, 3), np.float32),
+                bad=[
+                    Spoilt(v, refused=True)
+                    for v in (pictures(2), np.zeros((0, 4, 4, 3)), np.zeros(3), None, 3, "text", [])
+                ],
+            ),
+            "batch": one_of(
+                lambda image: {"image": image, "label": 0},
+                bad=[Spoilt(v, refused=True) for v in (lambda image: image, lambda _: None, lambda _: {})],
+            ),
+        },
+        holds=lambda found, given: found.shape == (*given["image"].shape, 4, 4, 3),
+    ),
     "merge": Case(lambda sources: len(data.merge(sources)), {"sources": SOURCES}),
     "normalise": Case(data.normalise, {"images": IMAGES}),
     "prepare": Case(

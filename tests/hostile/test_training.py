@@ -1,19 +1,18 @@
 """`jxai.training` under hostile input; damaged checkpoints are `tests/training/test_faults.py`'s."""
 
 import contextlib
-import functools
 import io
 import json
 import tempfile
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from hypothesis import strategies as st
+from seed_cases import IMAGES, NO_DEVICES, SEED_CASES, Network, parts, pmapped
 from strategies import EFFORTS, Argument, Case, Spoilt, choice, count, key, number, one_of, search, unheard_of
 
 from jxai import training
@@ -25,6 +24,8 @@ EXEMPT = {
     "Interrupted": "an exit",
     "PmappedStep": "what `pmap_step` returns",
     "Restored": "a tuple of results",
+    "SeedsStep": "what `seeds_step` returns",
+    "Stacked": "what `SeedsStep` holds",
 }
 OPTIMIZER = {
     "name": choice("adam", "sgd"),
@@ -44,28 +45,6 @@ OPTIMIZER = {
 }
 NUM_STEPS = {"num_steps": count(6, 10)}
 NO_CONFIG = [Spoilt(v, refused=True) for v in (None, 3, "adam", {})]
-IMAGES = {"image": np.ones((4, 2, 2, 1), np.float32), "label": np.arange(4) % 2}
-
-
-class Network(nn.Module):
-    @nn.compact
-    def __call__(self, x, *, train):
-        return nn.Dense(2)(x.reshape(len(x), -1))
-
-
-@functools.cache
-def parts():
-    """(loss, optimiser, state) of a classifier of two classes."""
-    variables = Network().init(jax.random.key(0), IMAGES["image"], train=False)
-    optimizer = optax.sgd(0.1)
-    state = training.TrainState.create(jax.random.key(1), variables, optimizer=optimizer)
-    return training.classification_loss(Network()), optimizer, state
-
-
-@functools.cache
-def pmapped():
-    loss, optimizer, _ = parts()
-    return training.pmap_step(training.make_step(loss, optimizer), devices=jax.devices()[:1])
 
 
 def rates(**fields):
@@ -130,8 +109,8 @@ def written(path, metrics, step, phase):
 
 LINE = json.dumps({"step": 1, "phase": "train", "loss": 0.5}).encode()
 NO_PATH = [Spoilt(v, refused=True) for v in (None, 3, 1.5, [], {})]
-NO_DEVICES = [Spoilt(v, refused=True) for v in ([], "cpu", 3, ["cpu"], [None], {})]
 CASES = {
+    **SEED_CASES,
     "Checkpoints": Case(
         saved,
         {

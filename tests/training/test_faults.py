@@ -332,7 +332,7 @@ def test_processes_that_see_different_folders(
 ) -> None:
     with training.Checkpoints(tmp_path) as checkpoints, monkeypatch.context() as two:
         two.setattr(jax, "process_count", lambda: 2)
-        two.setattr("jxai.training.loop._of_all_processes", lambda number: np.array([number, 4]))
+        two.setattr("jxai.training.runs._of_all_processes", lambda number: np.array([number, 4]))
         with pytest.raises(ValueError, match=r"expected checkpoints that every process sees .* steps -1, 4 "):
             training.fit(
                 compiled(toy),
