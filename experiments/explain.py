@@ -6,7 +6,7 @@
 
 Takes files, folders with all pictures below them, or by default twenty photographs. Leaves in the folder of results:
 `index.html`, one page to look through all of them, which needs no server; `sheet-1.png` and so on, a row a picture;
-`attributions.npz` with the raw arrays. Six photographs by the default methods took 220 s of a CPU core's time.
+`attributions.npz` with the raw arrays. What others wrote there stays, or is an error. Six photographs by the default methods took 220 s of a CPU core's time.
 
 What is finished is in a folder `unfinished-...` there until all is, and a run that was stopped goes on after its last
 batch when the same command is given again, with the same versions and commit.
@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 import command_line
 import record
+import written
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, in_turns, is_first, together
 from jxai import models, viz
 from jxai.models.pretrained import efficientnet_lite0
@@ -35,6 +36,7 @@ from methods import Classifier, Method, Settings, methods
 from page import write_page
 from photographs import CLASS_NAMES, photographs, to_input
 from picture_files import Picture, read_pictures
+from seeds import key_of
 from unfinished_rows import Rows
 
 DEFAULT_METHODS = (
@@ -48,6 +50,7 @@ DEFAULT_METHODS = (
     "guided-backprop",
 )
 _ROWS = 10  # pictures a sheet
+_PAGE, _ARRAYS = "index.html", "attributions.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,10 +267,9 @@ def write(found: Explained, chosen: Sequence[Method], options: Options) -> list[
     Raises:
         OSError: one of them cannot be written.
     """
-    for old in options.out.glob("sheet-*.png"):  # an earlier run may have left more of them
-        old.unlink()
     total = len(found.pictures)
-    arrays = options.out / "attributions.npz"
+    written.keep_only(options.out, _names(total))  # an earlier run may have left more sheets
+    arrays = options.out / _ARRAYS
     everything: dict[str, Any] = {f"attributions/{name}": of for name, of in found.attributions.items()}
     everything["names"] = np.array([picture.name for picture in found.pictures])
     everything |= {"pictures": found.pixels, "scores": found.scores, "targets": found.targets}
@@ -278,7 +280,7 @@ def write(found: Explained, chosen: Sequence[Method], options: Options) -> list[
         about += f" The first {options.on_page} of {total} pictures; attributions.npz has all of them."
     with record.writing(options.out):
         page = write_page(
-            options.out / "index.html",
+            options.out / _PAGE,
             title="What the network looks at",
             about=about,
             names=[picture.name for picture in first.pictures],
@@ -295,12 +297,21 @@ def write(found: Explained, chosen: Sequence[Method], options: Options) -> list[
             draw_sheet(
                 _some(found, start, start + _ROWS),
                 chosen,
-                options.out / f"sheet-{number}.png",
+                options.out / name,
                 opacity=options.opacity,
             )
-            for number, start in enumerate(range(0, total, _ROWS), start=1)
+            for name, start in zip(_sheets(total), range(0, total, _ROWS), strict=True)
         ]
     return [page, *sheets, arrays]
+
+
+def _sheets(count: int) -> list[str]:
+    return [f"sheet-{number}.png" for number in range(1, 1 + -(-count // _ROWS))]
+
+
+def _names(count: int) -> list[str]:
+    """What `write` writes."""
+    return [_PAGE, _ARRAYS, *_sheets(count)]
 
 
 def _some(found: Explained, start: int, stop: int) -> Explained:
@@ -345,14 +356,17 @@ def main(options: Options) -> None:
         raise ValueError(f"expected on_page of at least 1, got {options.on_page}: raise it")
     if not 0 <= options.opacity <= 1:
         raise ValueError(f"expected opacity in [0, 1], got {options.opacity}: 1 is the heat map alone")
-    with together(options.hosts), ended_by_sigterm():
+    key = key_of(options.seed)
+    with together(options.hosts), ended_by_sigterm(), record.in_use(options.out):
         chosen = choose(options.methods, options.settings)
         pictures = read_pictures(options.paths, count=options.count)
+        if is_first():
+            written.claim(options.out, _names(len(pictures)))
         classifier = load_classifier()
         unfinished = options.out / f"unfinished-{_digest(classifier, pictures, options)}"
         found = explain(
             classifier,
-            jax.random.key(options.seed),
+            key,
             pictures,
             chosen,
             target=options.target,
@@ -367,7 +381,7 @@ def main(options: Options) -> None:
 
 def _digest(classifier: Classifier, pictures: Sequence[Picture], options: Options) -> str:
     """What differs where attributions by a method of one name may."""
-    about: list[Any] = [value for name, value in record.start().items() if name != "command"]
+    about: list[Any] = [value for name, value in record.start().items() if name not in ("command", "cores")]
     about += [options.settings, options.target, options.batch, options.seed, [one.label for one in pictures]]
     digest = hashlib.blake2b(repr(about).encode(), digest_size=4)
     for array in (*(one.pixels for one in pictures), *jax.tree.leaves(classifier.variables)):

@@ -31,7 +31,9 @@ from jxai import metrics
 from methods import Classifier, Settings
 from photographs import to_input
 from picture_files import read_pictures
+from record import in_use, write_whole
 from results_log import ResultsLog
+from seeds import key_of
 
 # Of the second table, as far as they are measured: the paper's two.
 _COMPARED = ("aupc", "autvc")
@@ -147,7 +149,7 @@ def measured(
     Yields:
         Records for the log.
     """
-    root = jax.random.key(seed)
+    root = key_of(seed)
     shuffling, of_methods, of_metrics = jax.random.split(root, 3)
     variables = classifier.variables
     shuffled = metrics.shuffled_parameters(shuffling, variables["params"])
@@ -180,6 +182,12 @@ def _scores(classifier: Classifier, x: jax.Array) -> jax.Array:
 
 def main(options: Options) -> None:
     """Measure what is missing; write and print the tables, draw the curves."""
+    with in_use(options.out):
+        judge(options)
+
+
+def judge(options: Options) -> None:
+    """As `main`, in a folder that nobody else writes in."""
     pictures = read_pictures(())
     if not 1 <= options.count <= len(pictures):
         raise ValueError(
@@ -254,9 +262,8 @@ def report(
         text += difference_table(scores, methods=labels, columns=compared, reference=REFERENCE)
     arrays = {name: np.asarray(of) for name, of in curves.items()}
     written = as_json(scores, arrays, settings=log.settings, reference=REFERENCE, compared=list(compared))
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "judge.md").write_text(text + "\n", "utf-8")
-    (options.out / "judge.json").write_text(json.dumps(written, indent=1, allow_nan=False) + "\n", "utf-8")
+    write_whole(options.out / "judge.md", text + "\n")
+    write_whole(options.out / "judge.json", json.dumps(written, indent=1, allow_nan=False) + "\n")
     print(f"{text}\n\n{options.out / 'judge.md'}\n{options.out / 'judge.json'}")
     if arrays:
         path = options.figure or options.out / "curves.png"

@@ -11,6 +11,7 @@ and is not done again. The table and the learning curves are written beside the 
 import dataclasses
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ import record
 from configs import TABLES, Config, Table, from_json
 from evaluate import evaluate
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, is_first, together
-from jxai import training, viz
+from jxai import files, training, viz
 from tables import Scores, accuracy_table
 from train import Run, train
 
@@ -132,7 +133,7 @@ def reproduce(table: Table, options: Options) -> str:
                 _write(table, options, chosen, finished)
             result = _run(job, table, options)
             if is_first():
-                record.write_whole(job.result(options), json.dumps(result) + "\n")
+                record.write_whole(job.result(options), json.dumps(files.seal(result)) + "\n")
         if is_first() and result is not None:
             finished[job.name] = result
     return _write(table, options, chosen, finished) if is_first() else ""
@@ -191,11 +192,15 @@ def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapp
 
 
 def _finished(job: Job, table: Table, options: Options) -> dict | None:
-    """A finished run's JSON; None where there is none, or of another evaluation, which is then made anew."""
+    """A finished run's JSON; None where it is to be made: none is there, a damaged one or another evaluation's."""
     path = job.result(options)
     if not path.exists():
         return None
-    result = json.loads(path.read_text())
+    try:
+        result = files.unseal(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
+        print(f"note: {path} is damaged ({error}): this run is judged anew", file=sys.stderr)
+        return None
     if from_json(Config, result["config"]) != job.config:
         raise ValueError(
             f"expected the result of this configuration, got another in {path}: remove it and its run "

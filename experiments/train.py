@@ -8,11 +8,13 @@ Called again with the same folder and configuration, a run goes on where it stop
 (checkpoints).
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
+import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ import tyro
 import command_line
 import record
 from configs import TABLES, Config, configs
-from hosts import Hosts, HostsOption, in_shares, is_first, together
+from hosts import Hosts, HostsOption, from_first, in_shares, is_first, together
 from jxai import data, fewshot, models, training
 from jxai.data import preprocess
+from jxai.locks import FileLock
+from seeds import key_of
 from system import build, load_sources
 
 # Of a learned transformation, as released.
@@ -97,8 +101,9 @@ def train(run: Run) -> training.FitResult:
         **shards,
     )
     evaluate = _validation(config, encoder, head, validation)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    key = jax.random.key(config.seed)
+    key = key_of(config.seed)
+    with record.writing(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
     transformation = {}
     if config.transformation != "none":
         transformation = fewshot.init_transformation(encoder, image_size=config.image_size)
@@ -223,7 +228,7 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
         base = load_sources(pretraining.sources, "base", short_side=config.short_side)
     images = data.merge(base)
     classifier = models.Classifier(encoder, num_classes=len(images.class_names))
-    key = jax.random.key(config.seed)
+    key = key_of(config.seed)
     blank = np.zeros((1, config.image_size, config.image_size, 3), np.float32)
     start = dict(classifier.init(key, blank, train=False))
     start = {kind: {**start[kind], "encoder": variables[kind]["encoder"]} for kind in start}
@@ -244,6 +249,7 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
     }
     folder = run.encoder_folder or run.folder / "encoder"
     with (
+        _alone(folder),
         training.Checkpoints(folder, config=about, fingerprints=_fingerprints(base)) as checkpoints,
         training.MetricsWriter(folder / "metrics.jsonl") as writer,
     ):
@@ -261,6 +267,25 @@ def _pretrain(run: Run, encoder: Any, variables: Any, base: list[data.Source]) -
             name="encoder",
         )
     return {kind: tree["encoder"] for kind, tree in result.state.variables.items()}
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits for another run that trains the encoder which both want, and then finds it there."""
+    lock = FileLock(folder / ".in_training")
+    if is_first():
+        with record.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.take()
+        except BlockingIOError as error:
+            print(f"note: waiting for the encoder in {folder}, which {error} trains", file=sys.stderr)
+            lock.take(wait=True)
+    from_first(np.zeros(1))  # the other processes look there no earlier
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _use_encoder(variables: dict[str, Any], pretrained: dict[str, Any]) -> None:

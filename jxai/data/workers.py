@@ -1,12 +1,13 @@
 """Processes that make a dataset's batches, each every n-th, and end with the process that asked for them.
 
-They are new interpreters that import nothing of the program: it needs no `if __name__ == "__main__":`, and may come from
-standard input or a notebook. Batches come through a pipe, so that nothing is left in shared memory. Assumes that both ends
-are this package's: what comes out of the pipe is unpickled.
+They are new interpreters that import nothing of the program: it needs no `if __name__ == "__main__":`, and may come
+from standard input or a notebook. Batches come through a pipe, so that nothing is left in shared memory. Assumes that
+both ends are this package's: what comes out of the pipe is unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -62,11 +63,10 @@ class Workers(Iterator[Any]):
         self.close = weakref.finalize(self, _end, self._processes)
         for number, process in enumerate(self._processes):
             own = dataset[number::num_workers]
-            try:
+            # One that has ended already is told of where its batch is asked for.
+            with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(cloudpickle.dumps((os.getpid(), own, num_threads, buffer_size)))
                 process.stdin.flush()
-            except BrokenPipeError:
-                pass  # it has ended; who asks for its batch is told
         self._turn = 0
         self._arriving = [_arriving(process.stdout) for process in self._processes]
 
@@ -110,10 +110,8 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         process.wait()
         for pipe in (process.stdin, process.stdout):
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-            except BrokenPipeError:
-                pass
 
 
 def work() -> None:

@@ -58,9 +58,10 @@ def fit(
     """Trains until `state.step` is `num_steps`.
 
     With `checkpoints`, training goes on from the latest one in the folder, data included, and ends with the
-    same parameters as without the stop (to the bit on a CPU). It saves every `eval_every` steps and at the
-    end, with the validation accuracy that decides on the best. On SIGTERM it saves and ends the process, see
-    `Interrupted`; a validation that is going on is given up, and made after the resumption.
+    same parameters and metrics as without the stop (to the bit on a CPU where XLA has as many threads: its cores,
+    or `PJRT_NPROC`). It saves every `eval_every` steps and at the end, with the validation accuracy that decides on
+    the best. On SIGTERM it saves and ends the process, see `Interrupted`; a validation that is going on is given up,
+    and made after the resumption.
 
     Args:
         step: what `pmap_step` returned.
@@ -94,10 +95,10 @@ def fit(
         check_count(option, value)
     if checkpoints is not None and not _is_done(checkpoints, num_steps, evaluate is not None):
         checkpoints.claim()
-    best = _Best()
+    best, pending = _Best(), []
     measured: float | None = None  # validation accuracy of the current state, None if not validated yet
     if checkpoints is not None and checkpoints.latest_step() is not None:
-        state, data_state, measured = checkpoints.restore(state)
+        state, data_state, measured, pending = checkpoints.restore(state)
         batches.set_state(data_state)
         best_step = checkpoints.best_step()
         if best_step is not None:
@@ -108,20 +109,29 @@ def fit(
 
     number = int(state.step)
     meter = _Meter(
-        name, start=number, end=num_steps, writer=writer, progress=progress, checkpoints=checkpoints
+        name,
+        start=number,
+        end=num_steps,
+        writer=writer,
+        progress=progress,
+        checkpoints=checkpoints,
+        pending=pending,
     )
     replicated = replicate(state, devices=step.devices)
 
     def save(accuracy: float | None, overwrite: bool = False) -> None:
         if checkpoints is not None:
             now, data = unreplicate(replicated), batches.get_state()
-            checkpoints.save(now, data_state=data, accuracy=accuracy, overwrite=overwrite)
+            checkpoints.save(
+                now, data_state=data, accuracy=accuracy, pending=meter.pending(number), overwrite=overwrite
+            )
 
     with interruption() as interrupted:
         try:
             while True:
                 if interrupted(number):
-                    meter.flush(number)
+                    if checkpoints is None:
+                        meter.flush(number)
                     save(measured)
                     raise Interrupted(number)
                 due = number >= num_steps or (number > 0 and number % eval_every == 0)
@@ -209,6 +219,7 @@ class _Meter:
         writer: MetricsWriter | None,
         progress: bool,
         checkpoints: Checkpoints | None,
+        pending: list[dict[str, float]],
     ) -> None:
         from tqdm import tqdm
 
@@ -221,7 +232,7 @@ class _Meter:
             dynamic_ncols=True,
         )
         self._writer, self._checkpoints, self._shown = writer, checkpoints, {}
-        self._pending: list[dict[str, jax.Array]] = []
+        self._read, self._pending = list(pending), list[dict[str, jax.Array]]()
         self._steps_seen, self._episodes, self._since = 0, 0, time.perf_counter()
 
     def add(self, metrics: dict[str, jax.Array], *, episodes: int) -> None:
@@ -238,27 +249,32 @@ class _Meter:
             jax.block_until_ready(self._pending[-1 - _IN_FLIGHT])
         self._bar.update()
 
-    def flush(self, step: int) -> None:
-        """Writes the means of the metrics since the last flush; raises if one of the losses is not finite."""
-        if not self._pending:
-            return
+    def pending(self, step: int) -> list[dict[str, float]]:
+        """The metrics of each step since the last flush; raises if one of the losses is not finite."""
         # All devices hold the same numbers: this process's first one is read.
-        steps = [
+        new = [
             {
                 name: float(np.asarray(value.addressable_data(0)).reshape(()))
                 for name, value in metrics.items()
             }
             for metrics in self._pending
         ]
-        first = step - len(steps) + 1
-        self._pending = []
+        for offset, metrics in enumerate(new):
+            self._check(step - len(new) + 1 + offset, metrics)
+        self._read, self._pending = self._read + new, []
+        return self._read
+
+    def flush(self, step: int) -> None:
+        """Writes the means of the metrics since the last flush; raises if one of the losses is not finite."""
+        steps = self.pending(step)
+        if not steps:
+            return
+        self._read = []
         means = {name: float(np.mean([metrics[name] for metrics in steps])) for name in steps[0]}
         elapsed = time.perf_counter() - self._since
         if self._episodes:
             means["episodes_per_second"] = self._episodes / elapsed
         self._episodes, self._since = 0, time.perf_counter()
-        for offset, metrics in enumerate(steps):
-            self._check(first + offset, metrics)
         if self._writer is not None:
             self._writer.write(means, step=step)
         self._show(loss=means["loss"], accuracy=means.get("accuracy"), rate=means.get("episodes_per_second"))
