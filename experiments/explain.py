@@ -6,7 +6,8 @@
 
 Takes files, folders with all pictures below them, or by default twenty photographs. Leaves in the folder of results:
 `index.html`, one page to look through all of them, which needs no server; `sheet-1.png` and so on, a row a picture;
-`attributions.npz` with the raw arrays. What others wrote there stays, or is an error. Six photographs by the default methods took 220 s of a CPU core's time.
+`attributions.npz` with the raw arrays. Files of others that have these names are an error. Six photographs by the
+default methods took 220 s of a CPU core's time.
 
 What is finished is in a folder `unfinished-...` there until all is, and a run that was stopped goes on after its last
 batch when the same command is given again, with the same versions and commit.
@@ -357,26 +358,19 @@ def main(options: Options) -> None:
     if not 0 <= options.opacity <= 1:
         raise ValueError(f"expected opacity in [0, 1], got {options.opacity}: 1 is the heat map alone")
     key = key_of(options.seed)
-    with together(options.hosts), ended_by_sigterm(), record.in_use(options.out):
+    with together(options.hosts), ended_by_sigterm():
         chosen = choose(options.methods, options.settings)
         pictures = read_pictures(options.paths, count=options.count)
-        if is_first():
-            written.claim(options.out, _names(len(pictures)))
         classifier = load_classifier()
         unfinished = options.out / f"unfinished-{_digest(classifier, pictures, options)}"
-        found = explain(
-            classifier,
-            key,
-            pictures,
-            chosen,
-            target=options.target,
-            batch=options.batch,
-            folder=unfinished,
-            progress=options.progress,
-        )
-        if is_first():
-            _show(found, chosen, options)
-            shutil.rmtree(unfinished, ignore_errors=True)
+        how: dict[str, Any] = {name: getattr(options, name) for name in ("target", "batch", "progress")}
+        with record.in_use(options.out):
+            if is_first():
+                written.claim(options.out, _names(len(pictures)))
+            found = explain(classifier, key, pictures, chosen, folder=unfinished, **how)
+            if is_first():
+                _show(found, chosen, options)
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _digest(classifier: Classifier, pictures: Sequence[Picture], options: Options) -> str:

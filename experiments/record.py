@@ -30,8 +30,8 @@ def start() -> dict[str, Any]:
     """What this process computes with.
 
     Returns:
-        Versions, commit (None outside a repository) and whether Python files differ from it, platform, processor, cores
-        that this process may use, devices, flags and threads of XLA, and the command.
+        Versions, commit (None outside a repository) and whether Python files differ from it, platform, processor,
+        cores that this process may use, devices, flags and threads of XLA, and the command.
     """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--", ":/*.py")
@@ -74,8 +74,8 @@ def keep(folder: Path, config: Config) -> None:
 def verify(folder: Path, config: Config) -> None:
     """Compare a run with what it is to be evaluated with now.
 
-    Prints a line for each start of the run with other versions, at another commit, with other flags or threads of XLA,
-    or on another processor.
+    Prints a line for each start of the run with other versions, at another commit, with other flags or threads of
+    XLA, or on another processor.
 
     Args:
         folder: the run's.
