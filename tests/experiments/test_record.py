@@ -161,10 +161,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_one_process_writes_in_a_folder(tmp_path):
-    with record.in_use(tmp_path / "a" / "b"):
-        with pytest.raises(BlockingIOError, match=r"expected a folder that nobody writes, got .*b, in use by process"):
-            with record.in_use(tmp_path / "a" / "b"):
-                pass
+    with (
+        record.in_use(tmp_path / "a" / "b"),
+        pytest.raises(
+            BlockingIOError, match=r"expected a folder that nobody writes, got .*b, in use by process"
+        ),
+        record.in_use(tmp_path / "a" / "b"),
+    ):
+        pass
     with record.in_use(tmp_path / "a" / "b"):
         pass
     (tmp_path / "file").write_text("")

@@ -53,12 +53,16 @@ def test_lines_that_are_not_as_they_were_written_are_named(tmp_path: Path) -> No
             try:
                 assert training.read_metrics(path) == lines[: 2 if place == len(whole) - 1 else 3]
             except ValueError as error:
-                assert re.search(rf"in {re.escape(str(path))}, got .* in line {1 + whole[:place].count(10)}", str(error))
+                assert re.search(
+                    rf"in {re.escape(str(path))}, got .* in line {1 + whole[:place].count(10)}", str(error)
+                )
 
 
 def test_lines_of_earlier_versions_are_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "phase": "train", "loss": 0.5}\n{"step": 2, "phase": "train", "loss": 0.25}\n')
+    path.write_text(
+        '{"step": 1, "phase": "train", "loss": 0.5}\n{"step": 2, "phase": "train", "loss": 0.25}\n'
+    )
     assert [line["loss"] for line in training.read_metrics(path)] == [0.5, 0.25]
     with training.MetricsWriter(path) as writer:
         writer.resume(1)
