@@ -161,20 +161,16 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_one_process_writes_in_a_folder(tmp_path):
-    with (
-        record.in_use(tmp_path / "a" / "b"),
-        pytest.raises(
-            BlockingIOError, match=r"expected a folder that nobody writes, got .*b, in use by process"
-        ),
-        record.in_use(tmp_path / "a" / "b"),
-    ):
-        pass
-    with record.in_use(tmp_path / "a" / "b"):
+    place = tmp_path / "a" / "b"
+    message = r"expected a folder that nobody writes, got .*b, in use by process \d+ on .*: wait or"
+    with record.in_use(place), pytest.raises(BlockingIOError, match=message), record.in_use(place):
+        pytest.fail("two at once")
+    with record.in_use(place):
         pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"expected to write .*file, got .*: give a folder"):
-        with record.in_use(tmp_path / "file"):
-            pass
+    cannot = pytest.raises(OSError, match=r"expected to write .*file, got .*: give a folder")
+    with cannot, record.in_use(tmp_path / "file"):
+        pytest.fail("no folder")
 
 
 def test_a_full_disk_ends_a_script_with_one_line(tmp_path, capsys):

@@ -66,9 +66,9 @@ def test_a_checkpoint_under_another_step_is_named(toy: Any, folder: Path) -> Non
         training.DamagedCheckpointError, match=r"1000, got .*written as step 2, .*step 3 is whole"
     ):
         restore(toy, folder)
-    with pytest.raises(training.DamagedCheckpointError, match="delete .*1000 to go on"):
+    with pytest.raises(training.DamagedCheckpointError, match=r"delete .*1000 to go on"):
         training.load_variables(folder, which="latest")
-    with pytest.raises(training.DamagedCheckpointError, match="delete .*1000 to go on"):
+    with pytest.raises(training.DamagedCheckpointError, match=r"delete .*1000 to go on"):
         training.read_config(folder, which=1000)
     shutil.rmtree(folder / "1000")
     assert_is_step(toy, restore(toy, folder), 3)

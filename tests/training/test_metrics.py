@@ -53,9 +53,7 @@ def test_lines_that_are_not_as_they_were_written_are_named(tmp_path: Path) -> No
             try:
                 assert training.read_metrics(path) == lines[: 2 if place == len(whole) - 1 else 3]
             except ValueError as error:
-                assert re.search(
-                    rf"in {re.escape(str(path))}, got .* in line {1 + whole[:place].count(10)}", str(error)
-                )
+                assert str(path) in str(error) and f" in line {1 + whole[:place].count(10)}: " in str(error)
 
 
 def test_lines_of_earlier_versions_are_read(tmp_path: Path) -> None:
