@@ -239,7 +239,9 @@ def test_damage_that_is_found_late_names_the_picture(tmp_path, monkeypatch):
     source = prepared.read(prepare(tmp_path / "toy", listing()), "toy")
     # Of another picture, so well formed.
     monkeypatch.setattr(type(source.pictures.records), "__getitem__", lambda *_: CONTENT["a/1"])
-    with pytest.raises(ValueError, match=r"expected a prepared domain .*other bytes than were written of a/2"):
+    with pytest.raises(
+        ValueError, match=r"expected a prepared domain .*other bytes than were written of a/2"
+    ):
         source.image(2)
 
 

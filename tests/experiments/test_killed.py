@@ -83,6 +83,32 @@ def digests(checkpoints: Path) -> dict[str, str]:
     return json.loads((checkpoints / str(newest(checkpoints)) / "about" / "metadata").read_text())["digests"]
 
 
+# Runs a script on one core alone.
+ON_ONE_CORE = [
+    "-c",
+    "import os, runpy, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); del sys.argv[0]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')",
+]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"
+)
+def test_resumed_on_another_number_of_cores(tmp_path: Path) -> None:
+    cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
+    assert run([*TRAIN, "--folder", str(straight)], cache)[0] == 0
+    command = [*TRAIN, "--folder", str(killed)]
+    assert run(command, cache, until=lambda: newest(killed / "episodes") >= 10)[0] == -signal.SIGKILL
+    assert newest(killed / "episodes") < STEPS
+    # Compiled there too, by a cache of its own.
+    assert run([*ON_ONE_CORE, *command], tmp_path / "other")[0] == 0
+    assert digests(killed / "episodes") == digests(straight / "episodes")
+    assert metrics(killed / "metrics.jsonl") == metrics(straight / "metrics.jsonl")
+    starts = json.loads((killed / "run.json").read_text())["starts"]
+    assert [start["cores"] for start in starts] == [len(os.sched_getaffinity(0)), 1]
+    assert {start["xla_threads"] for start in starts} == {8}
+
+
 def killed_at_random(
     command: Sequence[str],
     cache: Path,
