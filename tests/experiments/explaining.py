@@ -1,4 +1,4 @@
-"""Run by test_hosts.py and test_killed.py: `explain.py`, then `smooth_taylor.py`, of small pictures by a small network.
+"""Run by test_hosts.py, test_killed.py: `explain.py`, then `smooth_taylor.py`, of small pictures by a small network.
 
 python explaining.py --folder FOLDER [--methods METHOD ...] [--pictures N] [--no-table] [flags of hosts.Hosts]
 """

@@ -1,4 +1,4 @@
-"""Runs that are killed 25 times at random moments end as those that were not: a training, a table's, an explanation."""
+"""What is killed 25 times at random moments ends as what was not: a training, a table, an explanation."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""A table that is run in seconds, by test_killed.py: `tiny_table.py FOLDER STEPS`. Two rows, of one tiny configuration."""
+"""A table that is run in seconds: `tiny_table.py FOLDER STEPS`. Two rows, of one tiny configuration."""
 
 import dataclasses
 import functools
