@@ -145,7 +145,7 @@ def main(options: Options) -> None:
         measure(options, steps, pictures)
 
 
-def measure(options: Options, steps: Sequence[int], pictures: Sequence[Picture]) -> None:
+def measure(options: Options, steps: tuple[int, ...], pictures: Sequence[Picture]) -> None:
     """Measure what is missing, in a folder that nobody else writes in.
 
     Args:

@@ -65,10 +65,11 @@ class Workers(Iterator[Any]):
             own = dataset[number::num_workers]
             # One that has ended already is told of where its batch is asked for.
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(cloudpickle.dumps((os.getpid(), own, num_threads, buffer_size)))
-                process.stdin.flush()
+                to_it, _ = _pipes(process)
+                to_it.write(cloudpickle.dumps((os.getpid(), own, num_threads, buffer_size)))
+                to_it.flush()
         self._turn = 0
-        self._arriving = [_arriving(process.stdout) for process in self._processes]
+        self._arriving = [_arriving(process) for process in self._processes]
 
     def __next__(self) -> Any:
         number = self._turn % len(self._processes)
@@ -85,12 +86,19 @@ class Workers(Iterator[Any]):
                 error.add_note(f"In worker process {process.pid}:\n{trace}")
             raise error
         self._turn += 1
-        self._arriving[number] = _arriving(process.stdout)
+        self._arriving[number] = _arriving(process)
         return batch
 
 
-def _arriving(stream: IO[bytes]) -> Future[tuple[Any, Exception | None, str]]:
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """To it and from it."""
+    assert process.stdin is not None and process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def _arriving(process: subprocess.Popen[bytes]) -> Future[tuple[Any, Exception | None, str]]:
     """What comes next, received meanwhile."""
+    _, stream = _pipes(process)
     future: Future[tuple[Any, Exception | None, str]] = Future()
 
     def receive() -> None:
@@ -109,7 +117,7 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         process.kill()
     for process in processes:
         process.wait()
-        for pipe in (process.stdin, process.stdout):
+        for pipe in _pipes(process):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
