@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jxai import files
+from jxai import sealing
 from threads import threads
 
 _DIGEST_BYTES = 16
@@ -68,7 +68,7 @@ class Programs:
         except OSError:
             return None
         digest, value = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if digest == files.digest_of(path.name.encode(), value):
+        if digest == sealing.digest_of(path.name.encode(), value):
             return value
         print(f"note: {path} is damaged: this program is compiled anew", file=sys.stderr)
         return None
@@ -77,7 +77,7 @@ class Programs:
         """Keep a program; what is there already is replaced."""
         self.path.mkdir(parents=True, exist_ok=True)
         path = self._place(key)
-        files.write_whole(path, files.digest_of(path.name.encode(), value) + value)
+        sealing.write_whole(path, sealing.digest_of(path.name.encode(), value) + value)
 
     def _place(self, key: str) -> Path:
         # How a program splits its work is compiled into it, and JAX's key does not say it.

@@ -14,7 +14,7 @@ from typing import IO, Any
 import jax
 
 from configs import Config
-from jxai import files
+from jxai import sealing
 from jxai.locks import FileLock
 from system import load_domain
 from threads import cores, threads
@@ -67,7 +67,7 @@ def keep(folder: Path, config: Config) -> None:
     _compare(folder, before["fingerprints"], data)
     starts, now = before["starts"], start()
     if now not in starts[-1:]:
-        text = json.dumps(files.seal({"fingerprints": data, "starts": [*starts, now]}), indent=1)
+        text = json.dumps(sealing.seal({"fingerprints": data, "starts": [*starts, now]}), indent=1)
         write_whole(folder / _NAME, text + "\n")
 
 
@@ -136,7 +136,7 @@ def write_whole(path: Path, content: str | Callable[[IO[bytes]], Any]) -> None:
         OSError: it cannot be written.
     """
     with writing(path):
-        files.write_whole(path, content)
+        sealing.write_whole(path, content)
 
 
 @contextlib.contextmanager
@@ -191,7 +191,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        read = files.unseal(json.loads(path.read_text(encoding="utf-8")))
+        read = sealing.unseal(json.loads(path.read_text(encoding="utf-8")))
         starts = [
             {"commit": None, "changed": None, **start, "versions": dict(start["versions"])}
             for start in read["starts"]

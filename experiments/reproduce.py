@@ -25,7 +25,7 @@ import record
 from configs import TABLES, Config, Table, from_json
 from evaluate import evaluate
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, is_first, together
-from jxai import files, training, viz
+from jxai import sealing, training, viz
 from tables import Scores, accuracy_table
 from train import Run, train
 
@@ -133,7 +133,7 @@ def reproduce(table: Table, options: Options) -> str:
                 _write(table, options, chosen, finished)
             result = _run(job, table, options)
             if is_first():
-                record.write_whole(job.result(options), json.dumps(files.seal(result)) + "\n")
+                record.write_whole(job.result(options), json.dumps(sealing.seal(result)) + "\n")
         if is_first() and result is not None:
             finished[job.name] = result
     return _write(table, options, chosen, finished) if is_first() else ""
@@ -197,7 +197,7 @@ def _finished(job: Job, table: Table, options: Options) -> dict | None:
     if not path.exists():
         return None
     try:
-        result = files.unseal(json.loads(path.read_bytes()))
+        result = sealing.unseal(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:
         print(f"note: {path} is damaged ({error}): this run is judged anew", file=sys.stderr)
         return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jxai import files
+from jxai import sealing
 
 
 class ResultsLog:
@@ -81,13 +81,13 @@ class ResultsLog:
                 f"expected a record with a new string as its key, got {key!r}: ask done(key) before"
             )
         lines = [read] if self._lines else [{"settings": self.settings}, read]
-        new = [(json.dumps(files.seal(line), ensure_ascii=False) + "\n").encode() for line in lines]
+        new = [(json.dumps(sealing.seal(line), ensure_ascii=False) + "\n").encode() for line in lines]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._is_whole:
             with self.path.open("ab") as file:
                 file.write(b"".join(new))
         else:
-            files.write_whole(self.path, b"".join([*self._lines, *new]))
+            sealing.write_whole(self.path, b"".join([*self._lines, *new]))
             self._is_whole = True
         self._lines += new
         self.records[key] = read
@@ -96,7 +96,7 @@ class ResultsLog:
     def _parse(self, line: bytes, number: int) -> dict[str, Any] | None:
         """What a line says; None where it is none of a log's, or not as it was written."""
         try:
-            read = files.unseal(json.loads(line))
+            read = sealing.unseal(json.loads(line))
         except (ValueError, TypeError, RecursionError):
             return None
         return read if ("settings" if number == 1 else "key") in read else None

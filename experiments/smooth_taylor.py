@@ -31,7 +31,7 @@ import command_line
 import record
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, in_turns, is_first, together
 from imagenet import HIGH, LOW, NetworkName, load_network, to_input, validation
-from jxai import attribution, files, metrics, viz
+from jxai import attribution, metrics, sealing, viz
 from jxai.batches.chunks import rows_in_flight
 from photographs import CLASS_NAMES
 from results_log import ResultsLog
@@ -319,7 +319,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:
     parts = [
         (f"{name} {array.dtype} {array.shape}".encode(), array.tobytes()) for name, array in arrays.items()
     ]
-    return files.digest_of(*(part for pair in parts for part in pair))
+    return sealing.digest_of(*(part for pair in parts for part in pair))
 
 
 def _note(judgement: Mapping[str, Any], row: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 import record
 from hosts import is_first
-from jxai import files
+from jxai import sealing
 
 
 class Rows:
@@ -104,4 +104,4 @@ class Rows:
     def _digest(self, number: int, row: np.ndarray) -> bytes:
         assert self._path is not None
         place = f"{self._path.parent.name}/{self._path.name} {number}"
-        return files.digest_of(place.encode(), np.ascontiguousarray(row).view(np.uint8).reshape(-1).data)
+        return sealing.digest_of(place.encode(), np.ascontiguousarray(row).view(np.uint8).reshape(-1).data)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import as_path, check_count, check_number, shown
-from jxai.files import seal, unseal
 from jxai.locks import FileLock
+from jxai.sealing import seal, unseal
 from jxai.training import integrity
 from jxai.training._types import PyTree
 from jxai.training.differences import differences, plain

@@ -11,7 +11,7 @@ from typing import Any, Self
 import jax
 
 from jxai.checks import as_path, check_count, shown
-from jxai.files import is_sealed, seal, unseal, write_whole
+from jxai.sealing import is_sealed, seal, unseal, write_whole
 
 # What a line says besides metrics.
 _ABOUT = ("step", "phase", "digest")

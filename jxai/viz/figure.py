@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jxai.checks import check_count, shown
-from jxai.files import write_whole
+from jxai.sealing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

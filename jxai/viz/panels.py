@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jxai.files import write_whole
+from jxai.sealing import write_whole
 from jxai.viz.figure import new_figure, printable, save
 from jxai.viz.heatmap import diverging_colours
 

@@ -9,7 +9,7 @@ import command_line
 import record
 import reproduce
 from configs import Table
-from jxai import data, files, training
+from jxai import data, sealing, training
 from train import Run, train
 
 
@@ -117,7 +117,7 @@ def test_other_data_are_an_error_that_names_them(short, tmp_path, now):
     there = json.loads((tmp_path / "run.json").read_text())
     there["fingerprints"]["thai"] = "0" * 32
     del there["digest"]
-    (tmp_path / "run.json").write_text(json.dumps(files.seal(there)))
+    (tmp_path / "run.json").write_text(json.dumps(sealing.seal(there)))
     config = dataclasses.replace(short, sources=("latin", "thai"))
     for check in (record.verify, record.keep):
         with pytest.raises(
@@ -138,8 +138,8 @@ def test_what_cannot_be_compared_is_told(short, tmp_path, now, capsys):
     "text",
     [
         *("", "{", "[]", "{}", '{"starts": [], "fingerprints": {}}', "\0" * 40),
-        *(json.dumps(files.seal({"starts": starts, "fingerprints": {}})) for starts in (1, [1])),
-        json.dumps(files.seal({"starts": [], "fingerprints": {"latin": "1"}})).replace('"1"', '"2"'),
+        *(json.dumps(sealing.seal({"starts": starts, "fingerprints": {}})) for starts in (1, [1])),
+        json.dumps(sealing.seal({"starts": [], "fingerprints": {"latin": "1"}})).replace('"1"', '"2"'),
     ],
 )
 def test_a_damaged_record_is_named(short, tmp_path, text):
@@ -199,7 +199,7 @@ def test_results_are_read_if_they_are_as_they_were_written(short, tmp_path, caps
     }
     job.result(options).parent.mkdir()
     for more in ({}, {"made_with": {}}):
-        job.result(options).write_text(json.dumps(files.seal(result | more)))
+        job.result(options).write_text(json.dumps(sealing.seal(result | more)))
         assert reproduce._finished(job, table, options) == result | more
     whole = job.result(options).read_bytes()
     assert capsys.readouterr().err == ""

@@ -10,8 +10,8 @@ import jxai
 
 EXEMPT = {
     "checks": "what refuses arguments, for all others: every case here is one of its own",
-    "files": "takes no arguments of users: `training` and `data` name the files that it writes and reads",
     "locks": "takes no arguments of users: `training` and `data` name the files that it locks",
+    "sealing": "takes no arguments of users: `training` and `viz` name the files that it writes",
 }
 
 

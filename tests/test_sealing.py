@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from jxai import files
+from jxai import sealing
 from jxai.locks import FileLock
 
 
@@ -15,7 +15,7 @@ def test_a_file_is_replaced_and_not_written_through_a_link(tmp_path):
     place.symlink_to(victim)
     for predictable in (".a.json.tmp", "a.json.tmp"):
         (tmp_path / predictable).symlink_to(victim)
-    files.write_whole(place, "new")
+    sealing.write_whole(place, "new")
     assert place.read_text() == "new" and not place.is_symlink()
     assert victim.read_text() == "precious"
 
@@ -23,7 +23,7 @@ def test_a_file_is_replaced_and_not_written_through_a_link(tmp_path):
 def test_many_who_write_at_once_leave_what_one_of_them_wrote(tmp_path):
     contents = [str(number) * 100_000 for number in range(8)]
     threads = [
-        threading.Thread(target=files.write_whole, args=(tmp_path / "a", content)) for content in contents
+        threading.Thread(target=sealing.write_whole, args=(tmp_path / "a", content)) for content in contents
     ]
     for thread in threads:
         thread.start()
@@ -38,28 +38,28 @@ def test_what_fails_leaves_the_old_file_alone(tmp_path):
         file.write(b"half")
         raise KeyboardInterrupt
 
-    files.write_whole(tmp_path / "a", b"old")
+    sealing.write_whole(tmp_path / "a", b"old")
     with pytest.raises(KeyboardInterrupt):
-        files.write_whole(tmp_path / "a", half)
+        sealing.write_whole(tmp_path / "a", half)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
     with pytest.raises(FileNotFoundError):
-        files.write_whole(tmp_path / "nowhere" / "a", "new")
+        sealing.write_whole(tmp_path / "nowhere" / "a", "new")
 
 
 def test_a_seal_shows_every_change():
     about = {"step": 3, "values": [0.1, float("inf")], "name": "ü", "nested": {"a": None, "b": (1, 2)}}
-    sealed = files.seal(about)
-    assert files.is_sealed(sealed) and not files.is_sealed(about)
-    assert files.unseal(json.loads(json.dumps(sealed))) == {**about, "nested": {"a": None, "b": [1, 2]}}
+    sealed = sealing.seal(about)
+    assert sealing.is_sealed(sealed) and not sealing.is_sealed(about)
+    assert sealing.unseal(json.loads(json.dumps(sealed))) == {**about, "nested": {"a": None, "b": [1, 2]}}
     changed = [{**sealed, "step": 4}, {**sealed, "more": 1}, {**sealed, "digest": "0" * 32}]
     changed += [{name: value for name, value in sealed.items() if name != without} for without in sealed]
     for one in changed:
         with pytest.raises(ValueError, match="a description"):
-            files.unseal(one)
+            sealing.unseal(one)
 
 
 def test_a_digest_tells_where_parts_end():
-    found = [files.digest_of(*parts) for parts in ((b"ab", b"c"), (b"a", b"bc"), (b"abc",), (b"abc", b""))]
+    found = [sealing.digest_of(*parts) for parts in ((b"ab", b"c"), (b"a", b"bc"), (b"abc",), (b"abc", b""))]
     assert len(set(found)) == 4 and {len(one) for one in found} == {16}
 
 
