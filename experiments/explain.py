@@ -148,8 +148,8 @@ def explain(
         ValueError: a batch below 1, a true class that is not known, or a class that the network does not have.
         OSError: nothing can be written in the folder.
     """
-    if batch < 1:
-        raise ValueError(f"expected a batch of at least 1, got {batch}: raise it")
+    one = jax.ShapeDtypeStruct((1, *pictures[0].pixels.shape), jnp.float32)
+    _check(pictures, target, batch, jax.eval_shape(lambda x: classifier(x), one).shape[1])
     count, batch = len(pictures), min(batch, len(pictures))
     places = np.arange(-(-count // batch) * batch).clip(max=count - 1).reshape(-1, batch)
     bar = tqdm(total=count * (1 + len(chosen)), unit="map", disable=not progress or not is_first())
@@ -188,21 +188,22 @@ def explain(
     return Explained(pictures, scores, targets, attributions)
 
 
+def _check(pictures: Sequence[Picture], target: str | int, batch: int, classes: int) -> None:
+    if batch < 1:
+        raise ValueError(f"expected a batch of at least 1, got {batch}: raise it")
+    if target == "true" and any(picture.label is None for picture in pictures):
+        raise ValueError(
+            "expected the true class of every picture, got files, whose classes are not known: take target "
+            "predicted, or a class's number"
+        )
+    if target not in ("predicted", "true") and not 0 <= int(target) < classes:
+        raise ValueError(f"expected a target from 0 to {classes - 1}, got {target}: give a class's number")
+
+
 def _targets(pictures: Sequence[Picture], scores: np.ndarray, target: str | int) -> np.ndarray:
     if target == "predicted":
         return scores.argmax(axis=1)
-    if target == "true":
-        labels = [picture.label for picture in pictures if picture.label is not None]
-        if len(labels) < len(pictures):
-            raise ValueError(
-                "expected the true class of every picture, got files, whose classes are not known: take target "
-                "predicted, or a class's number"
-            )
-        return np.array(labels)
-    number, classes = int(target), scores.shape[1]
-    if not 0 <= number < classes:
-        raise ValueError(f"expected a target from 0 to {classes - 1}, got {number}: give a class's number")
-    return np.full(len(pictures), number)
+    return np.array([picture.label if target == "true" else int(target) for picture in pictures])
 
 
 def notes(found: Explained, chosen: Sequence[Method]) -> dict[str, list[str]]:
@@ -362,6 +363,7 @@ def main(options: Options) -> None:
         chosen = choose(options.methods, options.settings)
         pictures = read_pictures(options.paths, count=options.count)
         classifier = load_classifier()
+        _check(pictures, options.target, options.batch, len(CLASS_NAMES))
         unfinished = options.out / f"unfinished-{_digest(classifier, pictures, options)}"
         how: dict[str, Any] = {name: getattr(options, name) for name in ("target", "batch", "progress")}
         with record.in_use(options.out):

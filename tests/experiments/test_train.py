@@ -200,7 +200,7 @@ def test_bad_configuration_is_named(tiny, tmp_path, changes, message):
 @pytest.mark.parametrize("folder", ["/dev/null", "/proc/no/where", "file", "a" * 300])
 def test_a_folder_that_cannot_be_made_is_named(tiny, tmp_path, folder):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="expected to write .*, got .*: give a folder that can be written"):
+    with pytest.raises(OSError, match=r"expected to write .*, got .*: give a folder that can be written"):
         train(run_of(tiny, tmp_path / folder))
 
 
