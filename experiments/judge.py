@@ -182,12 +182,6 @@ def _scores(classifier: Classifier, x: jax.Array) -> jax.Array:
 
 def main(options: Options) -> None:
     """Measure what is missing; write and print the tables, draw the curves."""
-    with in_use(options.out):
-        judge(options)
-
-
-def judge(options: Options) -> None:
-    """As `main`, in a folder that nobody else writes in."""
     pictures = read_pictures(())
     if not 1 <= options.count <= len(pictures):
         raise ValueError(
@@ -207,23 +201,24 @@ def judge(options: Options) -> None:
         **dataclasses.asdict(options.settings),
         **{f"judge-{name}": value for name, value in dataclasses.asdict(options.costs).items()},
     }
-    log = ResultsLog(options.out / "judge.jsonl", settings)
-    wanted = pieces(methods, columns, options)
-    missing = [piece for piece in wanted if not log.done(piece.key)]
-    bar = tqdm(
-        total=len(wanted), initial=len(wanted) - len(missing), unit="score", disable=not options.progress
-    )
-    with bar:
-        if missing:
-            classifier = explain.load_classifier()
-            records = measured(
-                classifier, inputs, missing, methods, known, batch=options.batch, seed=options.seed
-            )
-            for piece, record in zip(missing, records, strict=True):
-                log.append(record)
-                bar.set_description(methods[piece.method].method.label)
-                bar.update()
-    report(options, log, wanted, methods, columns)
+    with in_use(options.out):
+        log = ResultsLog(options.out / "judge.jsonl", settings)
+        wanted = pieces(methods, columns, options)
+        missing = [piece for piece in wanted if not log.done(piece.key)]
+        bar = tqdm(
+            total=len(wanted), initial=len(wanted) - len(missing), unit="score", disable=not options.progress
+        )
+        with bar:
+            if missing:
+                classifier = explain.load_classifier()
+                records = measured(
+                    classifier, inputs, missing, methods, known, batch=options.batch, seed=options.seed
+                )
+                for piece, record in zip(missing, records, strict=True):
+                    log.append(record)
+                    bar.set_description(methods[piece.method].method.label)
+                    bar.update()
+        report(options, log, wanted, methods, columns)
 
 
 def report(

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import os
 import random
 import signal
@@ -131,11 +132,13 @@ def killed_at_random(
     moment = random.Random(seed)
     for number in range(kills):
         before = progress()
-        if number % 2:
-            status, _ = run(command, cache, until=lambda: True, delay=moment.uniform(0, seconds / 2))
-        else:
-            further: Callable[[], bool] = lambda before=before: progress() > before  # noqa: E731
-            status, _ = run(command, cache, until=further, delay=moment.uniform(0, 0.05))
+        # Every other time at any moment, the start included, but never much further than before.
+        latest = time.monotonic() + (moment.uniform(0, seconds / 2) if number % 2 else math.inf)
+
+        def reached(before: int = before, latest: float = latest) -> bool:
+            return time.monotonic() > latest or progress() > before
+
+        status, _ = run(command, cache, until=reached, delay=moment.uniform(0, 0.02))
         assert status == -signal.SIGKILL, f"ended before kill {number + 1}: more to do is needed"
 
 
@@ -226,7 +229,7 @@ def test_kills_of_a_table(tmp_path: Path) -> None:
 
 def test_kills_of_an_explanation(tmp_path: Path) -> None:
     cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
-    command = [str(Path(__file__).with_name("explaining.py")), "--no-table", "--pictures", "32", "--folder"]
+    command = [str(Path(__file__).with_name("explaining.py")), "--no-table", "--pictures", "96", "--folder"]
     assert run([*command, str(tmp_path / "first")], cache)[0] == 0  # compiles
     began = time.monotonic()
     assert run([*command, str(straight)], cache)[0] == 0
