@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+import threads
 from compilation_cache import keep_compiled_programs
 from jxai import training
 
@@ -22,17 +23,24 @@ def run(main: Callable[[Any], None], options: Any, *, explains: bool = False) ->
         main: takes the options.
         options: their dataclass.
         explains: keep all bits of float32 in products, as explanations need (`docs/precision.md`). Accelerators
-            round otherwise; `JAX_DEFAULT_MATMUL_PRECISION` still wins.
+            round otherwise; `JAX_DEFAULT_MATMUL_PRECISION` still wins. And use all cores.
     """
     if explains and jax.config.jax_default_matmul_precision is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_default_matmul_precision", "highest")
     import tyro  # what others take from a script's file shall not need it
 
-    guarded(lambda: main(tyro.cli(options)))
+    guarded(lambda: main(tyro.cli(options)), explains=explains)
 
 
-def guarded(main: Callable[[], None]) -> None:
-    """Call `main`; wrong input ends the process with status 2 and its message."""
+def guarded(main: Callable[[], None], *, explains: bool = False) -> None:
+    """Call `main`; wrong input ends the process with status 2 and its message.
+
+    Args:
+        main: what is called.
+        explains: use all cores; what trains has a number of threads of its own (`threads.py`).
+    """
+    if not explains:
+        threads.fix()
     keep_compiled_programs()
     try:
         main()

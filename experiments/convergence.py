@@ -11,7 +11,7 @@ cores.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from tqdm import tqdm
 
 import command_line
 import explain
+import record
 from jxai import attribution
 from jxai.viz.figure import new_figure, save
 from line_labels import label_ends, line_styles
 from methods import Classifier
 from photographs import BLACK, to_input
-from picture_files import read_pictures
+from picture_files import Picture, read_pictures
 from results_log import ResultsLog
 
 RULES = ("right", "trapezoid", "midpoint", "gauss-legendre")
@@ -140,6 +141,18 @@ def main(options: Options) -> None:
         raise ValueError(
             f"expected a count from 1 to {len(pictures)}, got {options.count}: so many photographs"
         )
+    with record.in_use(options.out):
+        measure(options, steps, pictures)
+
+
+def measure(options: Options, steps: tuple[int, ...], pictures: Sequence[Picture]) -> None:
+    """Measure what is missing, in a folder that nobody else writes in.
+
+    Args:
+        options: rules and where the results go.
+        steps: in order, each once.
+        pictures: the photographs.
+    """
     log = ResultsLog(
         options.out / "convergence.jsonl", {"network": "EfficientNet-Lite0", "baseline": "black"}
     )
@@ -171,7 +184,7 @@ def main(options: Options) -> None:
         f"|delta| / |f(x) − f(x₀)|, mean of {options.count} photographs, best in bold.\n\n{table(found, steps)}"
     )
     path = options.out / "convergence.md"
-    path.write_text(text + "\n", "utf-8")
+    record.write_whole(path, text + "\n")
     print(f"{text}\n\n{path}")
     title = f"Integrated Gradients, EfficientNet-Lite0, {options.count} photographs"
     print(draw(found, steps, title=title, path=options.figure or options.out / "convergence.png"))

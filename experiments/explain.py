@@ -6,7 +6,8 @@
 
 Takes files, folders with all pictures below them, or by default twenty photographs. Leaves in the folder of results:
 `index.html`, one page to look through all of them, which needs no server; `sheet-1.png` and so on, a row a picture;
-`attributions.npz` with the raw arrays. Six photographs by the default methods took 220 s of a CPU core's time.
+`attributions.npz` with the raw arrays. Files of others that have these names are an error. Six photographs by the
+default methods took 220 s of a CPU core's time.
 
 What is finished is in a folder `unfinished-...` there until all is, and a run that was stopped goes on after its last
 batch when the same command is given again, with the same versions and commit.
@@ -28,6 +29,7 @@ from tqdm import tqdm
 
 import command_line
 import record
+import written
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, in_turns, is_first, together
 from jxai import models, viz
 from jxai.models.pretrained import efficientnet_lite0
@@ -35,6 +37,7 @@ from methods import Classifier, Method, Settings, methods
 from page import write_page
 from photographs import CLASS_NAMES, photographs, to_input
 from picture_files import Picture, read_pictures
+from seeds import key_of
 from unfinished_rows import Rows
 
 DEFAULT_METHODS = (
@@ -48,6 +51,7 @@ DEFAULT_METHODS = (
     "guided-backprop",
 )
 _ROWS = 10  # pictures a sheet
+_PAGE, _ARRAYS = "index.html", "attributions.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +148,8 @@ def explain(
         ValueError: a batch below 1, a true class that is not known, or a class that the network does not have.
         OSError: nothing can be written in the folder.
     """
-    if batch < 1:
-        raise ValueError(f"expected a batch of at least 1, got {batch}: raise it")
+    one = jax.ShapeDtypeStruct((1, *pictures[0].pixels.shape), jnp.float32)
+    _check(pictures, target, batch, jax.eval_shape(lambda x: classifier(x), one).shape[1])
     count, batch = len(pictures), min(batch, len(pictures))
     places = np.arange(-(-count // batch) * batch).clip(max=count - 1).reshape(-1, batch)
     bar = tqdm(total=count * (1 + len(chosen)), unit="map", disable=not progress or not is_first())
@@ -184,21 +188,22 @@ def explain(
     return Explained(pictures, scores, targets, attributions)
 
 
+def _check(pictures: Sequence[Picture], target: str | int, batch: int, classes: int) -> None:
+    if batch < 1:
+        raise ValueError(f"expected a batch of at least 1, got {batch}: raise it")
+    if target == "true" and any(picture.label is None for picture in pictures):
+        raise ValueError(
+            "expected the true class of every picture, got files, whose classes are not known: take target "
+            "predicted, or a class's number"
+        )
+    if target not in ("predicted", "true") and not 0 <= int(target) < classes:
+        raise ValueError(f"expected a target from 0 to {classes - 1}, got {target}: give a class's number")
+
+
 def _targets(pictures: Sequence[Picture], scores: np.ndarray, target: str | int) -> np.ndarray:
     if target == "predicted":
         return scores.argmax(axis=1)
-    if target == "true":
-        labels = [picture.label for picture in pictures if picture.label is not None]
-        if len(labels) < len(pictures):
-            raise ValueError(
-                "expected the true class of every picture, got files, whose classes are not known: take target "
-                "predicted, or a class's number"
-            )
-        return np.array(labels)
-    number, classes = int(target), scores.shape[1]
-    if not 0 <= number < classes:
-        raise ValueError(f"expected a target from 0 to {classes - 1}, got {number}: give a class's number")
-    return np.full(len(pictures), number)
+    return np.array([picture.label if target == "true" else int(target) for picture in pictures])
 
 
 def notes(found: Explained, chosen: Sequence[Method]) -> dict[str, list[str]]:
@@ -264,10 +269,9 @@ def write(found: Explained, chosen: Sequence[Method], options: Options) -> list[
     Raises:
         OSError: one of them cannot be written.
     """
-    for old in options.out.glob("sheet-*.png"):  # an earlier run may have left more of them
-        old.unlink()
     total = len(found.pictures)
-    arrays = options.out / "attributions.npz"
+    written.keep_only(options.out, _names(total))  # an earlier run may have left more sheets
+    arrays = options.out / _ARRAYS
     everything: dict[str, Any] = {f"attributions/{name}": of for name, of in found.attributions.items()}
     everything["names"] = np.array([picture.name for picture in found.pictures])
     everything |= {"pictures": found.pixels, "scores": found.scores, "targets": found.targets}
@@ -278,7 +282,7 @@ def write(found: Explained, chosen: Sequence[Method], options: Options) -> list[
         about += f" The first {options.on_page} of {total} pictures; attributions.npz has all of them."
     with record.writing(options.out):
         page = write_page(
-            options.out / "index.html",
+            options.out / _PAGE,
             title="What the network looks at",
             about=about,
             names=[picture.name for picture in first.pictures],
@@ -295,12 +299,21 @@ def write(found: Explained, chosen: Sequence[Method], options: Options) -> list[
             draw_sheet(
                 _some(found, start, start + _ROWS),
                 chosen,
-                options.out / f"sheet-{number}.png",
+                options.out / name,
                 opacity=options.opacity,
             )
-            for number, start in enumerate(range(0, total, _ROWS), start=1)
+            for name, start in zip(_sheets(total), range(0, total, _ROWS), strict=True)
         ]
     return [page, *sheets, arrays]
+
+
+def _sheets(count: int) -> list[str]:
+    return [f"sheet-{number}.png" for number in range(1, 1 + -(-count // _ROWS))]
+
+
+def _names(count: int) -> list[str]:
+    """What `write` writes."""
+    return [_PAGE, _ARRAYS, *_sheets(count)]
 
 
 def _some(found: Explained, start: int, stop: int) -> Explained:
@@ -345,29 +358,26 @@ def main(options: Options) -> None:
         raise ValueError(f"expected on_page of at least 1, got {options.on_page}: raise it")
     if not 0 <= options.opacity <= 1:
         raise ValueError(f"expected opacity in [0, 1], got {options.opacity}: 1 is the heat map alone")
+    key = key_of(options.seed)
     with together(options.hosts), ended_by_sigterm():
         chosen = choose(options.methods, options.settings)
         pictures = read_pictures(options.paths, count=options.count)
         classifier = load_classifier()
+        _check(pictures, options.target, options.batch, len(CLASS_NAMES))
         unfinished = options.out / f"unfinished-{_digest(classifier, pictures, options)}"
-        found = explain(
-            classifier,
-            jax.random.key(options.seed),
-            pictures,
-            chosen,
-            target=options.target,
-            batch=options.batch,
-            folder=unfinished,
-            progress=options.progress,
-        )
-        if is_first():
-            _show(found, chosen, options)
-            shutil.rmtree(unfinished, ignore_errors=True)
+        how: dict[str, Any] = {name: getattr(options, name) for name in ("target", "batch", "progress")}
+        with record.in_use(options.out):
+            if is_first():
+                written.claim(options.out, _names(len(pictures)))
+            found = explain(classifier, key, pictures, chosen, folder=unfinished, **how)
+            if is_first():
+                _show(found, chosen, options)
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _digest(classifier: Classifier, pictures: Sequence[Picture], options: Options) -> str:
     """What differs where attributions by a method of one name may."""
-    about: list[Any] = [value for name, value in record.start().items() if name != "command"]
+    about: list[Any] = [value for name, value in record.start().items() if name not in ("command", "cores")]
     about += [options.settings, options.target, options.batch, options.seed, [one.label for one in pictures]]
     digest = hashlib.blake2b(repr(about).encode(), digest_size=4)
     for array in (*(one.pixels for one in pictures), *jax.tree.leaves(classifier.variables)):

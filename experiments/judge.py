@@ -31,7 +31,9 @@ from jxai import metrics
 from methods import Classifier, Settings
 from photographs import to_input
 from picture_files import read_pictures
+from record import in_use, write_whole
 from results_log import ResultsLog
+from seeds import key_of
 
 # Of the second table, as far as they are measured: the paper's two.
 _COMPARED = ("aupc", "autvc")
@@ -147,7 +149,7 @@ def measured(
     Yields:
         Records for the log.
     """
-    root = jax.random.key(seed)
+    root = key_of(seed)
     shuffling, of_methods, of_metrics = jax.random.split(root, 3)
     variables = classifier.variables
     shuffled = metrics.shuffled_parameters(shuffling, variables["params"])
@@ -199,23 +201,24 @@ def main(options: Options) -> None:
         **dataclasses.asdict(options.settings),
         **{f"judge-{name}": value for name, value in dataclasses.asdict(options.costs).items()},
     }
-    log = ResultsLog(options.out / "judge.jsonl", settings)
-    wanted = pieces(methods, columns, options)
-    missing = [piece for piece in wanted if not log.done(piece.key)]
-    bar = tqdm(
-        total=len(wanted), initial=len(wanted) - len(missing), unit="score", disable=not options.progress
-    )
-    with bar:
-        if missing:
-            classifier = explain.load_classifier()
-            records = measured(
-                classifier, inputs, missing, methods, known, batch=options.batch, seed=options.seed
-            )
-            for piece, record in zip(missing, records, strict=True):
-                log.append(record)
-                bar.set_description(methods[piece.method].method.label)
-                bar.update()
-    report(options, log, wanted, methods, columns)
+    with in_use(options.out):
+        log = ResultsLog(options.out / "judge.jsonl", settings)
+        wanted = pieces(methods, columns, options)
+        missing = [piece for piece in wanted if not log.done(piece.key)]
+        bar = tqdm(
+            total=len(wanted), initial=len(wanted) - len(missing), unit="score", disable=not options.progress
+        )
+        with bar:
+            if missing:
+                classifier = explain.load_classifier()
+                records = measured(
+                    classifier, inputs, missing, methods, known, batch=options.batch, seed=options.seed
+                )
+                for piece, record in zip(missing, records, strict=True):
+                    log.append(record)
+                    bar.set_description(methods[piece.method].method.label)
+                    bar.update()
+        report(options, log, wanted, methods, columns)
 
 
 def report(
@@ -254,9 +257,8 @@ def report(
         text += difference_table(scores, methods=labels, columns=compared, reference=REFERENCE)
     arrays = {name: np.asarray(of) for name, of in curves.items()}
     written = as_json(scores, arrays, settings=log.settings, reference=REFERENCE, compared=list(compared))
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "judge.md").write_text(text + "\n", "utf-8")
-    (options.out / "judge.json").write_text(json.dumps(written, indent=1, allow_nan=False) + "\n", "utf-8")
+    write_whole(options.out / "judge.md", text + "\n")
+    write_whole(options.out / "judge.json", json.dumps(written, indent=1, allow_nan=False) + "\n")
     print(f"{text}\n\n{options.out / 'judge.md'}\n{options.out / 'judge.json'}")
     if arrays:
         path = options.figure or options.out / "curves.png"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jxai import viz
+from jxai import sealing, viz
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _LEVELS = 63  # colours of a heat map: more do not compress
@@ -81,7 +81,7 @@ def write_page(
     places = re.compile("@(" + "|".join(filled) + ")@")  # one pass: what is filled in is not looked at again
     text = places.sub(lambda place: filled[place[1]], _TEMPLATE.read_text("utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    sealing.write_whole(path, text)
     return path
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from jxai import data
 from photographs import photographs, square
+from written import NOTE, written_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +56,14 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     from PIL import Image
 
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    written = {note.parent / name for note in path.rglob(NOTE) for name in written_files(note.parent)}
     below = sorted(
         file
         for file in path.rglob("*")
-        if file.suffix.lower() in endings and file.is_file() and not file.name.startswith(".")
+        if file.suffix.lower() in endings
+        and file.is_file()
+        and not file.name.startswith(".")
+        and file not in written
     )
     if not below:
         raise ValueError(f"expected pictures below {path}, got none: give a folder with PNG or JPEG files")

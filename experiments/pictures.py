@@ -15,6 +15,7 @@ import tyro
 from tqdm import tqdm
 
 import command_line
+import record
 from configs import Config
 from evaluate import config_of, episodes_for
 from jxai import data, fewshot, training, viz
@@ -158,8 +159,9 @@ _relevance = jax.jit(fewshot.pixel_relevance, static_argnums=(0, 1))
 def main(options: Options) -> None:
     """Draw, measure and say where."""
     out = options.out or options.folder / "sheets"
-    for path in draw_sheets(options.folder, out, domains=options.domains, rows=options.rows):
-        print(path)
+    with record.in_use(out):
+        for path in draw_sheets(options.folder, out, domains=options.domains, rows=options.rows):
+            print(path)
     print(ink_table([options.folder], domains=options.domains))
 
 

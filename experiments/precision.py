@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import command_line
+import record
 from jxai import attribution, fewshot, lrp, models
 from jxai.fewshot.heads.head import KEPT
 from photographs import BLACK, WHITE, to_input
@@ -291,6 +292,12 @@ def rows_of(options: Options) -> list[Row]:
 
 def main(options: Options) -> None:
     """Measure what is missing; write and print the table."""
+    with record.in_use(options.log.parent):
+        measure(options)
+
+
+def measure(options: Options) -> None:
+    """As `main`, with a log that nobody else writes."""
     sizes = {name: getattr(options, name) for name in ("count", "num_roots", "num_steps", "channels")}
     log = ResultsLog(options.log, sizes)
     rows = rows_of(options)
@@ -312,10 +319,11 @@ def main(options: Options) -> None:
                 log.append({"key": keys[row.subject, row.label, name], **found})
                 bar.update()
     text = table(log.records, [(row.subject, row.label) for row in rows])
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "precision.md").write_text(text + "\n", "utf-8")
+    with record.writing(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+    record.write_whole(options.out / "precision.md", text + "\n")
     written = {"settings": log.settings, "errors": {key: dict(log.records[key]) for key in keys.values()}}
-    (options.out / "precision.json").write_text(json.dumps(written, indent=1) + "\n", "utf-8")
+    record.write_whole(options.out / "precision.json", json.dumps(written, indent=1) + "\n")
     print(f"{text}\n\n{options.out / 'precision.md'}")
 
 

@@ -3,14 +3,20 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+import record
 from fitting import Pictures, Run, Together, augmented, fingerprints, fit, iterate
+from hosts import from_first, is_first
 from jxai import data, models, training
+from jxai.locks import FileLock
+from seeds import key_of
 from system import load_sources
 
 
@@ -34,10 +40,14 @@ def pretrain(
     pictures = Pictures.of(config, [images], together)
     what = ("encoder", "width", "image_size", "short_side", "augment", "augment_on_device", "seed")
     blank = np.zeros((1, config.image_size, config.image_size, 3), np.float32)
+    folders = [run.encoder_folder or run.folder / "encoder" for run in runs]
     states, batches, checkpoints, writers = [], [], [], []
     with contextlib.ExitStack() as opened:
-        for run, own in zip(runs, variables, strict=True):
-            key = jax.random.key(run.config.seed)
+        # In one order wherever they are trained, so that no two processes wait for each other.
+        for folder in sorted(set(folders)):
+            opened.enter_context(_alone(folder))
+        for run, own, folder in zip(runs, variables, folders, strict=True):
+            key = key_of(run.config.seed)
             start = dict(classifier.init(key, blank, train=False))
             start = {kind: {**start[kind], "encoder": own[kind]["encoder"]} for kind in start}
             states.append(training.TrainState.create(jax.random.fold_in(key, 2), start, optimizer=optimizer))
@@ -50,7 +60,6 @@ def pretrain(
                 "sources": pretraining.sources or config.sources,
                 "pretraining": dataclasses.replace(pretraining, sources=()),
             }
-            folder = run.encoder_folder or run.folder / "encoder"
             checkpoints.append(
                 opened.enter_context(
                     training.Checkpoints(folder, config=about, fingerprints=fingerprints(base))
@@ -74,3 +83,22 @@ def pretrain(
             name="encoder",
         )
     return [{kind: tree["encoder"] for kind, tree in result.state.variables.items()} for result in results]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits for another run that trains the encoder which both want, and then finds it there."""
+    lock = FileLock(folder / ".in_training")
+    if is_first():
+        with record.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.take()
+        except BlockingIOError as error:
+            print(f"note: waiting for the encoder in {folder}, which {error} trains", file=sys.stderr)
+            lock.take(wait=True)
+    from_first(np.zeros(1))  # the other processes look there no earlier
+    try:
+        yield
+    finally:
+        lock.release()

@@ -17,6 +17,7 @@ import jax
 
 import command_line
 import explain
+import record
 import reproduce
 from configs import TABLES
 from jxai import data
@@ -83,6 +84,12 @@ def draw_photographs(path: Path, *, progress: bool = True) -> None:
 
 def main(options: Options) -> None:
     """Train, compare, draw; print the table and where everything is."""
+    with record.in_use(options.folder):
+        demonstrate(options)
+
+
+def demonstrate(options: Options) -> None:
+    """As `main`, in a folder that nobody else writes in."""
     start = time.perf_counter()
     print(
         "Training RelationNet on Latin letters: plain and guided, 1-shot and 5-shot, with the same encoder."
@@ -108,7 +115,7 @@ def main(options: Options) -> None:
         f"5-way accuracy in percent, mean ± 95 % interval; {options.episodes} episodes a domain, 15 queries a class:"
         f"\n\n{text}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"
     )
-    (options.folder / "table.md").write_text(text)
+    record.write_whole(options.folder / "table.md", text)
     curves = options.folder / options.table / "table-curves-5shot.png"
     print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {curves}")
     for out in sheets:

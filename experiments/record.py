@@ -15,9 +15,15 @@ import jax
 
 import jxai
 from configs import Config
+from jxai import sealing
+from jxai.locks import FileLock
 from system import load_domain
+from threads import cores, threads
 
 _NAME = "run.json"
+_LOCK = ".in_use"
+# Of what a start records, besides versions and commit.
+_CHANGING_BITS = {"xla_flags": "XLA_FLAGS", "xla_threads": "XLA's threads", "processor": "processor"}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -25,8 +31,8 @@ def start() -> dict[str, Any]:
     """What this process computes with.
 
     Returns:
-        Versions, commit (None outside a repository) and whether Python files differ from it, platform, devices, flags
-        of XLA, and the command.
+        Versions, commit (None outside a repository) and whether Python files differ from it, platform, processor,
+        cores that this process may use, devices, flags and threads of XLA, and the command.
     """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--", ":/*.py")
@@ -39,8 +45,11 @@ def start() -> dict[str, Any]:
         "commit": commit,
         "changed": None if commit is None or changes is None else bool(changes),
         "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": cores(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "xla_threads": threads(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
@@ -60,14 +69,15 @@ def keep(folder: Path, config: Config) -> None:
     _compare(folder, before["fingerprints"], data)
     starts, now = before["starts"], start()
     if now not in starts[-1:]:
-        text = json.dumps({"fingerprints": data, "starts": [*starts, now]}, indent=1)
+        text = json.dumps(sealing.seal({"fingerprints": data, "starts": [*starts, now]}), indent=1)
         write_whole(folder / _NAME, text + "\n")
 
 
 def verify(folder: Path, config: Config) -> None:
     """Compare a run with what it is to be evaluated with now.
 
-    Prints a line for each start of the run with other versions, at another commit, or with other flags of XLA.
+    Prints a line for each start of the run with other versions, at another commit, with other flags or threads of
+    XLA, or on another processor.
 
     Args:
         folder: the run's.
@@ -96,8 +106,9 @@ def verify(folder: Path, config: Config) -> None:
         ]
         if _code(then) != _code(now):
             differing.append(f"commit {_code(then)} then and {_code(now)} now")
-        if then.get("xla_flags", "") != now["xla_flags"]:
-            differing.append(f"XLA_FLAGS {then.get('xla_flags', '')!r} then and {now['xla_flags']!r} now")
+        for name, called in _CHANGING_BITS.items():
+            if name in then and then[name] != now[name]:
+                differing.append(f"{called} {then[name]!r} then and {now[name]!r} now")
         if differing:
             _say(f"{folder}, start {number}: {'; '.join(differing)}")
 
@@ -126,16 +137,32 @@ def write_whole(path: Path, content: str | Callable[[IO[bytes]], Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    beside = path.with_name(f"{path.name}.tmp")
     with writing(path):
-        with beside.open("wb") as file:
-            if isinstance(content, str):
-                file.write(content.encode())
-            else:
-                content(file)
-            file.flush()
-            os.fsync(file.fileno())  # else a loss of power may leave an empty file under the new name
-        os.replace(beside, path)
+        sealing.write_whole(path, content)
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Make a folder of results, and keep other processes from writing in it meanwhile.
+
+    Args:
+        folder: the folder; of several processes the first has it.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: it cannot be made.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    lock = FileLock(folder / _LOCK)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.take()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -146,10 +173,15 @@ def writing(path: Path) -> Iterator[None]:
         path: the file or folder that is written meanwhile.
 
     Raises:
+        BlockingIOError: it is locked by another process.
         OSError: it cannot be.
     """
     try:
         yield
+    except BlockingIOError as error:
+        raise BlockingIOError(
+            f"expected a folder that nobody writes, got {path}, in use by {error}: wait or take another"
+        ) from None
     except OSError as error:
         raise OSError(
             f"expected to write {path}, got {error}: give a folder that can be written, with space, and start again"
@@ -161,7 +193,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = sealing.unseal(json.loads(path.read_text(encoding="utf-8")))
         starts = [
             {"commit": None, "changed": None, **start, "versions": dict(start["versions"])}
             for start in read["starts"]
@@ -183,6 +215,17 @@ def _compare(folder: Path, then: Mapping[str, str], now: Mapping[str, str]) -> N
 
 def _code(start: Mapping[str, Any]) -> str:
     return f"{start['commit'] or 'unknown'}{', changed' if start['changed'] else ''}"
+
+
+def _processor() -> str | None:
+    """The processor's name: others may have other instructions, which round otherwise. None where no CPU computes."""
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _git(*arguments: str) -> str | None:

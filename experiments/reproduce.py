@@ -14,6 +14,7 @@ with what the other began.
 import dataclasses
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from configs import TABLES, Config, Table, from_json
 from evaluate import evaluate
 from fitting import Run
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, is_first, together
-from jxai import training, viz
+from jxai import sealing, training, viz
 from options import Positional
 from tables import Scores, accuracy_table
 from train import train, train_together
@@ -150,7 +151,7 @@ def reproduce(table: Table, options: Options) -> str:
             _write(table, options, chosen, finished)
         for job, result in results(missing, table, options):
             if is_first():
-                record.write_whole(job.result(options), json.dumps(result) + "\n")
+                record.write_whole(job.result(options), json.dumps(sealing.seal(result)) + "\n")
                 finished[job.name] = result
     return _write(table, options, chosen, finished) if is_first() else ""
 
@@ -208,11 +209,15 @@ def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapp
 
 
 def _finished(job: Job, table: Table, options: Options) -> dict | None:
-    """A finished run's JSON; None where there is none, or of another evaluation, which is then made anew."""
+    """A finished run's JSON; None where it is to be made: none is there, a damaged one or another evaluation's."""
     path = job.result(options)
     if not path.exists():
         return None
-    result = json.loads(path.read_text())
+    try:
+        result = sealing.unseal(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
+        print(f"note: {path} is damaged ({error}): this run is judged anew", file=sys.stderr)
+        return None
     if from_json(Config, result["config"]) != job.config:
         raise ValueError(
             f"expected the result of this configuration, got another in {path}: remove it and its run "

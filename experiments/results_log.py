@@ -1,9 +1,12 @@
 """A log of finished pieces of a long measurement, so that a run that was stopped goes on where it was."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from jxai import sealing
 
 
 class ResultsLog:
@@ -11,8 +14,9 @@ class ResultsLog:
 
     What was appended is read back as it was: a record is what `json` makes of it (floats keep every bit, tuples
     become lists), whether it was measured now or by an earlier run. Python's `json` also writes NaN and Infinity.
-    A last line without its end, which a killed process leaves, does not count and is overwritten. One process writes
-    at a time.
+    Each line has a digest of the rest of it. A record that is not as it was written is named and does not count; nor
+    does a last line without its end, which a killed process leaves. The next `append` writes the file without them.
+    One process writes at a time.
 
     Attributes:
         path: the file.
@@ -36,16 +40,23 @@ class ResultsLog:
         """
         self.path, self.settings, self.records = path, _as_read(settings), {}
         content = path.read_bytes() if path.exists() else b""
-        self._length = content.rfind(b"\n") + 1  # up to where the file is whole
-        lines = [
-            self._parse(line, number) for number, line in enumerate(content[: self._length].splitlines(), 1)
-        ]
-        if lines and (there := lines[0].get("settings")) != self.settings:
-            raise ValueError(
-                f"expected {self._differences(there)}: give these settings again or another folder"
-            )
-        for line in lines[1:]:
-            self.records[line["key"]] = line
+        whole = content[: content.rfind(b"\n") + 1]
+        self._lines: list[bytes] = []  # of the file, as far as they are whole
+        for number, line in enumerate(whole.splitlines(keepends=True), 1):
+            read = self._parse(line, number)
+            if number == 1 and read is None:
+                raise ValueError(f"expected a log of results, got line 1 of {path}: remove the file")
+            if read is None:
+                print(f"note: line {number} of {path} is damaged: its record is made anew", file=sys.stderr)
+                continue
+            if number == 1 and (there := read.get("settings")) != self.settings:
+                raise ValueError(
+                    f"expected {self._differences(there)}: give these settings again or another folder"
+                )
+            if number > 1:
+                self.records[read["key"]] = read
+            self._lines.append(line)
+        self._is_whole = b"".join(self._lines) == content
 
     def done(self, key: str) -> bool:
         """Whether there is a record of this key."""
@@ -69,25 +80,26 @@ class ResultsLog:
             raise ValueError(
                 f"expected a record with a new string as its key, got {key!r}: ask done(key) before"
             )
-        lines = [read] if self._length else [{"settings": self.settings}, read]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        lines = [read] if self._lines else [{"settings": self.settings}, read]
+        new = [(json.dumps(sealing.seal(line), ensure_ascii=False) + "\n").encode() for line in lines]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("r+b" if self.path.exists() else "wb") as file:
-            file.truncate(self._length)
-            file.seek(self._length)
-            file.write(text)
-        self._length += len(text)
+        if self._is_whole:
+            with self.path.open("ab") as file:
+                file.write(b"".join(new))
+        else:
+            sealing.write_whole(self.path, b"".join([*self._lines, *new]))
+            self._is_whole = True
+        self._lines += new
         self.records[key] = read
         return read
 
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+    def _parse(self, line: bytes, number: int) -> dict[str, Any] | None:
+        """What a line says; None where it is none of a log's, or not as it was written."""
         try:
-            read = json.loads(line)
-        except ValueError:
-            read = None
-        if not isinstance(read, dict) or ("settings" if number == 1 else "key") not in read:
-            raise ValueError(f"expected a log of results, got line {number} of {self.path}: remove the file")
-        return read
+            read = sealing.unseal(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        return read if ("settings" if number == 1 else "key") in read else None
 
     def _differences(self, there: Any) -> str:
         """The settings that are not those of the file."""

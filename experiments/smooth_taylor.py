@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,10 +31,11 @@ import command_line
 import record
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, in_turns, is_first, together
 from imagenet import HIGH, LOW, NetworkName, load_network, to_input, validation
-from jxai import attribution, metrics, viz
+from jxai import attribution, metrics, sealing, viz
 from jxai.batches.chunks import rows_in_flight
 from photographs import CLASS_NAMES
 from results_log import ResultsLog
+from seeds import key_of
 from smooth_taylor_table import FIGURE_ROWS, PUBLISHED, as_json, table
 
 _GROUP = 10  # roots whose mean is kept, so that fewer roots are the first ones of more
@@ -231,22 +233,20 @@ def run(options: Options) -> None:
     drawn = [
         options.out / f"{options.network}-{index}.npz" for index in range(min(options.sheet, len(examples)))
     ]
+    root = key_of(options.seed)
     wanted = [
-        not log.done(example.name) or (index < len(drawn) and not drawn[index].exists())
+        not log.done(example.name) or (index < len(drawn) and _kept(drawn[index]) is None)
         for index, example in enumerate(examples)
     ]
     # The first process knows: only that one writes, and the folder may be its own.
     missing = np.flatnonzero(from_first(np.array(wanted))).tolist()
     if not missing:
         return
-    if is_first():
-        with record.writing(options.out):
-            options.out.mkdir(parents=True, exist_ok=True)
     do = programs(load_network(options.network, options.weights), options)
 
     def judged(index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         start, picture = time.perf_counter(), examples[index].read()
-        key = jax.random.fold_in(jax.random.key(options.seed), index)
+        key = jax.random.fold_in(root, index)
         judgement, heatmaps = judge_picture(do, key, to_input(picture)[None])
         shown = {row: heatmaps[row] for row in FIGURE_ROWS}
         return {**judgement, "seconds": time.perf_counter() - start}, {"picture": picture, **shown}
@@ -264,8 +264,9 @@ def run(options: Options) -> None:
             continue
         name = examples[index].name
         if index < len(drawn):
-            save = functools.partial(np.savez_compressed, name=name, **shown)
-            record.write_whole(drawn[index], save)
+            arrays = {"name": np.array(name), **shown}
+            digest = np.frombuffer(_digest(arrays), np.uint8)
+            record.write_whole(drawn[index], functools.partial(np.savez_compressed, digest=digest, **arrays))
         if not log.done(name):
             numbers = jax.tree.map(lambda leaf: leaf.item(), judgement)
             with record.writing(log.path):
@@ -275,13 +276,9 @@ def run(options: Options) -> None:
 def draw(options: Options) -> Path | None:
     """The sheet of heat maps of the pictures that were kept for it."""
     places = [options.out / f"{options.network}-{index}.npz" for index in range(options.sheet)]
-    kept = [path for path in places if path.exists()]
-    if not kept:
+    arrays = [kept for path in places if (kept := _kept(path)) is not None]
+    if not arrays:
         return None
-    arrays = []
-    for path in kept:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays.append(dict(archive))
     log = ResultsLog(options.out / f"{options.network}.jsonl", options.settings)
     records = [log.records[str(array["name"])] for array in arrays]
     captions = [(CLASS_NAMES[one["class"]], "explained class") for one in records]
@@ -300,6 +297,31 @@ def draw(options: Options) -> Path | None:
         )
 
 
+def _kept(path: Path) -> dict[str, np.ndarray] | None:
+    """A picture and its heat maps; None where there are none, or not as they were written."""
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            kept = dict(archive)
+        digest = kept.pop("digest").tobytes()
+    except Exception as error:  # a damaged archive may fail in many ways
+        digest, kept, reason = b"", {}, f" ({error})"
+    else:
+        reason = ""
+    if digest == _digest(kept):
+        return kept
+    print(f"note: {path} is damaged{reason}: its heat maps are made anew", file=sys.stderr)
+    return None
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:
+    parts = [
+        (f"{name} {array.dtype} {array.shape}".encode(), array.tobytes()) for name, array in arrays.items()
+    ]
+    return sealing.digest_of(*(part for pair in parts for part in pair))
+
+
 def _note(judgement: Mapping[str, Any], row: str) -> str:
     aupc, autvc = judgement["rows"][row]
     scale = judgement["noise_scale"].get(row)
@@ -308,7 +330,7 @@ def _note(judgement: Mapping[str, Any], row: str) -> str:
 
 def main(options: Options) -> None:
     """Judge, print, write, draw."""
-    with together(options.hosts), ended_by_sigterm():
+    with together(options.hosts), ended_by_sigterm(), record.in_use(options.out):
         run(options)
         if is_first():
             _report(options)

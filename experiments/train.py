@@ -28,6 +28,7 @@ from hosts import in_shares, is_first
 from hosts import together as joined
 from jxai import data, fewshot, training
 from pretraining import pretrain
+from seeds import key_of
 from system import build, episode_loss, load_sources
 
 # Of a learned transformation, as released.
@@ -112,8 +113,10 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
         for run in runs
     ]
     evaluate = _validation(config, encoder, head, validation)
+    keys = [key_of(run.config.seed) for run in runs]
     for run in runs:
-        run.folder.mkdir(parents=True, exist_ok=True)
+        with record.writing(run.folder):
+            run.folder.mkdir(parents=True, exist_ok=True)
     transformation = {}
     if config.transformation != "none":
         transformation = fewshot.init_transformation(encoder, image_size=config.image_size)
@@ -121,12 +124,12 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
         fewshot.init_multi_domain(
             encoder,
             head,
-            jax.random.key(run.config.seed),
+            key,
             image_size=config.image_size,
             num_classes=num_classes if config.auxiliary else None,
             transformation=transformation if learned else None,
         )
-        for run in runs
+        for key in keys
     ]
     if config.pretraining.steps:
         for own, pretrained in zip(
@@ -138,10 +141,8 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
     loss = augmented(config, episode_loss(config, encoder, head, transformation))
     step = training.make_step(loss, optimizer, deterministic=config.deterministic)
     states = [
-        training.TrainState.create(
-            jax.random.fold_in(jax.random.key(run.config.seed), 1), own, optimizer=optimizer
-        )
-        for run, own in zip(runs, variables, strict=True)
+        training.TrainState.create(jax.random.fold_in(key, 1), own, optimizer=optimizer)
+        for key, own in zip(keys, variables, strict=True)
     ]
     with contextlib.ExitStack() as opened:
         checkpoints = [

@@ -39,12 +39,14 @@ class FileLock:
         except ImportError:  # Windows
             return True
         with contextlib.ExitStack() as stack:
-            # Not truncated before it is held: it says who holds it.
-            file = stack.enter_context(self._path.open("a+", encoding="utf-8"))
+            # Not truncated before it is held: it says who holds it. Nor through a link, to what may be anybody's.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+            file = stack.enter_context(os.fdopen(os.open(self._path, flags, 0o666), "a+", encoding="utf-8"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                raise BlockingIOError(self._path.read_text(encoding="utf-8") or "another process") from None
+                holder = self._path.read_text(encoding="utf-8", errors="replace")
+                raise BlockingIOError(holder or "another process") from None
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise

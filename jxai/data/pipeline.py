@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jxai import checks
+from jxai.data.workers import Workers
 
 if TYPE_CHECKING:
     import grain
@@ -123,8 +124,7 @@ def iterate(
     """Returns an iterator over a dataset that makes the next batches while one is used.
 
     In threads of this process by default, which share its cores well where decoding takes the time; with
-    `num_workers`, in so many processes of `num_threads` threads each. A script with worker processes keeps its
-    work below `if __name__ == "__main__":`, since they import it.
+    `num_workers`, in so many processes of `num_threads` threads each (at least one), which end with this one.
 
     Args:
         dataset: what `episode_dataset`, `episode_pairs_dataset` or `classification_dataset` returned.
@@ -138,6 +138,7 @@ def iterate(
     Raises:
         TypeError: no dataset.
         ValueError: a number below its least value.
+        ChildProcessError: when a batch is asked for: a worker process was killed or could not start.
     """
     check_count("num_threads", num_threads, least=0)
     check_count("num_workers", num_workers, least=0)
@@ -156,7 +157,7 @@ class Batches(Iterator[Any]):
         self._dataset = dataset
         self._options = num_threads, num_workers, buffer_size
         self._taken = 0
-        self._running: grain.DatasetIterator[Any] | Generator[Any] | None = None
+        self._running: grain.DatasetIterator[Any] | Workers | Generator[Any] | None = None
 
     def __next__(self) -> Any:
         if self._running is None:
@@ -184,24 +185,18 @@ class Batches(Iterator[Any]):
             self._running.close()
             self._running = None
 
-    def _start(self) -> grain.DatasetIterator[Any] | Generator[Any]:
+    def _start(self) -> grain.DatasetIterator[Any] | Workers | Generator[Any]:
         if isinstance(self._dataset, Numbered):
             return (self._dataset[step] for step in range(self._taken, len(self._dataset)))
         import grain
 
         num_threads, num_workers, buffer_size = self._options
+        left = self._dataset[self._taken :]
+        if num_workers:
+            return Workers(
+                left, num_workers=num_workers, num_threads=max(1, num_threads), buffer_size=buffer_size
+            )
         reading = grain.ReadOptions(
             num_threads=num_threads, prefetch_buffer_size=buffer_size if num_threads else 0
         )
-        batches = self._dataset[self._taken :].to_iter_dataset(reading)
-        if num_workers:
-            from absl import flags
-
-            # Grain's processes ask for flags, which only a program of absl's has parsed.
-            if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()
-            processes = grain.MultiprocessingOptions(
-                num_workers=num_workers, per_worker_buffer_size=buffer_size
-            )
-            batches = batches.mp_prefetch(processes)
-        return iter(batches)
+        return iter(left.to_iter_dataset(reading))

@@ -123,7 +123,7 @@ def read(prepared: Prepared, name: str) -> Source:
         records = ArrayRecordDataSource(os.fspath(prepared.directory / _RECORDS))
         if len(records) != len(labels):
             raise ValueError(f"{len(records)} records of {len(labels)}")
-        pictures = _Pictures(records, index["rows"], names, os.fspath(prepared.directory))
+        pictures = _Pictures(records, index["rows"], names, digests, os.fspath(prepared.directory))
         return from_pictures(
             name,
             pictures,
@@ -141,6 +141,7 @@ class _Pictures(LazyPictures):
     records: Any  # opens the file when it is first read, in each process anew
     rows: np.ndarray
     names: np.ndarray
+    digests: np.ndarray
     directory: str
 
     def __len__(self) -> int:
@@ -151,6 +152,8 @@ class _Pictures(LazyPictures):
             data = self.records[int(self.rows[i])]
         except Exception as error:  # of the reader's own kinds
             raise _damaged(self.directory, error) from error
+        if digest(data) != self.digests[i]:
+            raise _damaged(self.directory, ValueError(f"other bytes than were written of {self.names[i]}"))
         return opened(data, f"{self.names[i]} in {self.directory}")
 
 
@@ -253,6 +256,9 @@ def _moved_whole(directory: Path) -> Iterator[Path]:
     building.mkdir()
     try:
         yield building
+        for path in building.iterdir():  # else a loss of power may leave empty ones below the new name
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
         os.rename(building, directory)
     finally:
         shutil.rmtree(building, ignore_errors=True)

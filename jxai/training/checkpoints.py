@@ -1,9 +1,8 @@
 """Checkpoints of a training: the latest and the best on validation, written by Orbax in the background."""
 
 import contextlib
-import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
@@ -14,10 +13,12 @@ import numpy as np
 
 from jxai.checks import as_path, check_count, check_number, shown
 from jxai.locks import FileLock
+from jxai.sealing import seal, unseal
 from jxai.training import integrity
 from jxai.training._types import PyTree
 from jxai.training.differences import differences, plain
 from jxai.training.integrity import DamagedCheckpointError
+from jxai.training.retention import KeepBest
 from jxai.training.state import TrainState, to_host
 
 Which = Literal["latest", "best"] | int
@@ -35,11 +36,13 @@ class Restored(NamedTuple):
         state: the training state, bit-identical to the saved one.
         data_state: the data iterator's state, for its `set_state`; None if none was saved.
         accuracy: validation accuracy at that step; None if it was not measured.
+        pending: metrics of the steps before it that no line was written of yet, {name: number} each.
     """
 
     state: TrainState
     data_state: Any
     accuracy: float | None
+    pending: list[dict[str, float]]
 
 
 class Checkpoints:
@@ -95,7 +98,7 @@ class Checkpoints:
         self._lock = FileLock(self.directory / _LOCK)
         options = managers.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(
-                [managers.LatestN(keep_latest), _KeepBest(self.best_step)]
+                [managers.LatestN(keep_latest), KeepBest(self.best_step)]
             ),
             todelete_subdir=_DELETED,
             # Else threads wait five minutes for a folder that cannot be made, and the process with them.
@@ -168,6 +171,7 @@ class Checkpoints:
         *,
         data_state: Any = None,
         accuracy: float | None = None,
+        pending: Sequence[Mapping[str, float]] = (),
         overwrite: bool = False,
     ) -> None:
         """Writes a checkpoint of `state.step`, in the background.
@@ -176,6 +180,7 @@ class Checkpoints:
             state: the state, not replicated.
             data_state: the data iterator's `get_state()`, anything JSON can hold.
             accuracy: validation accuracy in [0, 1]; None or NaN if not measured, and then never the best.
+            pending: metrics of steps that no line was written of yet, {name: number} each.
             overwrite: whether a checkpoint of this step that exists is replaced (else it stays and nothing is
                 written).
 
@@ -199,11 +204,13 @@ class Checkpoints:
         self.wait()
         self._accuracies[step] = measured
         arrays, args = to_host(state), self._ocp.args
-        about = integrity.seal(
+        about = seal(
             {
                 **self._about,
+                "step": step,
                 "data_state": data_state,
                 "accuracy": self._accuracies[step],
+                "pending": list(pending),
                 "arrays": integrity.forms(state),
                 "digests": integrity.digests(arrays),
             }
@@ -227,7 +234,7 @@ class Checkpoints:
             which: "latest", "best", or a step.
 
         Returns:
-            State, data iterator's state and accuracy.
+            State, data iterator's state, accuracy and pending metrics.
 
         Raises:
             FileNotFoundError: there is no such checkpoint.
@@ -248,7 +255,7 @@ class Checkpoints:
         arrays["key"] = jax.random.wrap_key_data(arrays["key"], impl=jax.random.key_impl(state.key))
         leaves = [arrays[name] for name in integrity.named(state)]
         restored = jax.tree.unflatten(jax.tree.structure(state), leaves)
-        return Restored(restored, about["data_state"], about["accuracy"])
+        return Restored(restored, about["data_state"], about["accuracy"], about["pending"])
 
     def wait(self) -> None:
         """Returns when everything saved is on disk.
@@ -304,7 +311,10 @@ class Checkpoints:
     def _read_about(self, step: int) -> dict[str, Any]:
         args = self._ocp.args
         sealed = self._manager.restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
-        return integrity.unseal(sealed)
+        about = unseal(sealed)
+        if about.get("step") != step:
+            raise ValueError(f"what was written as step {about.get('step')}, in the folder of another")
+        return about
 
     def _read(self, step: int) -> tuple[dict[str, Any], dict[str, PyTree]]:
         """What is said about a checkpoint, and its arrays, compared with their digests."""
@@ -379,17 +389,6 @@ class Checkpoints:
                 f"(step {self.latest_step()}): {'; '.join(differing)}: "
                 "use another folder, or the configuration it was made with"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class _KeepBest:
-    """Of Orbax's preservation policies: the best checkpoint stays."""
-
-    best_step: Callable[[], int | None]
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context  # of Orbax's, empty
-        return [info.step == self.best_step() for info in checkpoints]
 
 
 def _measured(accuracy: Any) -> float | None:

@@ -1,7 +1,6 @@
 """Digests that show whether a checkpoint is as it was written, and the error where it is not."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +8,6 @@ import jax
 import numpy as np
 
 from jxai.training._types import PyTree
-
-_DIGEST = "digest"
 
 
 class DamagedCheckpointError(ValueError):
@@ -33,22 +30,6 @@ def digests(arrays: PyTree) -> dict[str, str]:
     return {name: _of_array(array) for name, array in named(arrays).items()}
 
 
-def seal(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON makes of `about`, with a digest of all of it."""
-    plain = json.loads(json.dumps(about))
-    return {**plain, _DIGEST: _of_json(plain)}
-
-
-def unseal(sealed: Mapping[str, Any]) -> dict[str, Any]:
-    """What `seal` was given; a ValueError if it was altered since."""
-    about = dict(sealed)
-    if _DIGEST not in about:
-        raise ValueError("a description without a digest, as earlier versions of jxai wrote it")
-    if about.pop(_DIGEST) != _of_json(about):
-        raise ValueError("a description that is not the one written")
-    return about
-
-
 def verify(arrays: PyTree, expected: Mapping[str, str]) -> None:
     """Raises a ValueError that names the arrays which are missing or have other values than were written."""
     found = digests(arrays)
@@ -63,7 +44,3 @@ def _of_array(array: np.ndarray) -> str:
     # As bytes: not every dtype of JAX's has a buffer that hashlib takes.
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _of_json(plain: Any) -> str:
-    return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()

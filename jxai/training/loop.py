@@ -53,9 +53,10 @@ def fit(
     """Trains until `state.step` is `num_steps`.
 
     With `checkpoints`, training goes on from the latest one in the folder, data included, and ends with the
-    same parameters as without the stop (to the bit on a CPU). It saves every `eval_every` steps and at the
-    end, with the validation accuracy that decides on the best. On SIGTERM it saves and ends the process, see
-    `Interrupted`; a validation that is going on is given up, and made after the resumption.
+    same parameters and metrics as without the stop (to the bit on a CPU where XLA has as many threads: its cores,
+    or `PJRT_NPROC`). It saves every `eval_every` steps and at the end, with the validation accuracy that decides on
+    the best. On SIGTERM it saves and ends the process, see `Interrupted`; a validation that is going on is given up,
+    and made after the resumption.
 
     Args:
         step: what `pmap_step` returned.
@@ -247,7 +248,7 @@ def _fit(
     (number,) = numbers
     meter = Meter(
         name,
-        [Reported(run.writer, run.checkpoints) for run in runs],
+        [Reported(run.writer, run.checkpoints, run.pending) for run in runs],
         numbers=step.numbers,
         start=number,
         end=num_steps,
@@ -256,16 +257,21 @@ def _fit(
     placed = step.place([run.state for run in runs])
 
     def save(measured: Sequence[float] | None) -> None:
+        if runs[0].checkpoints is None:  # nor have the others any
+            return
         for run in runs:
             run.wait()  # so that a kill finds no run more than one checkpoint ahead of another
-        for run, state, accuracy in zip(runs, step.take(placed), measured or [None] * len(runs), strict=True):
-            run.save(state, accuracy)
+        for run, state, accuracy, pending in zip(
+            runs, step.take(placed), measured or [None] * len(runs), meter.pending(number), strict=True
+        ):
+            run.save(state, accuracy, pending)
 
     with interruption() as interrupted:
         try:
             while True:
                 if interrupted(number):
-                    meter.flush(number)
+                    if runs[0].checkpoints is None:
+                        meter.flush(number)
                     save(measured)
                     raise Interrupted(number)
                 due = number >= num_steps or (number > 0 and number % eval_every == 0)

@@ -25,10 +25,12 @@ class Reported(NamedTuple):
     Attributes:
         writer: of its lines; None for none.
         checkpoints: what an error names as the way back; None for none.
+        pending: metrics of the steps before that no line was written of yet, {name: number} each.
     """
 
     writer: MetricsWriter | None
     checkpoints: Checkpoints | None
+    pending: Sequence[dict[str, float]] = ()
 
 
 class Meter:
@@ -63,7 +65,8 @@ class Meter:
 
             self._bar = tqdm(total=end, initial=start, desc=name, unit="step", dynamic_ncols=True)
         self._runs, self._numbers, self._shown = tuple(runs), numbers, {}
-        self._pending: list[Any] = []
+        self._pending: list[Any] = []  # of the last steps, on the devices
+        self._read = [list(run.pending) for run in runs]  # of each run, those before
         self._steps_seen, self._episodes, self._since = 0, 0, time.perf_counter()
 
     def add(self, metrics: Any, *, episodes: int) -> None:
@@ -81,24 +84,30 @@ class Meter:
         if self._bar is not None:
             self._bar.update()
 
+    def pending(self, step: int) -> list[list[dict[str, float]]]:
+        """Each run's metrics of each step since the last flush; raises if one of the losses is not finite."""
+        new = [self._numbers(metrics) for metrics in self._pending]
+        for offset, of_step in enumerate(new):
+            for run, metrics in enumerate(of_step):
+                self._check(run, step - len(new) + 1 + offset, metrics)
+        self._read = [[*read, *of_run] for read, *of_run in zip(self._read, *new, strict=True)]
+        self._pending = []
+        return self._read
+
     def flush(self, step: int) -> None:
         """Writes the means of the metrics since the last flush; raises if one of the losses is not finite."""
-        if not self._pending:
+        steps = self.pending(step)
+        if not any(steps):
             return
-        steps = [self._numbers(metrics) for metrics in self._pending]
-        first = step - len(steps) + 1
-        self._pending = []
+        self._read = [[] for _ in steps]
         elapsed = time.perf_counter() - self._since
         rate = {"episodes_per_second": self._episodes / elapsed} if self._episodes else {}
         self._episodes, self._since = 0, time.perf_counter()
-        for offset, of_step in enumerate(steps):
-            for run, metrics in enumerate(of_step):
-                self._check(run, first + offset, metrics)
-        means = [_means(of_run) for of_run in zip(*steps, strict=True)]
-        for (writer, _), of_run in zip(self._runs, means, strict=True):
-            if writer is not None:
-                writer.write(of_run | rate, step=step)
-        overall = _means(means)
+        lines = [(run, _means(of_run)) for run, of_run in zip(self._runs, steps, strict=True) if of_run]
+        for run, line in lines:
+            if run.writer is not None:
+                run.writer.write(line | rate, step=step)
+        overall = _means([line for _, line in lines])
         self._show(
             loss=overall["loss"],
             accuracy=overall.get("accuracy"),
@@ -107,9 +116,9 @@ class Meter:
 
     def validated(self, step: int, accuracies: Sequence[float]) -> None:
         """Writes and shows each run's validation accuracy; the time that took does not count for the rate."""
-        for (writer, _), accuracy in zip(self._runs, accuracies, strict=True):
-            if writer is not None:
-                writer.write({"accuracy": accuracy}, step=step, phase="validation")
+        for run, accuracy in zip(self._runs, accuracies, strict=True):
+            if run.writer is not None:
+                run.writer.write({"accuracy": accuracy}, step=step, phase="validation")
         self._show(validation=float(np.mean(accuracies)))
         self._since = time.perf_counter()
 

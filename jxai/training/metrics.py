@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,15 +11,17 @@ from typing import Any, Self
 import jax
 
 from jxai.checks import as_path, check_count, shown
+from jxai.sealing import is_sealed, seal, unseal, write_whole
 
 # What a line says besides metrics.
-_ABOUT = ("step", "phase")
+_ABOUT = ("step", "phase", "digest")
 
 
 class MetricsWriter:
-    """Appends one JSON object a line: {"step": ..., "phase": "train" or "validation", metrics ...}.
+    """Appends one JSON object a line: {"step": ..., "phase": "train" or "validation", metrics ..., "digest": ...}.
 
-    With several processes the first one writes; the others' calls do nothing.
+    The digest is of the rest of the line, for `read_metrics` to compare. With several processes the first one
+    writes; the others' calls do nothing.
     """
 
     def __init__(self, path: str | Path, *, tensorboard: str | Path | None = None) -> None:
@@ -63,7 +64,7 @@ class MetricsWriter:
 
         Raises:
             TypeError: metrics that are no numbers by name.
-            ValueError: one is called "step" or "phase", or `step` is no integer of at least 0.
+            ValueError: one is called "step", "phase" or "digest", or `step` is no integer of at least 0.
             OSError: the file cannot be written.
         """
         check_count("step", step, least=0)
@@ -72,12 +73,12 @@ class MetricsWriter:
         except (AttributeError, TypeError, ValueError) as error:
             raise TypeError(f"expected metrics as numbers by name, got {shown(metrics)}: {error}") from error
         if taken := [name for name in _ABOUT if name in numbers]:
-            raise ValueError(f"expected other names than {' and '.join(_ABOUT)}, got {taken[0]!r}: rename it")
+            raise ValueError(f"expected other names than {', '.join(_ABOUT)}, got {taken[0]!r}: rename it")
         if not self._writes:
             return
         line = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         with self._writing(), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": int(step), "phase": str(phase), **line}) + "\n")
+            file.write(_line({"step": int(step), "phase": str(phase), **line}))
         if self._events is not None:
             for name, value in numbers.items():
                 self._events.add_scalar(f"{phase}/{name}", value, step)
@@ -100,14 +101,10 @@ class MetricsWriter:
         for line in lines:
             if not isinstance(line.get("step"), int):
                 raise ValueError(f"expected metrics in {self.path}, got {shown(line)}: give another file")
-        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
-        if "".join(kept).encode() == self.path.read_bytes():
-            return
-        # Written beside and renamed, so that a kill in between loses nothing.
-        beside = self.path.with_name(self.path.name + ".tmp")
-        with self._writing():
-            beside.write_text("".join(kept), encoding="utf-8")
-            os.replace(beside, self.path)
+        kept = "".join(_line(line) for line in lines if line["step"] <= step)
+        if kept.encode() != self.path.read_bytes():
+            with self._writing():
+                write_whole(self.path, kept)
 
     def close(self) -> None:
         """Writes out what TensorBoard's writer holds back."""
@@ -135,7 +132,7 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path, *, phase: str | None = None) -> list[dict[str, Any]]:
-    """The lines of a metrics file.
+    """The lines of a metrics file, without their digests.
 
     Args:
         path: a file of `MetricsWriter`.
@@ -145,9 +142,11 @@ def read_metrics(path: str | Path, *, phase: str | None = None) -> list[dict[str
         One dict a line, in the file's order; a last line that a kill cut short is left out.
 
     Raises:
-        ValueError: another line than the last is no object of JSON; the message names it.
+        ValueError: another line than the last is no object of JSON, or any is not as it was written; the message
+            names it.
     """
-    lines = Path(path).read_bytes().splitlines()
+    content = Path(path).read_bytes()
+    lines = content.splitlines()
     read = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -155,8 +154,24 @@ def read_metrics(path: str | Path, *, phase: str | None = None) -> list[dict[str
         except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
             found = None
         if isinstance(found, dict):
-            read.append(found)
-        elif number < len(lines):
+            read.append((number, found))
+        elif number < len(lines) or content.endswith(b"\n"):
             shown = line[:60].decode(errors="replace")
             raise ValueError(f"expected JSON lines in {path}, got {shown!r} in line {number}: remove it")
-    return [line for line in read if phase is None or line.get("phase") == phase]
+    # Files of earlier versions have no digests at all.
+    if any(is_sealed(found) for _, found in read):
+        read = [(number, _unsealed(path, number, found)) for number, found in read]
+    return [found for _, found in read if phase is None or found.get("phase") == phase]
+
+
+def _unsealed(path: str | Path, number: int, found: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return unseal(found)
+    except ValueError as error:
+        raise ValueError(
+            f"expected metrics as they were written in {path}, got {error} in line {number}: remove that line"
+        ) from error
+
+
+def _line(metrics: Mapping[str, Any]) -> str:
+    return json.dumps(seal(metrics)) + "\n"

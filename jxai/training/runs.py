@@ -24,6 +24,7 @@ class Run:
         self.state, self.batches, self.checkpoints, self.writer = state, batches, checkpoints, writer
         self.best_step: int | None = None
         self.best_accuracy: float | None = None
+        self.pending: list[dict[str, float]] = []  # metrics of the steps before that no line was written of
 
     def is_done(self, num_steps: int, *, validates: bool) -> bool:
         """Whether nothing is left to be written; an error where not every process sees the same checkpoints."""
@@ -43,7 +44,7 @@ class Run:
         """Goes back to a checkpoint, or begins; the accuracy measured there."""
         accuracy = None
         if self.checkpoints is not None and step is not None:
-            self.state, data_state, accuracy = self.checkpoints.restore(self.state, which=step)
+            self.state, data_state, accuracy, self.pending = self.checkpoints.restore(self.state, which=step)
             self.batches.set_state(data_state)
             best_step = self.checkpoints.best_step()
             if best_step is not None:
@@ -58,7 +59,7 @@ class Run:
         if accuracy is not None and (self.best_accuracy is None or accuracy >= self.best_accuracy):
             self.best_step, self.best_accuracy = step, accuracy
 
-    def save(self, state: TrainState, accuracy: float | None) -> None:
+    def save(self, state: TrainState, accuracy: float | None, pending: Sequence[dict[str, float]]) -> None:
         """Writes a checkpoint, unless one of this step or a later one is there."""
         if self.checkpoints is None:
             return
@@ -68,7 +69,11 @@ class Run:
         # An interruption before the validation left a checkpoint of this step without accuracy.
         overwrite = accuracy is not None and step == latest and self.checkpoints.accuracy(step) is None
         self.checkpoints.save(
-            state, data_state=self.batches.get_state(), accuracy=accuracy, overwrite=overwrite
+            state,
+            data_state=self.batches.get_state(),
+            accuracy=accuracy,
+            pending=pending,
+            overwrite=overwrite,
         )
 
     def wait(self) -> None:

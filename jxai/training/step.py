@@ -32,10 +32,11 @@ def make_step(
             (or one classification batch): `variables` as `TrainState.variables`, `loss` a scalar,
             `new_batch_stats` with the structure of "batch_stats", `metrics` a dict of scalars.
         optimizer: the Optax optimiser the state was created with.
-        deterministic: whether parameters shall be bit-identical for every number of devices on a CPU. The
-            episodes of a device then run one after another, and every device holds one gradient an episode of
-            the whole batch: slower and larger, for tests and for debugging. Otherwise they run together
-            (vmap), and gradients agree to rounding.
+        deterministic: whether parameters shall be bit-identical for every number of devices on a CPU where XLA
+            has as many threads. Those are as many as cores, or as `PJRT_NPROC` in the environment says before JAX
+            computes anything, and no fewer than devices. The episodes of a device then run one after another, and
+            every device holds one gradient an episode of the whole batch: slower and larger, for tests and for
+            debugging. Otherwise they run together (vmap), and gradients agree to rounding.
 
     Returns:
         `step(state, episodes, axis_name=None) -> (state, metrics)`; `episodes` has a leading axis, this

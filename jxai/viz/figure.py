@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jxai.checks import check_count, shown
+from jxai.sealing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,12 +56,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int) -> Path:
     if path.suffix.lower() != ".png":
         raise ValueError(f"expected a path that ends in .png, got {path}: pictures are written as PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(unfinished, dpi=dpi, format="png")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, lambda file: figure.savefig(file, dpi=dpi, format="png"))
     return path
 
 

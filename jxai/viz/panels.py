@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jxai.sealing import write_whole
 from jxai.viz.figure import new_figure, printable, save
 from jxai.viz.heatmap import diverging_colours
 
@@ -151,5 +152,5 @@ def _shrink(path: Path, palette: np.ndarray) -> Path:
         nearest[start : start + 2**14] = distance.argmin(axis=1)
     indexed = Image.frombytes("P", picture.shape[1::-1], nearest[index.ravel()].tobytes())
     indexed.putpalette(palette.tobytes())
-    indexed.save(path, optimize=True)
+    write_whole(path, lambda file: indexed.save(file, "png", optimize=True))
     return path

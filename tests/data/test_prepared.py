@@ -195,7 +195,7 @@ def test_a_preparation_that_is_killed_again_and_again_is_made_anew(tmp_path):
         (pictures / f"{i:04}").write_bytes(encoded(i))
     program = SLOW.format(pictures=str(pictures), target=str(target))
     records = target / ".preparing-1/pictures.array_record"
-    for delay in np.random.default_rng(0).uniform(0, 1.5, 5):  # all of it takes 2 seconds at least
+    for delay in np.random.default_rng(0).uniform(0, 0.5, 25):  # all of it takes 2 seconds at least
         began = time.time_ns()
         process = subprocess.Popen([sys.executable, "-c", program])
         while process.poll() is None and not written_since(began, records):
@@ -209,6 +209,12 @@ def test_a_preparation_that_is_killed_again_and_again_is_made_anew(tmp_path):
     source = prepared.read(prepared.Prepared(target / "1"), "toy")
     assert len(source) == 400
     np.testing.assert_array_equal(source.image(399), decode(encoded(399), name="expected"))
+    straight = SLOW.format(pictures=str(pictures), target=str(tmp_path / "straight"))
+    subprocess.run([sys.executable, "-c", straight], check=True, timeout=120)
+    other = prepared.read(prepared.Prepared(tmp_path / "straight" / "1"), "toy")
+    assert source.fingerprint == other.fingerprint
+    records = [root / "1" / "pictures.array_record" for root in (target, tmp_path / "straight")]
+    assert records[0].read_bytes() == records[1].read_bytes()
 
 
 @pytest.mark.parametrize("file", ["index.npz", "pictures.array_record"])
@@ -231,8 +237,11 @@ def test_a_damaged_copy_is_named(tmp_path, file, damage):
 
 def test_damage_that_is_found_late_names_the_picture(tmp_path, monkeypatch):
     source = prepared.read(prepare(tmp_path / "toy", listing()), "toy")
-    monkeypatch.setattr(type(source.pictures.records), "__getitem__", lambda *_: CONTENT["a/2"][:300])
-    with pytest.raises(ValueError, match=r"expected a readable image, got a/2 in .*toy/1 "):
+    # Of another picture, so well formed.
+    monkeypatch.setattr(type(source.pictures.records), "__getitem__", lambda *_: CONTENT["a/1"])
+    with pytest.raises(
+        ValueError, match=r"expected a prepared domain .*other bytes than were written of a/2"
+    ):
         source.image(2)
 
 

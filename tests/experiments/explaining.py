@@ -1,6 +1,6 @@
-"""Run by test_hosts.py: `explain.py`, then `smooth_taylor.py`, of small pictures by a small network.
+"""Run by test_hosts.py, test_killed.py: `explain.py`, then `smooth_taylor.py`, of small pictures by a small network.
 
-python explaining.py --folder FOLDER [--methods METHOD ...] [--no-table] [flags of hosts.Hosts]
+python explaining.py --folder FOLDER [--methods METHOD ...] [--pictures N] [--no-table] [flags of hosts.Hosts]
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from picture_files import Picture
 
 RANDOM = np.random.default_rng(0)
 KERNEL = RANDOM.normal(size=(3, 3, 3, 4)).astype(np.float32)
-PICTURES = RANDOM.integers(0, 256, (5, 224, 224, 3), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     folder: Path
     methods: tuple[str, ...] = ("input-x-gradient", "smooth-taylor")
+    pictures: int = 5
     table: bool = True
     hosts: HostsOption = Hosts()
 
@@ -37,12 +37,13 @@ def scores(x: jax.Array) -> jax.Array:
 
 
 def main(options: Options) -> None:
+    pictures = np.random.default_rng(1).integers(0, 256, (options.pictures, 224, 224, 3), np.uint8)
     explain.load_classifier = lambda: Classifier({}, lambda _, x: scores(x), lambda _, x: x, lambda _, x: x)
-    explain.read_pictures = lambda paths, count: [Picture(str(i), one) for i, one in enumerate(PICTURES)]
+    explain.read_pictures = lambda paths, count: [Picture(str(i), one) for i, one in enumerate(pictures)]
     smooth_taylor.load_network = lambda name, weights: scores
     smooth_taylor.validation = lambda source, count, resampling: [
         imagenet.Example(f"{i}.png", lambda small=one[:46, :46]: small)
-        for i, one in enumerate(PICTURES[:count])
+        for i, one in enumerate(pictures[:count])
     ]
     with together(options.hosts):
         # Five pictures in batches of two: the last batch is not full, and the last round has no work for all.

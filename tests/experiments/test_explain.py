@@ -9,8 +9,11 @@ import pytest
 from PIL import Image
 
 import explain
+import record
 from explain import Options, main
 from picture_files import Picture, read_pictures
+from seeds import key_of
+from written import written_files
 
 CHEAP = ("input-x-gradient", "grad-cam")
 
@@ -30,10 +33,7 @@ def folder(tmp_path):
 
 def test_explain(tiny_classifier, folder, tmp_path, capsys):
     options = Options((folder,), methods=CHEAP, out=tmp_path / "out", batch=3, on_page=1, progress=False)
-    options.out.mkdir()
-    (options.out / "sheet-2.png").write_text("of an earlier run")
     main(options)
-    assert not (options.out / "sheet-2.png").exists()
     printed = capsys.readouterr().out
     for name in ("index.html", "sheet-1.png", "attributions.npz"):
         assert (tmp_path / "out" / name).is_file() and name in printed
@@ -49,6 +49,75 @@ def test_explain(tiny_classifier, folder, tmp_path, capsys):
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<i>b" not in page and "\\u003ci>b.PNG" in page and "sum / score = 1" in page
     assert "The first 1 of 2 pictures" in page and "z.jpg" not in page
+
+
+def tree(folder):
+    """Every file below, with its content, but for what explain.py writes itself."""
+    own = {folder / name for name in written_files(folder)}
+    files = (path for path in folder.rglob("*") if path.is_file() and path not in own)
+    return {str(path): path.read_bytes() for path in files if path.name not in (".written", ".in_use")}
+
+
+@pytest.mark.parametrize("below", [".", "below", "made/here"])
+def test_results_among_the_pictures_leave_them_alone(tiny_classifier, folder, below, monkeypatch):
+    monkeypatch.setattr(explain, "_ROWS", 1)
+    for name in ("sheet-music.png", "sheet-9.png"):
+        (folder / name).write_bytes((folder / "below" / "<i>b.PNG").read_bytes())
+    options = Options((folder,), methods=CHEAP[:1], out=folder / below, progress=False)
+    before, names = tree(folder), [one.name for one in read_pictures([folder])]
+    assert len(names) == 4
+    for count, sheets in ((None, 4), (3, 3), (None, 4)):  # a sheet of the run before is no picture, nor stays
+        main(dataclasses.replace(options, count=count))
+        own = {f"sheet-{number}.png" for number in range(1, sheets + 1)}
+        assert written_files(options.out) == own | {"index.html", "attributions.npz"}
+        assert all((options.out / name).exists() for name in own)
+        assert (options.out / "sheet-4.png").exists() == (sheets == 4)
+        with np.load(options.out / "attributions.npz") as arrays:
+            assert arrays["names"].tolist() == names[:count]
+    assert {name: content for name, content in tree(folder).items() if name in before} == before
+
+
+@pytest.mark.parametrize("name", ["sheet-1.png", "index.html", "attributions.npz"])
+def test_files_of_others_are_not_replaced(tiny_classifier, folder, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).symlink_to(folder / "z.jpg")
+    before = (folder / "z.jpg").read_bytes()
+    options = Options((folder,), methods=CHEAP[:1], out=out, progress=False)
+    with pytest.raises(
+        ValueError, match=rf"expected a folder of results in .*out, got files .*\({name}\): move"
+    ):
+        main(options)
+    assert (folder / "z.jpg").read_bytes() == before and (out / name).is_symlink()
+
+
+@pytest.mark.parametrize("note", ["", "{}", '["../in/z.jpg"]', '["sheet-1.png", 3]', "\0" * 9])
+def test_a_damaged_note_removes_nothing(tiny_classifier, folder, tmp_path, note):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".written").write_text(note)
+    with pytest.raises(ValueError, match=r"expected names of files .* in .*\.written, got others: remove it"):
+        main(Options((folder,), methods=CHEAP[:1], out=out, progress=False))
+    assert (folder / "z.jpg").exists()
+
+
+def test_two_at_once_in_one_folder_are_refused(tiny_classifier, folder, tmp_path):
+    options = Options((folder,), methods=CHEAP[:1], out=tmp_path / "out", progress=False)
+    with (
+        record.in_use(options.out),
+        pytest.raises(
+            BlockingIOError, match=r"expected a folder that nobody writes, got .*out, in use by process"
+        ),
+    ):
+        main(options)
+    main(options)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
+def test_seeds_that_jax_would_cut_are_refused(seed):
+    with pytest.raises(ValueError, match=f"expected a seed from 0 to 4294967295, got {seed}: give another"):
+        key_of(seed)
+    assert key_of(2**32 - 1) != key_of(0)
 
 
 def test_targets_and_counts(tiny_classifier):
@@ -82,6 +151,7 @@ def test_targets_and_counts(tiny_classifier):
         ({"batch": 0}, "expected a batch of at least 1, got 0"),
         ({"count": 0}, "expected a count of at least 1, got 0"),
         ({"on_page": 0}, "expected on_page of at least 1, got 0"),
+        ({"seed": 2**32}, "expected a seed from 0 to 4294967295, got 4294967296"),
         ({"opacity": 1.5}, r"expected opacity in \[0, 1\], got 1.5"),
     ],
 )

@@ -1,7 +1,8 @@
-"""Runs that are killed again and again end as those that were not: a training, and a table's."""
+"""What is killed 25 times at random moments ends as what was not: a training, a table, an explanation."""
 
 import collections
 import json
+import math
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jxai import training
@@ -82,11 +84,69 @@ def digests(checkpoints: Path) -> dict[str, str]:
     return json.loads((checkpoints / str(newest(checkpoints)) / "about" / "metadata").read_text())["digests"]
 
 
-def test_twenty_kills_of_a_training(tmp_path: Path) -> None:
+# Runs a script on one core alone.
+ON_ONE_CORE = [
+    "-c",
+    "import os, runpy, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); del sys.argv[0]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')",
+]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"
+)
+def test_resumed_on_another_number_of_cores(tmp_path: Path) -> None:
+    cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
+    assert run([*TRAIN, "--folder", str(straight)], cache)[0] == 0
+    command = [*TRAIN, "--folder", str(killed)]
+    assert run(command, cache, until=lambda: newest(killed / "episodes") >= 10)[0] == -signal.SIGKILL
+    assert newest(killed / "episodes") < STEPS
+    # Compiled there too, by a cache of its own.
+    assert run([*ON_ONE_CORE, *command], tmp_path / "other")[0] == 0
+    assert digests(killed / "episodes") == digests(straight / "episodes")
+    assert metrics(killed / "metrics.jsonl") == metrics(straight / "metrics.jsonl")
+    starts = json.loads((killed / "run.json").read_text())["starts"]
+    assert [start["cores"] for start in starts] == [len(os.sched_getaffinity(0)), 1]
+    assert {start["xla_threads"] for start in starts} == {8}
+
+
+def killed_at_random(
+    command: Sequence[str],
+    cache: Path,
+    *,
+    progress: Callable[[], int],
+    seconds: float,
+    kills: int = 25,
+    seed: int = 0,
+) -> None:
+    """Kill a command again and again: at any moment since its start, or soon after it has come further.
+
+    Args:
+        command: what is started, each time anew.
+        cache: of compiled programs.
+        progress: how far it is, by what is on the disk.
+        seconds: that all of it took, once.
+        kills: how many.
+        seed: of the moments.
+    """
+    moment = random.Random(seed)
+    for number in range(kills):
+        before = progress()
+        # Every other time at any moment, the start included, but never much further than before.
+        latest = time.monotonic() + (moment.uniform(0, seconds / 2) if number % 2 else math.inf)
+
+        def reached(before: int = before, latest: float = latest) -> bool:
+            return time.monotonic() > latest or progress() > before
+
+        status, _ = run(command, cache, until=reached, delay=moment.uniform(0, 0.02))
+        assert status == -signal.SIGKILL, f"ended before kill {number + 1}: more to do is needed"
+
+
+def test_kills_of_a_training(tmp_path: Path) -> None:
     cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
     assert run([*TRAIN, "--folder", str(straight)], cache)[0] == 0
     moment, seen = random.Random(6), collections.Counter()
-    plan = ["encoder"] * 3 + ["step", "evaluation", "writing"] * 6
+    plan = ["encoder"] * 4 + ["step", "evaluation", "writing"] * 7
     for wanted in plan:
         checkpoints = killed / ("encoder" if wanted == "encoder" else "episodes")
         before = newest(checkpoints)
@@ -98,7 +158,7 @@ def test_twenty_kills_of_a_training(tmp_path: Path) -> None:
         status, _ = run([*TRAIN, "--folder", str(killed)], cache, until=reached, delay=delay)
         assert status == -signal.SIGKILL
         seen[phase(killed)] += 1
-    assert seen.total() == 21
+    assert seen.total() == 25
     assert all(seen[name] >= 3 for name in ("encoder", "step", "evaluation", "writing")), seen
     assert newest(killed / "episodes") < STEPS
     assert run([*TRAIN, "--folder", str(killed)], cache)[0] == 0
@@ -136,35 +196,58 @@ def result_files(folder: Path) -> dict[str, Any]:
     for path in sorted((folder / "results" / "tiny").iterdir()):
         if path.suffix == ".json":
             found[path.name] = json.loads(path.read_text())
-            del found[path.name]["seconds"], found[path.name]["made_with"]
+            del found[path.name]["seconds"], found[path.name]["made_with"], found[path.name]["digest"]
         elif path.suffix == ".md":
             found[path.name] = path.read_text()
     return found
 
 
-def test_a_table_that_is_killed(tmp_path: Path) -> None:
+def test_kills_of_a_table(tmp_path: Path) -> None:
     cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
-    script = str(Path(__file__).with_name("tiny_table.py"))
-    status, text = run([script, str(straight)], cache)
+
+    def table(folder: Path) -> list[str]:
+        return [str(Path(__file__).with_name("tiny_table.py")), str(folder), "14"]
+
+    assert run(table(tmp_path / "first"), cache)[0] == 0  # compiles
+    began = time.monotonic()
+    status, text = run(table(straight), cache)
+    seconds = time.monotonic() - began
     assert status == 0
-    first, second = (killed / "runs" / "tiny" / f"1shot-{name}-0" for name in ("relation", "relation-guided"))
-    results = killed / "results" / "tiny"
-    moments: dict[str, Callable[[], bool]] = {
-        "encoder": lambda: any(killed.glob("runs/encoder-*/2")),
-        "first training": lambda: newest(first / "episodes") >= 2,
-        "first evaluation": lambda: newest(first / "episodes") >= 4,
-        "table": lambda: (results / "1shot-relation-0.json").exists(),
-        "second training": lambda: newest(second / "episodes") >= 1,
-        "second evaluation": lambda: newest(second / "episodes") >= 4,
-    }
-    moment = random.Random(1)
-    for reached in moments.values():
-        delay = moment.uniform(0, 0.05)
-        assert run([script, str(killed)], cache, until=reached, delay=delay)[0] == -signal.SIGKILL
-    status, after = run([script, str(killed)], cache)
-    assert status == 0
-    assert after == text
+
+    def progress() -> int:
+        checkpoints = [*killed.glob("runs/encoder-*"), *killed.glob("runs/tiny/*/episodes")]
+        return sum(map(newest, checkpoints)) + len([*killed.glob("results/tiny/*.json")])
+
+    killed_at_random(table(killed), cache, progress=progress, seconds=seconds)
+    assert progress() > 0
+    assert run(table(killed), cache) == (0, text)
     assert result_files(killed) == result_files(straight)
     assert {"1shot-relation-0.json", "1shot-relation-guided-0.json", "table.md"} == result_files(
         killed
     ).keys()
+
+
+def test_kills_of_an_explanation(tmp_path: Path) -> None:
+    cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
+    command = [str(Path(__file__).with_name("explaining.py")), "--no-table", "--pictures", "96", "--folder"]
+    assert run([*command, str(tmp_path / "first")], cache)[0] == 0  # compiles
+    began = time.monotonic()
+    assert run([*command, str(straight)], cache)[0] == 0
+    seconds = time.monotonic() - began
+
+    def progress() -> int:
+        return sum(path.stat().st_size for path in killed.glob("explain/unfinished-*/*"))
+
+    killed_at_random([*command, str(killed)], cache, progress=progress, seconds=seconds)
+    assert progress() > 0
+    assert run([*command, str(killed)], cache)[0] == 0
+    with (
+        np.load(straight / "explain" / "attributions.npz") as expected,
+        np.load(killed / "explain" / "attributions.npz") as found,
+    ):
+        assert found.files == expected.files
+        for name in found.files:
+            np.testing.assert_array_equal(found[name], expected[name])
+    names = [{path.name for path in (folder / "explain").iterdir()} for folder in (straight, killed)]
+    # A kill while a file is written leaves what was beside it.
+    assert {name for name in names[1] if not name.endswith(".tmp")} == names[0]

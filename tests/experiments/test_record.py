@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import re
 
 import pytest
 
@@ -7,7 +9,7 @@ import command_line
 import record
 import reproduce
 from configs import Table
-from jxai import data, training
+from jxai import data, sealing, training
 from train import Run, train
 
 
@@ -36,6 +38,7 @@ def test_a_start_says_what_it_computes_with(monkeypatch):
         "versions"
     ].keys()
     assert all(found["versions"].values())
+    assert found["cores"] == len(os.sched_getaffinity(0)) and found["xla_threads"] >= 8 and found["processor"]
     assert len(found["devices"]) == 8 and found["devices"][0].startswith("cpu")
     assert found["command"][-1] == "letters/relation" and found["platform"]
     assert json.loads(json.dumps(found)) == found
@@ -97,18 +100,24 @@ def test_another_commit_is_told(short, tmp_path, now, capsys):
     assert capsys.readouterr().err.endswith(told)
 
 
-def test_other_flags_of_xla_are_told(short, tmp_path, now, capsys):
-    now["xla_flags"] = "--one"
+def test_what_changes_bits_is_told(short, tmp_path, now, capsys):
+    now |= {"xla_flags": "--one", "xla_threads": 3, "processor": "old", "cores": 2}
     record.keep(tmp_path, short)
-    now["xla_flags"] = ""
+    now["cores"] = 1  # changes nothing by itself, but is a start
+    record.keep(tmp_path, short)
+    assert [start["cores"] for start in starts(tmp_path)] == [2, 1]
+    now |= {"xla_flags": "", "xla_threads": 8, "processor": "new"}
     record.verify(tmp_path, short)
-    assert capsys.readouterr().err.endswith("start 1: XLA_FLAGS '--one' then and '' now\n")
+    told = "XLA_FLAGS '--one' then and '' now; XLA's threads 3 then and 8 now; processor 'old' then and 'new' now"
+    assert capsys.readouterr().err.endswith(f"start 2: {told}\n")
 
 
 def test_other_data_are_an_error_that_names_them(short, tmp_path, now):
     record.keep(tmp_path, dataclasses.replace(short, sources=("latin", "thai")))
-    text = (tmp_path / "run.json").read_text()
-    (tmp_path / "run.json").write_text(text.replace(data.load("thai").fingerprint, "0" * 32))
+    there = json.loads((tmp_path / "run.json").read_text())
+    there["fingerprints"]["thai"] = "0" * 32
+    del there["digest"]
+    (tmp_path / "run.json").write_text(json.dumps(sealing.seal(there)))
     config = dataclasses.replace(short, sources=("latin", "thai"))
     for check in (record.verify, record.keep):
         with pytest.raises(
@@ -127,7 +136,11 @@ def test_what_cannot_be_compared_is_told(short, tmp_path, now, capsys):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"starts": 1, "fingerprints": {}}', '{"starts": [1], "fingerprints": {}}'],
+    [
+        *("", "{", "[]", "{}", '{"starts": [], "fingerprints": {}}', "\0" * 40),
+        *(json.dumps(sealing.seal({"starts": starts, "fingerprints": {}})) for starts in (1, [1])),
+        json.dumps(sealing.seal({"starts": [], "fingerprints": {"latin": "1"}})).replace('"1"', '"2"'),
+    ],
 )
 def test_a_damaged_record_is_named(short, tmp_path, text):
     (tmp_path / "run.json").write_text(text)
@@ -136,11 +149,28 @@ def test_a_damaged_record_is_named(short, tmp_path, text):
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    def half(file):
+        file.write(b"2")
+        raise OSError(28, "No space left on device")
+
     record.write_whole(tmp_path / "a.json", "1\n")
-    (tmp_path / "a.json.tmp").mkdir()  # stands for a place that cannot be written
     with pytest.raises(OSError, match=r"expected to write .*a\.json, got .*: give a folder that can be"):
-        record.write_whole(tmp_path / "a.json", "2\n")
+        record.write_whole(tmp_path / "a.json", half)
     assert (tmp_path / "a.json").read_text() == "1\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_one_process_writes_in_a_folder(tmp_path):
+    place = tmp_path / "a" / "b"
+    message = r"expected a folder that nobody writes, got .*b, in use by process \d+ on .*: wait or"
+    with record.in_use(place), pytest.raises(BlockingIOError, match=message), record.in_use(place):
+        pytest.fail("two at once")
+    with record.in_use(place):
+        pass
+    (tmp_path / "file").write_text("")
+    cannot = pytest.raises(OSError, match=r"expected to write .*file, got .*: give a folder")
+    with cannot, record.in_use(tmp_path / "file"):
+        pytest.fail("no folder")
 
 
 def test_a_full_disk_ends_a_script_with_one_line(tmp_path, capsys):
@@ -159,7 +189,7 @@ def test_a_full_disk_ends_a_script_with_one_line(tmp_path, capsys):
         command_line.guarded(other)
 
 
-def test_results_with_and_without_a_record_are_read(short, tmp_path):
+def test_results_are_read_if_they_are_as_they_were_written(short, tmp_path, capsys):
     table = Table("tiny", {"relation": short}, targets=("hebrew",), episodes=2, shots=(short.shot,))
     options = reproduce.Options("tiny", runs=tmp_path, results=tmp_path, progress=False)
     (job,) = reproduce.jobs(table, options)
@@ -169,8 +199,16 @@ def test_results_with_and_without_a_record_are_read(short, tmp_path):
     }
     job.result(options).parent.mkdir()
     for more in ({}, {"made_with": {}}):
-        job.result(options).write_text(json.dumps(result | more))
+        job.result(options).write_text(json.dumps(sealing.seal(result | more)))
         assert reproduce._finished(job, table, options) == result | more
+    whole = job.result(options).read_bytes()
+    assert capsys.readouterr().err == ""
+    for damaged in (b"", whole[:-9], bytes(len(whole)), whole.replace(b"[1, 2]", b"[1, 3]"), b"[1]", b"{}"):
+        job.result(options).write_bytes(damaged)
+        assert reproduce._finished(job, table, options) is None
+        assert re.match(
+            r"note: .*\.json is damaged \(.*\): this run is judged anew\n$", capsys.readouterr().err
+        )
 
 
 @pytest.mark.slow

@@ -5,11 +5,13 @@ tests/data/test_prepared.py (threads and worker processes on pictures from disk)
 """
 
 import dataclasses
+import json
 
 import chex
 import jax
 import numpy as np
 import pytest
+from processes import EXPERIMENTS, finish, start
 
 import quickstart
 from jxai import data
@@ -65,6 +67,36 @@ def test_a_training_on_one_two_and_eight_devices(tiny, tmp_path, monkeypatch):
     for other in found[1:]:
         for one, expected in zip(other, found[0], strict=True):
             np.testing.assert_array_equal(one, expected)
+
+
+FLAGS = {
+    "width": 16,
+    "head-width": 8,
+    "shot": 1,
+    "queries": 3,
+    "pretraining.steps": 0,
+    "steps": 3,
+    "episodes-per-step": 8,
+    "validation-episodes": 4,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_training_on_real_numbers_of_devices(tmp_path):
+    # In processes of their own: XLA has as many threads as devices at least, unless the scripts give it more.
+    found = {}
+    for devices in (1, 2, 4, 8):
+        folder = tmp_path / str(devices)
+        options = [f"--config.{flag}={value}" for flag, value in FLAGS.items()]
+        options += ["--config.deterministic", "--no-progress", "--folder", str(folder)]
+        options = ["letters-quick/relation-guided", *options]
+        (ended,) = finish(start(EXPERIMENTS / "train.py", options, processes=1, devices=devices), timeout=600)
+        assert ended[0] == 0, ended[2]
+        about = json.loads((folder / "run.json").read_text())["starts"][0]
+        assert (len(about["devices"]), about["xla_threads"]) == (devices, 8)
+        found[devices] = json.loads((folder / "episodes" / "3" / "about" / "metadata").read_text())["digests"]
+    assert all(of == found[1] for of in found.values())
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import re
+import threading
+import time
 
 import chex
 import jax
@@ -8,8 +11,9 @@ import pytest
 from configs import Config, from_json
 from evaluate import evaluate
 from jxai import data, fewshot, training
+from jxai.locks import FileLock
 from jxai.training import OptimizerConfig
-from train import Run, train
+from train import Run, _alone, train
 
 
 def run_of(config, folder):
@@ -191,6 +195,36 @@ def test_bad_configuration_is_named(tiny, tmp_path, changes, message):
     )
     with pytest.raises(ValueError, match=message):
         train(run_of(config, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("folder", ["/dev/null", "/proc/no/where", "file", "a" * 300])
+def test_a_folder_that_cannot_be_made_is_named(tiny, tmp_path, folder):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"expected to write .*, got .*: give a folder that can be written"):
+        train(run_of(tiny, tmp_path / folder))
+
+
+def test_seeds_that_jax_would_cut_are_refused(tiny, tmp_path):
+    for seed in (2**32, 2**70):
+        with pytest.raises(
+            ValueError, match=f"expected a seed from 0 to 4294967295, got {seed}: give another"
+        ):
+            train(run_of(dataclasses.replace(tiny, seed=seed), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_who_wants_an_encoder_that_another_trains_waits(tmp_path, capsys):
+    other = FileLock(tmp_path / "encoder" / ".in_training")
+    (tmp_path / "encoder").mkdir()
+    other.take()
+    threading.Timer(0.5, other.release).start()
+    began = time.monotonic()
+    with _alone(tmp_path / "encoder"):
+        assert time.monotonic() - began > 0.4
+        with pytest.raises(BlockingIOError):
+            other.take()
+    told = rf"note: waiting for the encoder in {tmp_path / 'encoder'}, which process \d+ on .* trains\n"
+    assert re.fullmatch(told, capsys.readouterr().err)
 
 
 def test_a_folder_of_another_configuration_is_refused(tiny, tmp_path):

@@ -1,6 +1,7 @@
-"""A table that is run in seconds, by test_killed.py: `tiny_table.py FOLDER`. Two rows, of one tiny configuration."""
+"""A table that is run in seconds: `tiny_table.py FOLDER STEPS`. Two rows, of one tiny configuration."""
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
@@ -9,14 +10,14 @@ from configs import TABLES, Pretraining, Table
 from configs.systems import plain_and_guided
 
 
-def tiny() -> Table:
+def tiny(steps: int = 4) -> Table:
     config = dataclasses.replace(
         TABLES["letters-quick"]().systems["relation-guided"],
         width=8,
         head_width=8,
         queries=3,
         pretraining=Pretraining(steps=4, save_every=1),
-        steps=4,
+        steps=steps,
         eval_every=1,
         validation_episodes=4,
     )
@@ -31,8 +32,8 @@ def tiny() -> Table:
 
 
 if __name__ == "__main__":
-    TABLES["tiny"] = tiny
-    folder = Path(sys.argv[1])
+    folder, steps = Path(sys.argv[1]), int(sys.argv[2])
+    TABLES["tiny"] = functools.partial(tiny, steps)
     reproduce.main(
         reproduce.Options("tiny", runs=folder / "runs", results=folder / "results", progress=False)
     )

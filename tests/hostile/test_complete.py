@@ -11,6 +11,7 @@ import jxai
 EXEMPT = {
     "checks": "what refuses arguments, for all others: every case here is one of its own",
     "locks": "takes no arguments of users: `training` and `data` name the files that it locks",
+    "sealing": "takes no arguments of users: `training` and `viz` name the files that it writes",
 }
 
 

@@ -60,6 +60,20 @@ def assert_is_step(toy: Any, restored: training.Restored, step: int) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_checkpoint_under_another_step_is_named(toy: Any, folder: Path) -> None:
+    shutil.copytree(folder / "2", folder / "1000")
+    with pytest.raises(
+        training.DamagedCheckpointError, match=r"1000, got .*written as step 2, .*step 3 is whole"
+    ):
+        restore(toy, folder)
+    with pytest.raises(training.DamagedCheckpointError, match=r"delete .*1000 to go on"):
+        training.load_variables(folder, which="latest")
+    with pytest.raises(training.DamagedCheckpointError, match=r"delete .*1000 to go on"):
+        training.read_config(folder, which=1000)
+    shutil.rmtree(folder / "1000")
+    assert_is_step(toy, restore(toy, folder), 3)
+
+
 def flipped(content: bytes, position: int) -> bytes:
     return content[:position] + bytes([content[position] ^ 16]) + content[position + 1 :]
 

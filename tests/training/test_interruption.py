@@ -1,5 +1,6 @@
 """SIGTERM within a validation, and while the last checkpoint is written."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -94,6 +95,25 @@ def test_sigterm_while_the_last_checkpoint_is_written(
     with training.Checkpoints(tmp_path / "run") as checkpoints:
         assert checkpoints.latest_step() == 4
         assert checkpoints.accuracy(4) == 0.4
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_stop_between_two_lines_of_metrics_adds_none(
+    toy: Any, step: training.PmappedStep, tmp_path: Path, at: int
+) -> None:
+    class Stopping(type(toy.batches())):
+        def __next__(self) -> Any:
+            if self.next_index == at:
+                terminate()
+            return super().__next__()
+
+    with pytest.raises(training.Interrupted):
+        fit(dataclasses.replace(toy, batches=Stopping), step, tmp_path / "stopped")
+    resumed, straight = (fit(toy, step, tmp_path / name) for name in ("stopped", "straight"))
+    _, lines = state_and_metrics(resumed, tmp_path / "stopped")
+    _, expected = state_and_metrics(straight, tmp_path / "straight")
+    assert lines == expected
+    assert [line["step"] for line in lines] == [2, 2, 4, 4]
 
 
 def test_what_began_after_the_signal_is_given_up_too() -> None:
