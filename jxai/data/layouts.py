@@ -21,6 +21,17 @@ from jxai.data.listing import Archive, Folder, Listing, check_missing, find
 _SPLIT_FOLDERS = {"base": "base", "validation": "val", "novel": "novel"}
 _SPLIT_TABLES = {"base": "train.csv", "validation": "val.csv", "novel": "test.csv"}
 
+# A file or folder of each data set, and the archive that may be there instead.
+CUB = {"CUB_200_2011": "CUB_200_2011.tgz"}
+CARS = {"cars_train": "cars_train.tgz", "devkit": "car_devkit.tgz"}
+PLACES = {
+    "places365_standard": "places365standard_easyformat.tar",
+    "data_256": "train_256_places365standard.tar",
+    "data_large": "train_large_places365standard.tar",
+}
+PLANTAE = {"train_val2018": "train_val2018.tar.gz", "train2018.json": "train2018.json.tar.gz"}
+MINI_IMAGENET = dict.fromkeys([*_SPLIT_FOLDERS.values(), "images", *_SPLIT_TABLES.values()], "")
+
 
 def mini_imagenet(directory: Path, needs: str) -> Listing:
     """Lists miniImageNet: folders `base`, `val`, `novel` of class folders, or `images` and three CSV files.
@@ -60,7 +71,7 @@ def cub(directory: Path, needs: str) -> Listing:
     Raises:
         ValueError: a part is missing or damaged.
     """
-    _, files = find(directory, {"CUB_200_2011": "CUB_200_2011.tgz"}, needs=needs)
+    _, files = find(directory, CUB, needs=needs)
     tables = [f"CUB_200_2011/{table}.txt" for table in ("classes", "images", "image_class_labels")]
     content = dict(files.read(tables))
     names, pictures, labels = (_pairs(content[table], table) for table in tables)
@@ -84,8 +95,7 @@ def cars(directory: Path, needs: str) -> Listing:
     Raises:
         ValueError: a part is missing or damaged.
     """
-    _, files = find(directory, {"cars_train": "cars_train.tgz"}, needs=needs)
-    _, devkit = find(directory, {"devkit": "car_devkit.tgz"}, needs=needs)
+    (_, files), (_, devkit) = (find(directory, {part: CARS[part]}, needs=needs) for part in CARS)
     tables = ["devkit/cars_meta.mat", "devkit/cars_train_annos.mat"]
     content = dict(devkit.read(tables))
     members: dict[int, list[str]] = {}
@@ -114,12 +124,7 @@ def places(directory: Path, needs: str) -> Listing:
     Raises:
         ValueError: none is there, or the archive is damaged.
     """
-    parts = {
-        "places365_standard": "places365standard_easyformat.tar",
-        "data_256": "train_256_places365standard.tar",
-        "data_large": "train_large_places365standard.tar",
-    }
-    part, files = find(directory, parts, needs=needs)
+    part, files = find(directory, PLACES, needs=needs)
     below = f"{part}/train" if part == "places365_standard" else part
     classes = _class_folders(files, below)
     if not classes:
@@ -142,9 +147,8 @@ def plantae(directory: Path, needs: str) -> Listing:
     Raises:
         ValueError: a part is missing or damaged.
     """
-    table = "train2018.json"
-    _, files = find(directory, {"train_val2018": "train_val2018.tar.gz"}, needs=needs)
-    _, tables = find(directory, {table: f"{table}.tar.gz"}, needs=needs)
+    _, table = PLANTAE
+    (_, files), (_, tables) = (find(directory, {part: PLANTAE[part]}, needs=needs) for part in PLANTAE)
     content = dict(tables.read([table]))
     members = collections.defaultdict(list)
     with _parsing(table):
