@@ -222,6 +222,7 @@ def _run(job: Job, table: Table, options: Options) -> dict:
             folder,
             episodes=table.inferences(job.system, episodes=options.episodes),
             domains=job.targets,
+            named=(*job.config.sources, *job.config.pretraining.sources),
             progress=options.progress and is_first(),
         )
     return {
