@@ -9,6 +9,7 @@ import tyro
 
 from compilation_cache import keep_compiled_programs
 from jxai import training
+from jxai.checks import printable
 
 # What is raised for wrong input and full disks, with a message that begins so; anything else keeps its traceback.
 _BEGINNING = "expected "
@@ -37,5 +38,6 @@ def guarded(main: Callable[[], None]) -> None:
     except _WRONG_INPUT as error:
         if not str(error).startswith(_BEGINNING):
             raise
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        # One line, whatever the files are called that it names.
+        print(f"{type(error).__name__}: {printable(error, 4000)}", file=sys.stderr)
         raise SystemExit(2) from error

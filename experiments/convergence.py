@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 import command_line
 import explain
+import record
 from jxai import attribution
 from jxai.viz.figure import new_figure, save
 from line_labels import label_ends, line_styles
@@ -171,7 +172,7 @@ def main(options: Options) -> None:
         f"|delta| / |f(x) − f(x₀)|, mean of {options.count} photographs, best in bold.\n\n{table(found, steps)}"
     )
     path = options.out / "convergence.md"
-    path.write_text(text + "\n", "utf-8")
+    record.write_whole(path, text + "\n")
     print(f"{text}\n\n{path}")
     title = f"Integrated Gradients, EfficientNet-Lite0, {options.count} photographs"
     print(draw(found, steps, title=title, path=options.figure or options.out / "convergence.png"))

@@ -255,8 +255,8 @@ def report(
     arrays = {name: np.asarray(of) for name, of in curves.items()}
     written = as_json(scores, arrays, settings=log.settings, reference=REFERENCE, compared=list(compared))
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "judge.md").write_text(text + "\n", "utf-8")
-    (options.out / "judge.json").write_text(json.dumps(written, indent=1, allow_nan=False) + "\n", "utf-8")
+    record.write_whole(options.out / "judge.md", text + "\n")
+    record.write_whole(options.out / "judge.json", json.dumps(written, indent=1, allow_nan=False) + "\n")
     print(f"{text}\n\n{options.out / 'judge.md'}\n{options.out / 'judge.json'}")
     if arrays:
         path = options.figure or options.out / "curves.png"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import record
 from jxai import viz
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -81,7 +82,7 @@ def write_page(
     places = re.compile("@(" + "|".join(filled) + ")@")  # one pass: what is filled in is not looked at again
     text = places.sub(lambda place: filled[place[1]], _TEMPLATE.read_text("utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    record.write_whole(path, text)
     return path
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import command_line
+import record
 from jxai import attribution, fewshot, lrp, models
 from jxai.fewshot.heads.head import KEPT
 from photographs import BLACK, WHITE, to_input
@@ -313,9 +314,9 @@ def main(options: Options) -> None:
                 bar.update()
     text = table(log.records, [(row.subject, row.label) for row in rows])
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "precision.md").write_text(text + "\n", "utf-8")
+    record.write_whole(options.out / "precision.md", text + "\n")
     written = {"settings": log.settings, "errors": {key: dict(log.records[key]) for key in keys.values()}}
-    (options.out / "precision.json").write_text(json.dumps(written, indent=1) + "\n", "utf-8")
+    record.write_whole(options.out / "precision.json", json.dumps(written, indent=1) + "\n")
     print(f"{text}\n\n{options.out / 'precision.md'}")
 
 

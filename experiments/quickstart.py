@@ -17,6 +17,7 @@ import jax
 
 import command_line
 import explain
+import record
 import reproduce
 from configs import TABLES
 from jxai import data
@@ -108,7 +109,7 @@ def main(options: Options) -> None:
         f"5-way accuracy in percent, mean ± 95 % interval; {options.episodes} episodes a domain, 15 queries a class:"
         f"\n\n{text}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"
     )
-    (options.folder / "table.md").write_text(text)
+    record.write_whole(options.folder / "table.md", text)
     curves = options.folder / options.table / "table-curves-5shot.png"
     print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {curves}")
     for out in sheets:

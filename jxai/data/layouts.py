@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jxai.checks import printable
 from jxai.data.listing import Archive, Folder, Listing, check_missing, find
 
 # miniImageNet's three splits: as folders of class folders, or as CSV files beside one folder of pictures.
@@ -128,7 +129,7 @@ def places(directory: Path, needs: str) -> Listing:
     below = f"{part}/train" if part == "places365_standard" else part
     classes = _class_folders(files, below)
     if not classes:
-        raise ValueError(f"expected class folders in {below} of {directory}, got none: {needs}")
+        raise ValueError(f"expected class folders in {below} of {printable(directory)}, got none: {needs}")
     if all(len(name.split("/")[0]) == 1 for name in classes):
         classes = {name.split("/", 1)[-1]: names for name, names in classes.items()}
     return Listing(sorted((name.replace("/", "-"), names) for name, names in classes.items()), files)
@@ -200,5 +201,6 @@ def _parsing(table: str) -> Iterator[None]:
         yield
     except Exception as error:  # readers of tables raise what they meet, of many kinds
         raise ValueError(
-            f"expected {table} as its authors made it, got {type(error).__name__}: {error}: get the data set again"
+            f"expected {table} as its authors made it, got {type(error).__name__}: {printable(error)}: "
+            "get the data set again"
         ) from error

@@ -235,14 +235,15 @@ def list_domain(domain: PaperDomain, directory: Path) -> Listing:
     counts = tuple(splits.count(split) for split in SPLITS[1:])
     if counts != domain.num_classes:
         raise ValueError(
-            f"expected {_classes(domain.num_classes)} for {domain.name}, got {_classes(counts)} in {directory}: "
+            f"expected {_classes(domain.num_classes)} for {domain.name}, got {_classes(counts)} in "
+            f"{printable(directory)}: "
             f"{domain.needs}"
         )
     if domain.num_pictures not in (None, sum(listing.sizes)):
         smallest, pictures = min(listing.classes, key=lambda entry: len(entry[1]))
         raise ValueError(
-            f"expected {domain.num_pictures} pictures for {domain.name}, got {sum(listing.sizes)} in {directory} "
-            f"({len(pictures)} of class {smallest!r}): {domain.needs}"
+            f"expected {domain.num_pictures} pictures for {domain.name}, got {sum(listing.sizes)} in "
+            f"{printable(directory)} ({len(pictures)} of class {shown(smallest)}): {domain.needs}"
         )
     return listing
 

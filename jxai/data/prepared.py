@@ -103,7 +103,7 @@ def prepare(
                         check()
         except OSError as error:
             raise ValueError(
-                f"expected to write prepared data below {directory.parent}, got {error}: "
+                f"expected to write prepared data below {printable(directory.parent)}, got {error}: "
                 "set JXAI_DATA to a directory with space"
             ) from error
     return read_about(directory)

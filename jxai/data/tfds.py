@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jxai.checks import printable
 from jxai.data.listing import Listing
 
 
@@ -118,7 +119,7 @@ def _labels(records: Sequence[Any], label: str) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return printable(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,12 @@ Matplotlib loads when a picture is drawn, without pyplot and its global state.
 from __future__ import annotations
 
 import os
+import secrets
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from jxai.checks import check_count, shown
 
@@ -55,9 +56,23 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int) -> Path:
     if path.suffix.lower() != ".png":
         raise ValueError(f"expected a path that ends in .png, got {path}: pictures are written as PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    return write_whole(path, lambda file: figure.savefig(file, dpi=dpi, format="png"))
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """Write a file beside its place and move it there; a link that is there is replaced, not followed.
+
+    Args:
+        path: the file.
+        write: writes it into an open file.
+
+    Returns:
+        The path.
+    """
+    unfinished = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
-        figure.savefig(unfinished, dpi=dpi, format="png")
+        with unfinished.open("xb") as file:
+            write(file)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

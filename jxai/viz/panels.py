@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jxai.viz.figure import new_figure, printable, save
+from jxai.viz.figure import new_figure, printable, save, write_whole
 from jxai.viz.heatmap import diverging_colours
 
 if TYPE_CHECKING:
@@ -151,5 +151,4 @@ def _shrink(path: Path, palette: np.ndarray) -> Path:
         nearest[start : start + 2**14] = distance.argmin(axis=1)
     indexed = Image.frombytes("P", picture.shape[1::-1], nearest[index.ravel()].tobytes())
     indexed.putpalette(palette.tobytes())
-    indexed.save(path, optimize=True)
-    return path
+    return write_whole(path, lambda file: indexed.save(file, "png", optimize=True))
