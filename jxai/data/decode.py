@@ -38,6 +38,8 @@ FORMATS = {
 MOST_PIXELS = 8192 * 6144
 _LONGEST_SIDE = 65_535
 _MOST_BYTES = 2**29  # of a file: twice what so many pixels take as they are
+# A progressive JPEG file of a few bytes a scan may go over the picture thousands of times; programs write ten.
+_SCANS, _MOST_SCANNED = 30, 2**31
 _BAND = 2**22  # pixels that are converted at a time
 
 
@@ -207,6 +209,9 @@ def opened(data: bytes, name: str) -> "Iterator[Image.Image]":
                 raise ValueError(
                     f"{width} x {height} pixels, more than {MOST_PIXELS} or than {_LONGEST_SIDE} a side"
                 )
+            scans = data.count(b"\xff\xda") if picture.format in ("JPEG", "MPO") else 0
+            if scans > _SCANS and scans * width * height > _MOST_SCANNED:
+                raise ValueError(f"{scans} scans, each over the whole picture")
             yield picture
     except UnidentifiedImageError as error:
         raise _unreadable(name, ValueError(f"none of {', '.join(known)}")) from error
