@@ -54,9 +54,7 @@ _BESIDE: dict[str, str] = {
     "types": "SimpleNamespace",
     "collections": "Counter defaultdict deque",
     "builtins": "set frozenset slice complex bytearray dict list int float bool str tuple object",
-    "__builtin__": "set dict list object bytearray",
     "copyreg": "_reconstructor",
-    "copy_reg": "_reconstructor",
     "_codecs": "encode",
     "datetime": "datetime date time timedelta timezone",
     "pathlib": "Path PosixPath WindowsPath PurePosixPath",
@@ -70,6 +68,7 @@ _BESIDE: dict[str, str] = {
     "numpy.core.multiarray": "scalar _reconstruct",
     "numpy._core.multiarray": "scalar _reconstruct",
 }
+_OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # and of the pickles that it could read
 _BESIDE_OF = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "numpy.dtypes.")
 
 # A few entries may stand for many (torch.Tensor.expand), but not for more than memory holds.
@@ -202,6 +201,7 @@ def _find(name: str) -> Any:
     if name in _FUNCTIONS:
         return Named(name, _FUNCTIONS[name])
     module, _, last = name.rpartition(".")
+    module = _OF_PYTHON_2.get(module, module)
     if (module in ("torch", "torch.cuda") and last in _DTYPES) or name in _UNTYPED or name in _LATER_DTYPES:
         return Named(name)
     if last in _BESIDE.get(module, "").split() or name.startswith(_BESIDE_OF):

@@ -1,8 +1,8 @@
 """Thousands of damaged files in one process with limits: `python fuzzing.py READER FIRST COUNT PROGRESS`.
 
 A process ends with status 0 if every file was read or refused by an error that names it. Five seconds of a core for
-one call end it (SIGPROF), as a minute of waiting (SIGALRM) and a crash do; PROGRESS then holds the number of the file,
-from which it can be made again. More than 1 GB beyond what the imports took cannot be had.
+one call end it (SIGPROF), as a minute of waiting (SIGALRM) and a crash do; PROGRESS then holds the number of the
+file, from which it can be made again. More than 1 GB beyond what the imports took cannot be had.
 """
 
 import contextlib
