@@ -173,7 +173,9 @@ def test_other_heads_are_an_option_that_reports(network, tmp_path):
     with pytest.raises(ValueError, match="expected a tensor of shape"):
         load_pretrained(model, path, image_size=32, strict=False)
     with pytest.raises(ValueError, match="expected a tensor for every variable"):
-        load_pretrained(model, write(tmp_path / "none.pth", more), image_size=32, strict=False)
+        load_pretrained(
+            model, write(tmp_path / "none.pth", {"module.aux.thing": np.ones(3)}), image_size=32, strict=False
+        )
 
 
 def test_what_lies_beside_is_passed_over_and_programs_are_refused(tmp_path):
