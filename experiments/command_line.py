@@ -9,6 +9,7 @@ import jax
 import threads
 from compilation_cache import keep_compiled_programs
 from jxai import training
+from jxai.checks import printable
 
 # What is raised for wrong input, full disks and too little memory, with a message that begins so; anything else keeps
 # its traceback.
@@ -47,5 +48,6 @@ def guarded(main: Callable[[], None], *, explains: bool = False) -> None:
     except _WRONG_INPUT as error:
         if not str(error).startswith(_BEGINNING):
             raise
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        # One line, whatever the files are called that it names.
+        print(f"{type(error).__name__}: {printable(error, 4000)}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -23,6 +23,7 @@ import record
 from configs import Config, Inference, from_json
 from hosts import in_shares, is_first
 from jxai import data, fewshot, training
+from jxai.checks import printable
 from options import Positional
 from system import build, load_for_evaluation
 from tables import Scores, accuracy_table
@@ -44,6 +45,9 @@ class Options:
     """The best checkpoint on validation episodes, or the latest."""
     transductive: bool = False
     """Whether the most confident queries join the support, in two rounds."""
+    data: tuple[str, ...] = ()
+    """Folders and data sets that the runs' configurations name, to compare them with what the runs were trained on:
+    beside the package's domains and those of `--domains`, nothing is read that only a configuration names."""
 
 
 def evaluate(
@@ -52,6 +56,7 @@ def evaluate(
     episodes: Mapping[Inference, int],
     domains: Sequence[str] = tuple(data.DOMAINS),
     which: Any = "best",
+    named: Sequence[str] = (),
     progress: bool = True,
 ) -> dict[Inference, dict[str, Scores]]:
     """Evaluate a run on domains, at the shots that it was trained with.
@@ -64,6 +69,8 @@ def evaluate(
         episodes: {inference: how many a domain}; "transductive": the most confident queries join the support.
         domains: names of domains.
         which: "best" or "latest" checkpoint, or a step.
+        named: folders and data sets that may be read, besides `domains`, to compare them with what the run was
+            trained on.
         progress: whether to show a progress bar.
 
     Returns:
@@ -74,24 +81,16 @@ def evaluate(
         ValueError: the domains that the run was trained on have other data now, its configuration is not the
             checkpoint's, or one of the two is damaged.
     """
-    config = config_of(folder)
+    config = verified_config(folder, which=which)
     if is_first():
-        record.verify(folder, config)
-    made_with = from_json(Config, training.read_config(folder / "episodes", which=which))
-    if made_with != config:
-        fields = (field.name for field in dataclasses.fields(config))
-        differing = [name for name in fields if getattr(made_with, name) != getattr(config, name)]
-        raise ValueError(
-            f"expected in {folder / 'config.json'} what the checkpoints were made with, got others in "
-            f"{', '.join(differing)}: change them back"
-        )
+        record.verify(folder, config, named=(*domains, *named))
     encoder, head = build(config)
     variables = training.load_variables(folder / "episodes", which=which)
     found: dict[Inference, dict[str, Scores]] = {inference: {} for inference in episodes}
     if progress:
         from tqdm import tqdm  # here, since machines that lend accelerators may not have it
 
-        domains = tqdm(domains, desc=f"{folder.name}: evaluation", unit="domain")
+        domains = tqdm(domains, desc=f"{printable(folder.name)}: evaluation", unit="domain")
     for name in domains:
         source, support, query = episodes_for(
             config, name, count=max(episodes.values()), purpose="evaluation"
@@ -174,12 +173,41 @@ def config_of(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"expected the folder of a run with config.json, got {folder}: train with experiments/train.py first"
+            f"expected the folder of a run with config.json, got {printable(folder)}: "
+            "train with experiments/train.py first"
         )
     try:
         return from_json(Config, json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected the configuration of a run in {path}, got {error}") from error
+        raise ValueError(
+            f"expected the configuration of a run in {printable(path)}, got {printable(error)}"
+        ) from error
+
+
+def verified_config(folder: Path, *, which: Any = "best") -> Config:
+    """The configuration in a run's folder, after it was compared with the checkpoint's.
+
+    Args:
+        folder: the run's.
+        which: "best" or "latest" checkpoint, or a step.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        FileNotFoundError: the folder is no run's.
+        ValueError: its configuration is not the checkpoint's, or one of the two is damaged.
+    """
+    config = config_of(folder)
+    made_with = from_json(Config, training.read_config(folder / "episodes", which=which))
+    if made_with != config:
+        fields = (field.name for field in dataclasses.fields(config))
+        differing = [name for name in fields if getattr(made_with, name) != getattr(config, name)]
+        raise ValueError(
+            f"expected in {printable(folder / 'config.json')} what the checkpoints were made with, got others in "
+            f"{', '.join(differing)}: change them back"
+        )
+    return config
 
 
 def main(options: Options) -> None:
@@ -187,13 +215,14 @@ def main(options: Options) -> None:
     groups: dict[int, dict[str, dict[int, dict[str, Scores]]]] = {}
     inference: Inference = "transductive" if options.transductive else "inductive"
     for folder in options.folders:
-        config = config_of(folder)
         found = evaluate(
             folder,
             episodes={inference: options.episodes},
             domains=options.domains,
             which=options.which,
+            named=options.data,
         )
+        config = config_of(folder)
         groups.setdefault(config.shot, {})[str(folder)] = {config.seed: found[inference]}
     for shot, rows in groups.items():
         first, *others = rows

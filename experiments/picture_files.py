@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from jxai import data
+from jxai.checks import printable
+from jxai.data.decode import FORMATS
 from photographs import photographs, square
 from written import NOTE, written_files
 
@@ -16,7 +18,7 @@ class Picture:
     """A picture as the network sees it.
 
     Attributes:
-        name: for people.
+        name: for people: what is no letter, sign or space in a file's name is escaped.
         pixels: uint8, (224, 224, 3).
         label: number of its true class, if known.
     """
@@ -46,16 +48,14 @@ def read_pictures(paths: Sequence[Path], *, count: int | None = None) -> list[Pi
         shown = enumerate(photographs()[:count])
         return [Picture(f"photograph {i}", one.picture, one.label) for i, one in shown]
     found = [file for path in paths for file in _files(path)][:count]
-    return [Picture(_printable(name), square(data.read_picture(file))) for name, file in found]
+    return [Picture(printable(name), square(data.read_picture(file))) for name, file in found]
 
 
 def _files(path: Path) -> list[tuple[str, Path]]:
     """Names and paths of the pictures that a path stands for."""
     if not path.is_dir():
         return [(path.name, path)]
-    from PIL import Image
-
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    endings = {ending for endings in FORMATS.values() for ending in endings}
     written = {note.parent / name for note in path.rglob(NOTE) for name in written_files(note.parent)}
     below = sorted(
         file
@@ -66,10 +66,7 @@ def _files(path: Path) -> list[tuple[str, Path]]:
         and file not in written
     )
     if not below:
-        raise ValueError(f"expected pictures below {path}, got none: give a folder with PNG or JPEG files")
+        raise ValueError(
+            f"expected pictures below {printable(path)}, got none: give a folder with PNG or JPEG files"
+        )
     return [(str(file.relative_to(path)), file) for file in below]
-
-
-def _printable(name: str) -> str:
-    """A file's name, which need not be valid text, as text."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -17,8 +17,9 @@ from tqdm import tqdm
 import command_line
 import record
 from configs import Config
-from evaluate import config_of, episodes_for
+from evaluate import episodes_for, verified_config
 from jxai import data, fewshot, training, viz
+from jxai.checks import printable
 from system import build
 
 
@@ -55,10 +56,10 @@ def draw_sheets(
     Returns:
         The sheets' paths.
     """
-    config = config_of(folder)
+    config = verified_config(folder)
     variables = training.load_variables(folder / "episodes", which="best")
     paths = []
-    for name in tqdm(domains, desc=f"{folder.name}: sheets", unit="sheet", disable=not progress):
+    for name in tqdm(domains, desc=f"{printable(folder.name)}: sheets", unit="sheet", disable=not progress):
         source, support, query = episodes_for(config, name, count=1, purpose="pictures")
         episode = _episode(config, source, support[0], query[0])
         relevance, scores = _explain(config, variables, episode)
@@ -101,7 +102,7 @@ def ink_table(
         Markdown: by domain, the area of the ink (the share of evenly spread relevance), a random network of the
         same shape, then the runs; percent on ink, and in brackets on ink and the pixels next to it.
     """
-    config = config_of(folders[0])
+    config = verified_config(folders[0])
     systems: dict[str, Any] = {"random network": _random_variables(config)}
     for folder in folders:
         systems[folder.name] = training.load_variables(folder / "episodes", which="best")

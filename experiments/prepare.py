@@ -15,6 +15,7 @@ import tyro
 
 import command_line
 from jxai import data
+from jxai.checks import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ def main(options: Options) -> None:
     if prepared.skipped:
         print(f"  left out, for they cannot be decoded: {len(prepared.skipped)} pictures")
         for name in prepared.skipped:
-            print(f"    {name}")
+            print(f"    {printable(name)}")
 
 
 if __name__ == "__main__":

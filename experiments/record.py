@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +16,8 @@ import jax
 import jxai
 from configs import Config
 from jxai import sealing
+from jxai.checks import printable
+from jxai.data import DOMAINS
 from jxai.locks import FileLock
 from system import load_domain
 from threads import cores, threads
@@ -73,7 +75,7 @@ def keep(folder: Path, config: Config) -> None:
         write_whole(folder / _NAME, text + "\n")
 
 
-def verify(folder: Path, config: Config) -> None:
+def verify(folder: Path, config: Config, *, named: Sequence[str] = ()) -> None:
     """Compare a run with what it is to be evaluated with now.
 
     Prints a line for each start of the run with other versions, at another commit, with other flags or threads of
@@ -81,7 +83,9 @@ def verify(folder: Path, config: Config) -> None:
 
     Args:
         folder: the run's.
-        config: its configuration.
+        config: its configuration, as its checkpoints have it.
+        named: folders and data sets that the person named. On the word of the run alone none is read (the package's
+            own domains are): it may be anybody's, and name any path, or a data set that would be downloaded.
 
     Raises:
         ValueError: one of the domains that it was trained on has other data now.
@@ -90,8 +94,15 @@ def verify(folder: Path, config: Config) -> None:
     if there is None:
         _say(f"{folder} has no {_NAME}: what it was trained with is not known")
         return
+    sources = dict.fromkeys((*config.sources, *config.pretraining.sources))
+    allowed = {os.path.abspath(name) for name in (*DOMAINS, *named)}
+    if left := [name for name in sources if os.path.abspath(name) not in allowed]:
+        _say(
+            f"the data that {folder} was trained on are not compared where nobody here named them: "
+            f"{', '.join(left)} (--data NAME reads one)"
+        )
     try:
-        data = fingerprints(config)
+        data = _fingerprints([name for name in sources if name not in left], config)
     except (ValueError, FileNotFoundError) as error:
         _say(f"the data that {folder} was trained on cannot be compared: {error}")
     else:
@@ -123,7 +134,10 @@ def fingerprints(config: Config, targets: Sequence[str] = ()) -> dict[str, str]:
     Returns:
         {name of a domain that it is trained on, or of a target: fingerprint of all of it}.
     """
-    names = dict.fromkeys((*config.sources, *config.pretraining.sources, *targets))
+    return _fingerprints(dict.fromkeys((*config.sources, *config.pretraining.sources, *targets)), config)
+
+
+def _fingerprints(names: Iterable[str], config: Config) -> dict[str, str]:
     return {name: load_domain(name, "all", short_side=config.short_side).fingerprint for name in names}
 
 
@@ -243,4 +257,4 @@ def _git(*arguments: str) -> str | None:
 
 
 def _say(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr)
+    print(f"note: {printable(line, 2000)}", file=sys.stderr)

@@ -273,6 +273,7 @@ def results(group: Sequence[Job], table: Table, options: Options) -> Iterator[tu
                 run.folder,
                 episodes=table.inferences(job.system, episodes=options.episodes),
                 domains=job.targets,
+                named=(*job.config.sources, *job.config.pretraining.sources),
                 progress=options.progress and is_first(),
             )
         yield (

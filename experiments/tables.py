@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jxai import data, fewshot
+from jxai.checks import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +83,26 @@ def accuracy_table(
     }
     numbers = {target: number for number, target in enumerate(notes, start=1)}
     columns = [f"{target} ({numbers[target]})" if target in numbers else target for target in targets]
+    columns = [_cell(column) for column in columns]
     lines = [[heading, *columns], ["---", *["---:"] * len(columns)]]
     for name, seeds in rows.items():
-        lines.append([name, *(_accuracy(seeds, target) for target in targets)])
+        lines.append([_cell(name), *(_accuracy(seeds, target) for target in targets)])
         if published and name in published:
             lines.append(["*published*", *(published[name].get(target, "") for target in targets)])
         if pairs and name in pairs and pairs[name] in rows:
             theirs = rows[pairs[name]]
-            lines.append([f"*− {pairs[name]}*", *(_difference(seeds, theirs, target) for target in targets)])
+            lines.append(
+                [f"*− {_cell(pairs[name])}*", *(_difference(seeds, theirs, target) for target in targets)]
+            )
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     for target, note in notes.items():
         text += f"\n\n({numbers[target]}) {note}."
     return text
+
+
+def _cell(name: str) -> str:
+    """A name, such as a folder's, that stays in its cell."""
+    return printable(name).replace("|", "\\|")
 
 
 def _accuracy(seeds: Seeds, target: str) -> str:

@@ -148,6 +148,24 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def printable(text: Any, most: int = 400) -> str:
+    """Foreign text, such as a file's name, for one line of a message or a terminal.
+
+    Whatever is no letter, digit, sign or space becomes an escape (`\\x1b`): control characters, line ends, what turns
+    the direction of writing, halves of surrogates. What is longer than `most` loses its middle.
+    """
+    text = str(text)
+    if len(text) > most:
+        text = f"{text[: most // 2]}...{text[-most // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason(error: BaseException) -> str:
+    """What an error of somebody else says, as part of a message."""
+    said = printable(error)
+    return said if isinstance(error, ValueError | OSError) and said else f"{type(error).__name__}: {said}"
+
+
 def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
 

@@ -5,6 +5,7 @@ import types
 import typing
 from typing import Any, Literal
 
+from jxai.checks import printable
 from jxai.data.augmentation import Augmentation
 from jxai.fewshot import Guidance
 from jxai.training import OptimizerConfig
@@ -97,7 +98,7 @@ def from_json(kind: Any, value: Any) -> Any:
         }
         if not required <= value.keys() <= hints.keys():
             raise ValueError(
-                f"expected the fields {', '.join(hints)} of {kind}, got {', '.join(value)}: "
+                f"expected the fields {', '.join(hints)} of {kind.__name__}, got {printable(', '.join(value))}: "
                 "the file is of another version"
             )
         return kind(**{name: from_json(hints[name], item) for name, item in value.items()})  # pyright: ignore

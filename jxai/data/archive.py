@@ -4,7 +4,9 @@ import importlib.resources
 
 import numpy as np
 
+from jxai.checks import reason
 from jxai.data.source import Source, from_arrays
+from jxai.npz import read_npz
 
 
 def read_archive(name: str) -> dict[str, np.ndarray]:
@@ -21,11 +23,12 @@ def read_archive(name: str) -> dict[str, np.ndarray]:
     """
     path = importlib.resources.files("jxai.data") / "archives" / f"{name}.npz"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in ("images", "labels", "class_names")}
+        with path.open("rb") as file:
+            archive = read_npz(file)
+        return {key: archive[key] for key in ("images", "labels", "class_names")}
     except Exception as error:  # a damaged archive may fail in many ways
         raise ValueError(
-            f"expected the package's pictures in {path}, got a damaged file ({error}): install jxai again"
+            f"expected the package's pictures in {path}, got a damaged file ({reason(error)}): install jxai again"
         ) from error
 
 

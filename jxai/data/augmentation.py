@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from jxai.checks import shown
+from jxai.data.decode import upright_size
 from jxai.data.preprocess import MEAN, resample
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def augment(picture: "Image.Image", rng: np.random.Generator, *, size: int, kind
 def _resized_crop(picture: "Image.Image", rng: np.random.Generator, size: int) -> np.ndarray:
     from PIL import ImageEnhance
 
-    cropped = resample(picture, size, box=_crop_box(rng, *picture.size))
+    cropped = resample(picture, size, box=_crop_box(rng, *upright_size(picture)))
     factors = rng.uniform(1 - JITTER, 1 + JITTER, size=3)
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for enhancer, factor in zip(enhancers, factors, strict=True):

@@ -80,6 +80,8 @@ class PaperDomain(Domain):
 
     Attributes:
         layout: lists the pictures in a directory; its second argument is what errors say of what belongs there.
+        parts: all that `layout` reads: a file or folder in the directory, and the archive that is read where that is
+            missing, or "".
         needs: what somebody has to get, and from where.
         num_classes: classes of the splits base, validation and novel.
         num_pictures: pictures in all, before any is left out as corrupt; None where nothing says it.
@@ -88,6 +90,7 @@ class PaperDomain(Domain):
     """
 
     layout: Callable[[Path, str], Listing]
+    parts: Mapping[str, str]
     needs: str
     num_classes: tuple[int, int, int]
     num_pictures: int | None
@@ -104,6 +107,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
                 description="a hundred classes of ImageNet, 600 photographs each",
                 licence="ImageNet's terms: research and teaching, not commercial",
                 layout=layouts.mini_imagenet,
+                parts=layouts.MINI_IMAGENET,
                 needs="put there the folders base, val and novel with a folder a class, or the folder images with "
                 "train.csv, val.csv and test.csv (columns filename and label)",
                 num_classes=(64, 16, 20),
@@ -114,6 +118,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
                 description="two hundred species of birds, Caltech-UCSD Birds 200-2011",
                 licence="research and teaching, not commercial; the photographs are Flickr's users'",
                 layout=layouts.cub,
+                parts=layouts.CUB,
                 needs="put there CUB_200_2011.tgz from https://data.caltech.edu/records/65de6-vp158, or the folder "
                 "CUB_200_2011 that it holds",
                 num_classes=(100, 50, 50),
@@ -124,6 +129,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
                 description="196 models of cars, Stanford Cars' training pictures",
                 licence="research, not commercial",
                 layout=layouts.cars,
+                parts=layouts.CARS,
                 needs="put there cars_train.tgz and car_devkit.tgz, or the folders cars_train and devkit that they "
                 "hold; Stanford's page is gone, so take a mirror or your own copy",
                 num_classes=(98, 49, 49),
@@ -134,6 +140,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
                 description="365 kinds of scenes, Places365-Standard, 200 training pictures of each",
                 licence="research and teaching, not commercial; the photographs are their owners'",
                 layout=layouts.places,
+                parts=layouts.PLACES,
                 needs="put there one of places365standard_easyformat.tar, train_256_places365standard.tar and "
                 "train_large_places365standard.tar from http://places2.csail.mit.edu, or the folder that it holds",
                 num_classes=(183, 91, 91),
@@ -145,6 +152,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
                 description="the 200 largest classes of plants of iNaturalist 2018, at most 600 pictures each",
                 licence="research, not commercial; each photograph has its own licence",
                 layout=layouts.plantae,
+                parts=layouts.PLANTAE,
                 needs="put there train2018.json.tar.gz and train_val2018.tar.gz from "
                 "https://github.com/visipedia/inat_comp/tree/master/2018, or train2018.json and the folder "
                 "train_val2018 that they hold",

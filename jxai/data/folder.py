@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jxai.checks import as_path
+from jxai.checks import as_path, printable
 from jxai.data.decode import LazyPictures, image_shape, opened, read_bytes
 from jxai.data.source import Pictures, Source, digest, from_pictures
 
@@ -41,16 +41,18 @@ def load_folder(path: str | os.PathLike[str], *, split: str = "all") -> Source:
     """
     folder = as_path("a folder of class folders", path)
     if not os.path.isdir(folder):  # False too where a path cannot be
-        raise ValueError(f"expected a folder of class folders, got {str(folder)[:200]}: no such folder")
+        raise ValueError(f"expected a folder of class folders, got {printable(folder, 200)}: no such folder")
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise ValueError(f"expected a folder of class folders, got {folder} without any: make one a class")
+        raise ValueError(
+            f"expected a folder of class folders, got {printable(folder)} without any: make one a class"
+        )
     files, labels = [], []
     for label, of_class in enumerate(classes):
         found = sorted(entry for entry in of_class.iterdir() if not entry.name.startswith("."))
         if not found:
             raise ValueError(
-                f"expected pictures in every class folder, got none in {of_class}: add some or remove it"
+                f"expected pictures in every class folder, got none in {printable(of_class)}: add some or remove it"
             )
         files += found
         labels += [label] * len(found)

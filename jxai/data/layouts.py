@@ -15,11 +15,23 @@ from typing import Any
 
 import numpy as np
 
+from jxai.checks import printable
 from jxai.data.listing import Archive, Folder, Listing, check_missing, find
 
 # miniImageNet's three splits: as folders of class folders, or as CSV files beside one folder of pictures.
 _SPLIT_FOLDERS = {"base": "base", "validation": "val", "novel": "novel"}
 _SPLIT_TABLES = {"base": "train.csv", "validation": "val.csv", "novel": "test.csv"}
+
+# A file or folder of each data set, and the archive that may be there instead.
+CUB = {"CUB_200_2011": "CUB_200_2011.tgz"}
+CARS = {"cars_train": "cars_train.tgz", "devkit": "car_devkit.tgz"}
+PLACES = {
+    "places365_standard": "places365standard_easyformat.tar",
+    "data_256": "train_256_places365standard.tar",
+    "data_large": "train_large_places365standard.tar",
+}
+PLANTAE = {"train_val2018": "train_val2018.tar.gz", "train2018.json": "train2018.json.tar.gz"}
+MINI_IMAGENET = dict.fromkeys([*_SPLIT_FOLDERS.values(), "images", *_SPLIT_TABLES.values()], "")
 
 
 def mini_imagenet(directory: Path, needs: str) -> Listing:
@@ -60,7 +72,7 @@ def cub(directory: Path, needs: str) -> Listing:
     Raises:
         ValueError: a part is missing or damaged.
     """
-    _, files = find(directory, {"CUB_200_2011": "CUB_200_2011.tgz"}, needs=needs)
+    _, files = find(directory, CUB, needs=needs)
     tables = [f"CUB_200_2011/{table}.txt" for table in ("classes", "images", "image_class_labels")]
     content = dict(files.read(tables))
     names, pictures, labels = (_pairs(content[table], table) for table in tables)
@@ -84,8 +96,7 @@ def cars(directory: Path, needs: str) -> Listing:
     Raises:
         ValueError: a part is missing or damaged.
     """
-    _, files = find(directory, {"cars_train": "cars_train.tgz"}, needs=needs)
-    _, devkit = find(directory, {"devkit": "car_devkit.tgz"}, needs=needs)
+    (_, files), (_, devkit) = (find(directory, {part: CARS[part]}, needs=needs) for part in CARS)
     tables = ["devkit/cars_meta.mat", "devkit/cars_train_annos.mat"]
     content = dict(devkit.read(tables))
     members: dict[int, list[str]] = {}
@@ -114,16 +125,11 @@ def places(directory: Path, needs: str) -> Listing:
     Raises:
         ValueError: none is there, or the archive is damaged.
     """
-    parts = {
-        "places365_standard": "places365standard_easyformat.tar",
-        "data_256": "train_256_places365standard.tar",
-        "data_large": "train_large_places365standard.tar",
-    }
-    part, files = find(directory, parts, needs=needs)
+    part, files = find(directory, PLACES, needs=needs)
     below = f"{part}/train" if part == "places365_standard" else part
     classes = _class_folders(files, below)
     if not classes:
-        raise ValueError(f"expected class folders in {below} of {directory}, got none: {needs}")
+        raise ValueError(f"expected class folders in {below} of {printable(directory)}, got none: {needs}")
     if all(len(name.split("/")[0]) == 1 for name in classes):
         classes = {name.split("/", 1)[-1]: names for name, names in classes.items()}
     return Listing(sorted((name.replace("/", "-"), names) for name, names in classes.items()), files)
@@ -142,9 +148,8 @@ def plantae(directory: Path, needs: str) -> Listing:
     Raises:
         ValueError: a part is missing or damaged.
     """
-    table = "train2018.json"
-    _, files = find(directory, {"train_val2018": "train_val2018.tar.gz"}, needs=needs)
-    _, tables = find(directory, {table: f"{table}.tar.gz"}, needs=needs)
+    _, table = PLANTAE
+    (_, files), (_, tables) = (find(directory, {part: PLANTAE[part]}, needs=needs) for part in PLANTAE)
     content = dict(tables.read([table]))
     members = collections.defaultdict(list)
     with _parsing(table):
@@ -196,5 +201,6 @@ def _parsing(table: str) -> Iterator[None]:
         yield
     except Exception as error:  # readers of tables raise what they meet, of many kinds
         raise ValueError(
-            f"expected {table} as its authors made it, got {type(error).__name__}: {error}: get the data set again"
+            f"expected {table} as its authors made it, got {type(error).__name__}: {printable(error)}: "
+            "get the data set again"
         ) from error

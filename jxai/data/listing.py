@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from jxai.checks import printable, reason
 from jxai.data.decode import read_bytes
 
 # Errors name so many files and count the others.
@@ -141,7 +142,8 @@ class Archive:
                     yield archive
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise ValueError(
-                f"expected a tar archive, got {self.path}, which is damaged or cut short ({error}): get it again"
+                f"expected a tar archive, got {printable(self.path)}, which is damaged or cut short "
+                f"({reason(error)}): get it again"
             ) from error
 
 
@@ -173,7 +175,7 @@ def find(directory: Path, parts: dict[str, str], *, needs: str) -> tuple[str, Fo
         if (directory / archive).is_file():
             return part, Archive(directory / archive)
     missing = " or ".join(name for names in parts.items() for name in names if name)
-    raise ValueError(f"expected {missing} in {directory}, got none of them: {needs}")
+    raise ValueError(f"expected {missing} in {printable(directory)}, got none of them: {needs}")
 
 
 def check_missing(place: str, missing: Sequence[str]) -> None:
@@ -187,7 +189,7 @@ def check_missing(place: str, missing: Sequence[str]) -> None:
         ValueError: there are some.
     """
     if missing:
-        raise ValueError(f"expected in {place} also {some(missing)}: get the data set again")
+        raise ValueError(f"expected in {printable(place)} also {some(missing)}: get the data set again")
 
 
 def some(names: Sequence[str]) -> str:
@@ -199,5 +201,5 @@ def some(names: Sequence[str]) -> str:
     Returns:
         Words.
     """
-    named = ", ".join(names[:_NAMED])
+    named = ", ".join(printable(name, 200) for name in names[:_NAMED])
     return named if len(names) <= _NAMED else f"{named} and {len(names) - _NAMED} more"

@@ -1,21 +1,30 @@
 """Preparing a domain, and loading it as a source."""
 
+import dataclasses
 import functools
+import hashlib
+import importlib.metadata
 import importlib.util
+import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from jxai.checks import as_path, shown
+from jxai import __version__
+from jxai.checks import as_path, printable, shown
 from jxai.data import archive, pipeline, prepared
 from jxai.data.domains import DOMAINS, PAPER_DOMAINS, PaperDomain
-from jxai.data.listing import Listing
+from jxai.data.listing import Listing, some
 from jxai.data.prepared import Prepared
 from jxai.data.source import Source, check_names
 from jxai.data.splits import SPLITS, check_split, class_rule
+from jxai.data.stamps import stamp
 
 # Names that TensorFlow Datasets knows: data set, configuration, version. They become folders, so no others.
 _TFDS = re.compile(r"tfds:\w+(/[\w.+-]+)?(:[\w.*]+)?")
+
+_DEFAULT = "default"  # what a copy was made from where nobody said where the files are
 
 
 def load(
@@ -30,7 +39,8 @@ def load(
     An embedded domain takes a second, and is decoded into memory (without TensorFlow Datasets installed, it is read
     from the package's archive: the same pictures). The others take minutes (see `prepare`, which can
     show how far it is), and their pictures are decoded when they are asked for. The prepared copy lives in
-    `$JXAI_DATA`, or in the user's cache.
+    `$JXAI_DATA`, or in the user's cache; files that changed since, another folder, other options and another version
+    of jxai have a copy of their own.
 
     Args:
         name: a key of `DOMAINS` or `PAPER_DOMAINS`, or "tfds:" and a data set of TensorFlow Datasets.
@@ -46,11 +56,14 @@ def load(
         ValueError: unknown domain or split, or as `prepare`.
     """
     check_split(split)  # an unknown split is told before anything is prepared
-    place = None if manual_dir is None else os.fspath(as_path("manual_dir", manual_dir))
     _check_name(name)
     if short_side is not None:
         pipeline.check_count("short_side", short_side)
-    return _whole(name, str(prepared.data_root()), place, short_side).restrict(split)
+    if name in DOMAINS and importlib.util.find_spec("tensorflow_datasets") is None:
+        _check_embedded(name, manual_dir, short_side)
+        return _from_archive(name).restrict(split)
+    found = _prepared(name, manual_dir=manual_dir, short_side=short_side, skip_corrupt=False, progress=False)
+    return _whole(name, str(prepared.data_root()), found.directory).restrict(split)
 
 
 def prepare(
@@ -70,7 +83,8 @@ def prepare(
         short_side: pictures whose sides are both longer are stored with the shorter one of this many pixels, as JPEG,
             beside the copy of another size; by default every file is stored as it is. 256 makes episodes at 224
             pixels 1.3 times as fast where files have 500 x 375, for a small loss.
-        skip_corrupt: whether pictures that cannot be decoded are left out, or are an error that names them.
+        skip_corrupt: whether pictures that cannot be decoded are left out, or are an error that names them; `load`
+            takes a copy without them.
         progress: whether to show a progress bar, and what a builder of TensorFlow Datasets downloads.
 
     Returns:
@@ -80,32 +94,114 @@ def prepare(
         ValueError: unknown domain, files that are missing, damaged or of another number than the domain's, two
             classes of one name, or a place that cannot be written.
     """
-    root = prepared.data_root()
     _check_name(name)
+    found = _prepared(
+        name, manual_dir=manual_dir, short_side=short_side, skip_corrupt=skip_corrupt, progress=progress
+    )
+    if found.skipped and not skip_corrupt:
+        raise ValueError(
+            f"expected readable images, got {len(found.skipped)} in {name} that are not, left out when it was "
+            f"prepared: {some(found.skipped)}: get them again, or say data.prepare(skip_corrupt=True) again"
+        )
+    return found
+
+
+def _prepared(
+    name: str,
+    *,
+    manual_dir: str | os.PathLike[str] | None,
+    short_side: int | None,
+    skip_corrupt: bool,
+    progress: bool,
+) -> Prepared:
+    """As `prepare`, but a copy without some pictures is one."""
+    root = prepared.data_root()
     if name in DOMAINS:
         from jxai.data import builders  # loads TensorFlow Datasets
 
-        if manual_dir is not None or short_side is not None:
-            raise ValueError(
-                f"expected no manual_dir and no short_side for {name!r}, got one: "
-                "the package has its pictures, of 32 pixels"
-            )
+        _check_embedded(name, manual_dir, short_side)
         return Prepared(builders.prepare(name, root))
-    if name in PAPER_DOMAINS:
-        domain = PAPER_DOMAINS[name]
-        place = root / "manual" / name if manual_dir is None else as_path("manual_dir", manual_dir)
-        list_pictures = functools.partial(list_domain, domain, place)
-    else:
-        list_pictures = functools.partial(_list_tfds, name, manual_dir, progress)
     size = "full" if short_side is None else f"short_side_{pipeline.check_count('short_side', short_side)}"
+    below = root.joinpath("prepared", *name.split(":"), size)
+    files = _files(name, manual_dir, root, progress)
+    key = files.key(short_side)
+    if key is None and manual_dir is None and (before := prepared.newest(below, _DEFAULT)) is not None:
+        return prepared.read_about(
+            before
+        )  # what it was made of was removed since, or left on another machine
+    listing = (
+        None if key is not None else files.list_pictures()
+    )  # an error that says what is missing, or a download
+    key = key or files.key(short_side)
+
+    def list_pictures() -> Listing:
+        return listing or files.list_pictures()
+
+    def check() -> None:
+        if files.key(short_side) != key:
+            raise ValueError(
+                f"expected the files of {name} to stay as they are while they are prepared, got others in "
+                f"{printable(files.directory)}: prepare it again"
+            )
+
     return prepared.prepare(
-        root.joinpath("prepared", *name.split(":"), size),
+        below / str(key),
         list_pictures,
         name=name,
         short_side=short_side,
         skip_corrupt=skip_corrupt,
         progress=progress,
+        made_from=_DEFAULT if manual_dir is None else os.path.realpath(manual_dir),
+        check=check,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """What a domain is prepared from.
+
+    Attributes:
+        directory: where the files are.
+        parts: which of them count.
+        rules: what is made of them, besides the code.
+        list_pictures: lists them.
+    """
+
+    directory: Path
+    parts: tuple[str, ...]
+    rules: str
+    list_pictures: Callable[[], Listing]
+
+    def key(self, short_side: int | None) -> str | None:
+        """Digits that change with the files, the rules and the programs; None where no file is there."""
+        files = stamp(self.directory, self.parts)
+        programs = [__version__, "" if short_side is None else importlib.metadata.version("pillow")]
+        about = json.dumps([files, self.rules, *programs]).encode()
+        return None if files is None else hashlib.blake2b(about, digest_size=8).hexdigest()
+
+
+def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, progress: bool) -> _Files:
+    given = None if manual_dir is None else as_path("manual_dir", manual_dir)
+    if given is not None and not os.path.isdir(given):
+        raise ValueError(f"expected a folder as manual_dir, got {printable(given)}: no such folder")
+    if name in PAPER_DOMAINS:
+        domain = PAPER_DOMAINS[name]
+        directory = root / "manual" / name if given is None else given
+        there = (part if (directory / part).exists() else archive for part, archive in domain.parts.items())
+        rules = repr((domain.num_classes, domain.num_pictures, domain.largest, domain.per_class))
+        return _Files(
+            directory, tuple(filter(None, there)), rules, functools.partial(list_domain, domain, directory)
+        )
+    from jxai.data import tfds
+
+    called = name.removeprefix("tfds:")
+    list_pictures = functools.partial(tfds.list_pictures, called, manual_dir=manual_dir, progress=progress)
+    if given is None:
+        directory, part = tfds.place_of(called)
+        return _Files(directory, (part,), "", list_pictures)
+    # TensorFlow Datasets keeps one copy, whatever folder it was made of: here each folder gets its own.
+    own = root / "tfds" / str(stamp(given, [""]))
+    return _Files(given, ("",), "", functools.partial(list_pictures, data_dir=own))
 
 
 def _check_name(name: str) -> None:
@@ -140,14 +236,15 @@ def list_domain(domain: PaperDomain, directory: Path) -> Listing:
     counts = tuple(splits.count(split) for split in SPLITS[1:])
     if counts != domain.num_classes:
         raise ValueError(
-            f"expected {_classes(domain.num_classes)} for {domain.name}, got {_classes(counts)} in {directory}: "
+            f"expected {_classes(domain.num_classes)} for {domain.name}, got {_classes(counts)} in "
+            f"{printable(directory)}: "
             f"{domain.needs}"
         )
     if domain.num_pictures not in (None, sum(listing.sizes)):
         smallest, pictures = min(listing.classes, key=lambda entry: len(entry[1]))
         raise ValueError(
-            f"expected {domain.num_pictures} pictures for {domain.name}, got {sum(listing.sizes)} in {directory} "
-            f"({len(pictures)} of class {smallest!r}): {domain.needs}"
+            f"expected {domain.num_pictures} pictures for {domain.name}, got {sum(listing.sizes)} in "
+            f"{printable(directory)} ({len(pictures)} of class {shown(smallest)}): {domain.needs}"
         )
     return listing
 
@@ -156,19 +253,21 @@ def _classes(counts: tuple[int, ...]) -> str:
     return f"{sum(counts)} classes ({', '.join(f'{n} {s}' for n, s in zip(counts, SPLITS[1:], strict=True))})"
 
 
-def _list_tfds(name: str, manual_dir: str | os.PathLike[str] | None, progress: bool) -> Listing:
-    from jxai.data import tfds
+def _check_embedded(name: str, manual_dir: str | os.PathLike[str] | None, short_side: int | None) -> None:
+    if manual_dir is not None or short_side is not None:
+        raise ValueError(
+            f"expected no manual_dir and no short_side for {name!r}, got one: "
+            "the package has its pictures, of 32 pixels"
+        )
 
-    return tfds.list_pictures(name.removeprefix("tfds:"), manual_dir=manual_dir, progress=progress)
+
+_from_archive = functools.cache(archive.read)
 
 
 @functools.cache
-def _whole(name: str, root: str, manual_dir: str | None, short_side: int | None) -> Source:
-    if name in DOMAINS and importlib.util.find_spec("tensorflow_datasets") is None:
-        return archive.read(name)
-    found = prepare(name, manual_dir=manual_dir, short_side=short_side)
+def _whole(name: str, root: str, directory: Path) -> Source:
     if name not in DOMAINS:
-        return prepared.read(found, name)
+        return prepared.read(prepared.read_about(directory), name)
     from jxai.data import builders
 
     return builders.read(name, root)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from jxai.checks import as_path, check_choice, check_count, shown
-from jxai.data.decode import eight_bits, opened, read_bytes
+from jxai.checks import as_path, check_choice, check_count, printable, shown
+from jxai.data.decode import opened, pixels, read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -16,36 +16,41 @@ Resampling = Literal["bicubic", "bilinear"]
 
 # Phones put a second picture for depth or as a thumbnail behind the first one: nobody would call that animated.
 _ONE_PICTURE = ("MPO",)
+_COUNTED = 2**18  # bytes of a file whose frames are counted
 
 
 def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a picture file as a person sees it.
 
     The rotation that EXIF asks for is applied. Grey, palette and CMYK become RGB; of 16 bits the upper 8 stay;
-    transparency is laid over white. Of an animation or of several pages the first is taken, with a warning.
+    transparency is laid over white. Of an animation or of several pages the first is taken, with a warning. Folders
+    and data sets are read in the same way, without that warning.
 
     Args:
-        path: the file, in any format that Pillow reads.
+        path: the file: AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP, of at most 50 million pixels.
 
     Returns:
         uint8 (H, W, 3).
 
     Raises:
         TypeError: no path.
-        ValueError: the file is missing, no picture, a damaged one, or has no bytes for colours (named).
+        ValueError: the file is missing, no picture, a damaged one, too large, or has no bytes for colours (named).
     """
-    from PIL import Image, ImageOps
+    data = read_bytes(as_path("a picture", path))
+    with opened(data, str(path)) as picture:
+        frames = "" if picture.format in _ONE_PICTURE else _frames(picture, len(data))
+        decoded = pixels(picture)
+    if frames:
+        warnings.warn(f"{printable(path)} has {frames} frames or pages: the first is taken", stacklevel=2)
+    return decoded
 
-    with opened(read_bytes(as_path("a picture", path)), str(path)) as picture:
-        frames = 1 if picture.format in _ONE_PICTURE else getattr(picture, "n_frames", 1)
-        upright = eight_bits(ImageOps.exif_transpose(picture), kind=picture.format)
-        if upright.has_transparency_data:
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright.convert("RGBA"))
-        pixels = np.asarray(upright.convert("RGB"))
-    if frames > 1:
-        warnings.warn(f"{path} has {frames} frames or pages: the first is taken", stacklevel=2)
-    return pixels
+
+def _frames(picture: "Image.Image", size: int) -> str:
+    """How many frames a file has, or "" for one; all of a long one would have to be looked for."""
+    if size > _COUNTED:
+        return "several" if getattr(picture, "is_animated", False) else ""
+    count = getattr(picture, "n_frames", 1)
+    return str(count) if count > 1 else ""
 
 
 def centre_square(

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jxai.checks import printable, reason
 from jxai.data.decode import LazyPictures, opened, to_rgb
 from jxai.data.listing import Listing, some
 from jxai.data.source import Source, check_names, digest, from_pictures
 from jxai.locks import FileLock
+from jxai.npz import read_npz
 
 if TYPE_CHECKING:
     from PIL import Image
 
 # Part of a prepared domain's path: another form of the files below would be another version.
-_VERSION = "1"
+_VERSION = "2"
 _RECORDS, _INDEX, _LOCK = "pictures.array_record", "index.npz", ".lock"
 
 # Quality of pictures that are stored smaller: losses are far below those of any resizing.
@@ -65,6 +67,8 @@ def prepare(
     short_side: int | None,
     skip_corrupt: bool,
     progress: bool,
+    made_from: str = "",
+    check: Callable[[], None] = lambda: None,
 ) -> Prepared:
     """Writes a domain as array records, unless that is done.
 
@@ -79,6 +83,8 @@ def prepare(
             default every file is stored as it is.
         skip_corrupt: whether pictures that cannot be decoded are left out, or are an error that names them.
         progress: whether to show a progress bar.
+        made_from: what `newest` finds it by.
+        check: called when all is written; what it raises leaves nothing.
 
     Returns:
         Where it is, and which pictures were left out when it was prepared.
@@ -93,14 +99,52 @@ def prepare(
             with FileLock(directory.parent / _LOCK):
                 if not _is_complete(directory):
                     with _moved_whole(directory) as building:
-                        _write(building, list_pictures(), name, short_side, skip_corrupt, progress)
+                        _write(building, list_pictures(), name, short_side, skip_corrupt, progress, made_from)
+                        check()
         except OSError as error:
             raise ValueError(
-                f"expected to write prepared data below {directory.parent}, got {error}: "
+                f"expected to write prepared data below {printable(directory.parent)}, got {error}: "
                 "set JXAI_DATA to a directory with space"
             ) from error
+    return read_about(directory)
+
+
+def read_about(directory: Path) -> Prepared:
+    """What is known of a prepared domain.
+
+    Args:
+        directory: as `Prepared` has it.
+
+    Returns:
+        Where it is, and which pictures were left out when it was prepared.
+
+    Raises:
+        ValueError: the prepared copy is damaged.
+    """
     with _index(directory) as index:
         return Prepared(directory, tuple(index["skipped"].tolist()))
+
+
+def newest(below: Path, made_from: str) -> Path | None:
+    """Looks for what `prepare` made earlier, whatever it was made of in detail.
+
+    Args:
+        below: the folder above the directories that it was given.
+        made_from: as it was given.
+
+    Returns:
+        The directory of the last one, as `Prepared` has it, or None.
+
+    Raises:
+        ValueError: a prepared copy is damaged.
+    """
+    found = []
+    for path in below.glob(f"*/{_VERSION}"):
+        if _is_complete(path):
+            with _index(path) as index:
+                if index["made_from"].tolist() == [made_from]:
+                    found.append(((path / _INDEX).stat().st_mtime_ns, path))
+    return max(found)[1] if found else None
 
 
 def read(prepared: Prepared, name: str) -> Source:
@@ -158,7 +202,13 @@ class _Pictures(LazyPictures):
 
 
 def _write(
-    directory: Path, listing: Listing, name: str, short_side: int | None, skip_corrupt: bool, progress: bool
+    directory: Path,
+    listing: Listing,
+    name: str,
+    short_side: int | None,
+    skip_corrupt: bool,
+    progress: bool,
+    made_from: str,
 ) -> None:
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -201,6 +251,7 @@ def _write(
         skipped=np.asarray(names)[~kept],
         class_names=np.asarray(listing.class_names),
         class_splits=np.asarray(listing.class_splits or (), str),
+        made_from=np.asarray([made_from]),
     )
 
 
@@ -268,9 +319,9 @@ def _moved_whole(directory: Path) -> Iterator[Path]:
 def _index(directory: Path) -> Iterator[Any]:
     """Opens a prepared domain's index; what fails inside is an error that names the directory."""
     try:
-        # Opened here: NumPy leaves the file of a damaged archive open.
-        with (directory / _INDEX).open("rb") as file, np.load(file, allow_pickle=False) as index:
-            yield index
+        with (directory / _INDEX).open("rb") as file:
+            index = read_npz(file)
+        yield index
     except Exception as error:  # a damaged file may fail in many ways
         raise _damaged(os.fspath(directory), error) from error
 
@@ -281,5 +332,6 @@ def _is_complete(directory: Path) -> bool:
 
 def _damaged(directory: str, error: Exception) -> ValueError:
     return ValueError(
-        f"expected a prepared domain in {directory}, got a damaged one ({error}): delete that directory"
+        f"expected a prepared domain in {printable(directory)}, got a damaged one ({reason(error)}): "
+        "delete that directory"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jxai.checks import as_numpy, shown
-from jxai.data.decode import to_rgb
+from jxai.data.decode import pixels, to_rgb, upright_size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,7 +83,7 @@ def resize_and_crop(picture: "Image.Image", size: int) -> np.ndarray:
         uint8 (size, size, 3); the picture as it is if that is its size already.
     """
     if picture.size == (size, size):
-        return np.asarray(to_rgb(picture))
+        return pixels(picture)
     side = int(RESIZE_FACTOR * size)
     margin = round((side - size) / 2)
     return np.asarray(resample(picture, side))[margin : margin + size, margin : margin + size]
@@ -101,18 +101,19 @@ def resample(
     Args:
         picture: as Pillow opens it; the decoder's state of it changes.
         side: side of the result in pixels.
-        box: left, top, right and bottom of the part in pixels; the whole by default.
+        box: left, top, right and bottom of the part in pixels of the upright picture; the whole by default.
 
     Returns:
         RGB, side x side.
     """
     from PIL import Image
 
-    width, height = picture.size
+    width, height = upright_size(picture)
     left, top, right, bottom = box or (0, 0, width, height)
     shrink = next(s for s in (8, 4, 2, 1) if s * side <= min(right - left, bottom - top) or s == 1)
     if shrink > 1:
-        picture.draft(None, (width // shrink, height // shrink))
-    across, down = picture.width / width, picture.height / height  # 1 unless the decoder could reduce
+        picture.draft(None, (picture.width // shrink, picture.height // shrink))
+    whole = to_rgb(picture)
+    across, down = whole.width / width, whole.height / height  # 1 unless the decoder could reduce
     part = (round(left * across), round(top * down), round(right * across), round(bottom * down))
-    return to_rgb(picture).crop(part).resize((side, side), Image.Resampling.BILINEAR)
+    return whole.crop(part).resize((side, side), Image.Resampling.BILINEAR)

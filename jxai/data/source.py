@@ -64,7 +64,7 @@ class Source:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hexadecimal digest of pictures, labels and class names: equal for equal data on every machine."""
-        digest = hashlib.blake2b("\n".join(self.class_names).encode(), digest_size=16)
+        digest = hashlib.blake2b("\n".join(self.class_names).encode(errors="surrogateescape"), digest_size=16)
         digest.update(self.labels.astype("<i4").tobytes())
         digest.update(self.digests.astype("<u8").tobytes())
         return digest.hexdigest()
@@ -244,7 +244,7 @@ def check_names(name: str, class_names: Sequence[str]) -> None:
     twice = [class_name for class_name, count in collections.Counter(class_names).items() if count > 1]
     if twice:
         raise ValueError(
-            f"expected class names that differ, got {', '.join(map(repr, twice))} more than once in {name!r}: "
+            f"expected class names that differ, got {', '.join(map(shown, twice[:8]))} more than once in {name!r}: "
             "rename or join those classes"
         )
 

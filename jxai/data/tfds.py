@@ -8,15 +8,35 @@ import dataclasses
 import io
 import os
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jxai.checks import printable
 from jxai.data.listing import Listing
 
 
-def list_pictures(name: str, *, manual_dir: str | os.PathLike[str] | None, progress: bool) -> Listing:
+def place_of(name: str) -> tuple[Path, str]:
+    """Where TensorFlow Datasets keeps a data set.
+
+    Args:
+        name: as in `list_pictures`.
+
+    Returns:
+        Its folder for all data sets, and the name of this one's in it.
+    """
+    return Path(tfds.core.constants.DATA_DIR).expanduser(), name.partition(":")[0].partition("/")[0]
+
+
+def list_pictures(
+    name: str,
+    *,
+    manual_dir: str | os.PathLike[str] | None,
+    progress: bool,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Listing:
     """Lists a data set, prepared by TensorFlow Datasets first where that is not done and needs no TensorFlow.
 
     Its splits are put together: ours are by class.
@@ -25,6 +45,7 @@ def list_pictures(name: str, *, manual_dir: str | os.PathLike[str] | None, progr
         name: as TensorFlow Datasets calls it, such as "oxford_flowers102" or "cifar10:3.0.2".
         manual_dir: where its files are that cannot be downloaded; by default TensorFlow Datasets's place for them.
         progress: whether its builder may show what it downloads and prepares.
+        data_dir: where it is prepared; by default TensorFlow Datasets's folder.
 
     Returns:
         The classes in the order of their numbers; pictures are called "train 12".
@@ -34,7 +55,9 @@ def list_pictures(name: str, *, manual_dir: str | os.PathLike[str] | None, progr
             TensorFlow.
     """
     try:
-        builder: Any = tfds.builder(name, file_format="array_record")
+        builder: Any = tfds.builder(
+            name, file_format="array_record", data_dir=None if data_dir is None else os.fspath(data_dir)
+        )
     except Exception as error:  # of many kinds
         raise ValueError(
             f"expected a data set of TensorFlow Datasets, got {name!r} ({_first_line(error)}): "
@@ -96,7 +119,7 @@ def _labels(records: Sequence[Any], label: str) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return printable(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """ImageNet's networks with weights that others trained: torchvision's files, and EfficientNet-Lite0's release."""
 
+import dataclasses
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.checks import check_count
+from jxai.checks import check_count, printable, shown
 from jxai.models.efficientnet import EfficientNetLite0
-from jxai.models.published_names import NETWORKS, as_in_file, published_names, recognised
+from jxai.models.published_names import NETWORKS, as_in_file, prefixes, published_names, recognised
 from jxai.models.vgg import VGG
 from jxai.models.weights import WeightsReport, fill_variables, read_weights, tensor_names
 
@@ -24,7 +25,12 @@ _NAMES_SHOWN = 3
 
 
 def load_pretrained(
-    model: nn.Module, path: str | os.PathLike[str], *, image_size: int = 224
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    image_size: int = 224,
+    prefix: str | None = None,
+    strict: bool = True,
 ) -> tuple[dict[str, Any], WeightsReport]:
     """A published checkpoint in the place of a network's variables, the whole of it or nothing.
 
@@ -41,41 +47,81 @@ def load_pretrained(
     VGG16's first dense layer has its rows reordered, from channels first to channels last. Other sizes of a network
     (classes, widths, stages) take files that name their tensors in the same manner.
 
+    A training's checkpoint is taken as it is: the network's tensors are found below any prefix ("module." of
+    DataParallel, "state_dict.", "model.", and so on), and what lies beside them (an optimizer's state) is left over.
+    Half precision becomes the variables' float32.
+
     Args:
         model: one of the table.
         path: a file as `read_weights` reads it; nothing that it brings is run.
         image_size: side of the images, in pixels. It matters to VGG16 alone, whose published weights fit 224.
+        prefix: what the names of the network's tensors begin with in this file, such as "ema."; by default it is
+            found, and a file with several complete networks (the trained one and its moving average) is refused.
+        strict: False takes a file of part of the network, or of one with other parts: what has no tensor starts as
+            `model.init` of `jax.random.key(0)` makes it and is `missing` in the report; tensors that have no place
+            are `left_over`. A shape that differs stays an error.
 
     Returns:
-        The variables, and what became of every tensor. None is missing; only batch norm's counters are left over.
+        The variables, and what became of every tensor. If strict, none is missing, and left over are batch norm's
+        counters and what does not begin with the prefix.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds more than arrays, or is of another network: a variable has no tensor, a
-            tensor no variable, or a shape differs; or the model is not of the table.
-        TypeError: a tensor holds no floats.
+            tensor no variable, or a shape differs; or it holds several networks; or the model is not of the table.
+        TypeError: a tensor holds no floats, or the prefix is no text.
     """
     check_count("image_size", image_size)
+    if not isinstance(prefix, str | None):
+        raise TypeError(f'expected prefix as a text, got {shown(prefix)}: give one such as "module."')
     names = published_names(model)
-    tensors = read_weights(path)
-    modules = as_in_file(names, tensors)
+    everything = read_weights(path)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+
+    def init(key: jax.Array, x: jax.Array) -> Any:
+        return model.init(key, x, train=False)
+
+    shapes = jax.eval_shape(init, jax.random.key(0), image)
+    begins = _prefix(names, everything, Path(path)) if prefix is None else prefix
+    tensors = {
+        name.removeprefix(begins): tensor for name, tensor in everything.items() if name.startswith(begins)
+    }
+    modules = as_in_file(names, tensors)
     wanted = tensor_names(shapes, modules=modules)
     absent = [variable for variable, name in wanted.items() if name not in tensors]
     counters = {name + _COUNTER for name in modules.values()}
     foreign = sorted(set(tensors) - set(wanted.values()) - counters)
-    if absent or foreign:
+    if len(absent) == len(wanted) or (strict and (absent or foreign)):
+        below = f" behind {printable(repr(begins))}" if begins else ""
         raise ValueError(
             f"expected a tensor for every variable of {_called(model)} and no other, got none for {_first(absent)} "
-            f"and left over {_first(foreign)} in {Path(path).name}: {_guess(names, tensors)}"
+            f"and left over {_first(foreign)}{below} in {printable(Path(path).name)}: {_guess(names, tensors)}"
         )
     if isinstance(model, VGG):
         first = f"{names.get('dense0', names['head'])}.weight"
-        tensors[first] = _channels_last(
-            tensors[first], model.widths[-1], image_size // 2 ** len(model.widths)
+        if first in tensors:
+            tensors[first] = _channels_last(
+                tensors[first], model.widths[-1], image_size // 2 ** len(model.widths)
+            )
+    start = jax.jit(init)(jax.random.key(0), jnp.zeros(image.shape)) if absent else shapes
+    variables, report = fill_variables(start, tensors, modules=modules)
+    mapped = tuple((variable, begins + tensor) for variable, tensor in report.mapped)
+    left_over = sorted(set(everything) - {tensor for _, tensor in mapped})
+    return variables, dataclasses.replace(report, mapped=mapped, left_over=tuple(left_over))
+
+
+def _prefix(names: Mapping[str, str], tensors: Mapping[str, np.ndarray], path: Path) -> str:
+    """What the names of a network's tensors begin with in a file: that which most of its modules stand behind."""
+    found = prefixes(names, tensors)
+    most = max(found.values(), default=0)
+    best = sorted(prefix for prefix, count in found.items() if count == most)
+    if len(best) > 1:
+        shown_ones = " or ".join(printable(repr(one), 60) for one in best[:_NAMES_SHOWN])
+        raise ValueError(
+            f"expected one network in {printable(path.name)}, got {len(best)} whose names begin with {shown_ones}: "
+            "choose by `prefix`"
         )
-    return fill_variables(shapes, tensors, modules=modules)
+    return best[0] if best else ""
 
 
 def efficientnet_lite0(
@@ -127,7 +173,10 @@ def _guess(names: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
     if network is None:
         return "the file is of no network that is known here, or of a part of one"
     if published_names(NETWORKS[network]) == names:
-        return "the file is of this network, but not as it was published; load it with fill_variables"
+        return (
+            "the file is of this network, but not as it was published; strict=False takes what fits and reports the "
+            "rest, fill_variables takes names of your own"
+        )
     return f"the file seems to be of {network}"
 
 
@@ -138,5 +187,5 @@ def _called(model: nn.Module) -> str:
 
 def _first(names: Sequence[str]) -> str:
     """How many there are and the first few, such as "2 (a, b)"."""
-    shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
-    return f"{len(names)} ({shown})" if names else "none"
+    first = ", ".join(printable(name, 100) for name in names[:_NAMES_SHOWN])
+    return f"{len(names)} ({first}{', ...' if len(names) > _NAMES_SHOWN else ''})" if names else "none"

@@ -31,6 +31,8 @@ NETWORKS: dict[str, nn.Module] = {
     "EfficientNet-Lite0": EfficientNetLite0(),
 }
 
+_MOST_PARTS = 8  # of a published name: "features.denseblock1.denselayer1.norm1" has four
+
 # torchvision's own files of DenseNets still say norm.1 for norm1, and so on.
 _OLD = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])$")
 
@@ -70,6 +72,28 @@ def as_in_file(names: Mapping[str, str], tensors: Iterable[str]) -> dict[str, st
     return {path: spelled.get(name, name) for path, name in names.items()}
 
 
+def prefixes(names: Mapping[str, str], tensors: Iterable[str]) -> dict[str, int]:
+    """What may stand before a network's names in a file: "module." of DataParallel, "state_dict.", and so on.
+
+    Args:
+        names: as `published_names` gives them.
+        tensors: names of the file's tensors.
+
+    Returns:
+        The prefix, "" or with a dot at its end, to how many of the network's modules are found behind it.
+    """
+    wanted = set(names.values())
+    found: dict[str, set[str]] = {}
+    for name in map(_today, _prefixes(tensors)):
+        parts = name.split(".")
+        # The name may be read in several ways: of "layer1.0.conv1", "conv1" is a module too.
+        for start in range(max(0, len(parts) - _MOST_PARTS), len(parts)):
+            if (module := ".".join(parts[start:])) in wanted:
+                prefix = "".join(f"{part}." for part in parts[:start])
+                found.setdefault(prefix, set()).add(module)
+    return {prefix: len(modules) for prefix, modules in found.items()}
+
+
 def recognised(tensors: Iterable[str]) -> str | None:
     """Which network a file is of, by names alone.
 
@@ -80,8 +104,13 @@ def recognised(tensors: Iterable[str]) -> str | None:
         A key of `NETWORKS`, or None.
     """
     found = {_today(name) for name in _prefixes(tensors)}
-    matches = (name for name, model in NETWORKS.items() if set(published_names(model).values()) == found)
-    return next(matches, None)
+    for network, model in NETWORKS.items():
+        names = published_names(model)
+        for prefix in prefixes(names, tensors):
+            behind = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
+            if behind == set(names.values()):
+                return network
+    return None
 
 
 def _prefixes(tensors: Iterable[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from jxai.checks import as_path, shown
+from jxai.checks import as_path, printable, shown
 from jxai.models.torch_file import read_torch
+from jxai.npz import read_npz
 
 _SAFETENSORS_DTYPES = {
     "F64": np.dtype(np.float64),
@@ -29,7 +31,14 @@ _SAFETENSORS_DTYPES = {
     "U16": np.dtype(np.uint16),
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
+    "C64": np.dtype(np.complex64),
+    "F8_E4M3": jnp.dtype(jnp.float8_e4m3fn),
+    "F8_E5M2": jnp.dtype(jnp.float8_e5m2),
 }
+_MOST_HEADER = 2**24  # of a hundred thousand tensors; JSON takes 30 times as much memory
+
+# Names that torch.save's files get.
+_TORCH = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar")
 
 # PyTorch's names for Linen's.
 _LEAVES = {
@@ -48,7 +57,7 @@ class WeightsReport:
 
     Attributes:
         mapped: (variable, tensor) by name, such as ("params/conv1/kernel", "conv1.weight").
-        missing: variables that no tensor was found for; they are as they were.
+        missing: variables that no tensor was found for; they are as they were, or as the model starts.
         left_over: tensors that no variable took.
     """
 
@@ -69,8 +78,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read a file of weights; nothing that the file brings is run.
 
     Args:
-        path: an archive of NumPy (.npz), a .safetensors file, or one of PyTorch (.pth, .pt, .bin; zip or older). Of
-            the last, nested dictionaries get names joined by dots, and what is no tensor is left out.
+        path: an archive of NumPy (.npz), a .safetensors file, or one of PyTorch (.pth, .pt, .bin, .ckpt, .pth.tar;
+            zip or older). Of the last, nested dictionaries get names joined by dots, and what is no tensor is left
+            out.
 
     Returns:
         Arrays by name, as the file has them; they may be read-only.
@@ -82,16 +92,17 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = as_path("a file of weights", path)
     if not os.path.isfile(path):  # False too where a path cannot be
-        raise FileNotFoundError(f"expected a file of weights, got {str(path)[:200]}: there is none")
-    match path.suffix.lower():
-        case ".npz":
-            return _read_npz(path)
-        case ".safetensors":
-            return _read_safetensors(path)
-        case ".pth" | ".pt" | ".bin":
-            return read_torch(path)
+        raise FileNotFoundError(f"expected a file of weights, got {printable(path, 200)}: there is none")
+    name = path.name.lower()
+    if name.endswith(".npz"):
+        return _read_archive(path)
+    if name.endswith(".safetensors"):
+        return _read_safetensors(path)
+    if name.endswith(_TORCH):
+        return read_torch(path)
     raise ValueError(
-        f"expected a file that ends in .npz, .safetensors, .pth, .pt or .bin, got {path.name}: rename or convert it"
+        f"expected a file that ends in .npz, .safetensors, {', '.join(_TORCH[:-1])} or {_TORCH[-1]}, "
+        f"got {printable(path.name)}: rename or convert it"
     )
 
 
@@ -196,38 +207,82 @@ def _converted(name: str, variable: Any, tensor_name: str, tensor: np.ndarray) -
     return jnp.asarray(np.ascontiguousarray(turned), variable.dtype)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_archive(path: Path) -> dict[str, np.ndarray]:
     try:
-        # Opened here: NumPy leaves the file of a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    # A damaged archive fails as BadZipFile, ValueError, EOFError, KeyError or zlib.error.
-    except Exception as error:
+        with path.open("rb") as file:
+            return read_npz(file)
+    except ValueError as error:
         raise ValueError(
-            f"expected an archive of arrays, got {path} ({error}): save it again without objects"
+            f"expected an archive of arrays, got {printable(path)} ({printable(error)}): "
+            "save it again without objects"
         ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """The format: length of the header (8 bytes), header (JSON: dtype, shape and bytes of each tensor), the bytes."""
-    data = path.read_bytes()
     try:
-        start = 8 + int.from_bytes(data[:8], "little")
-        if len(data) < 8 or start > len(data):
-            raise ValueError(f"its header ends at byte {start} of {len(data)}")
-        header = json.loads(data[8:start])
-        header.pop("__metadata__", None)
-        return {name: _safetensor(data, start, **entry) for name, entry in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        with path.open("rb") as file:
+            total = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if total < 8 or 8 + length > total or length > _MOST_HEADER:
+                raise ValueError(
+                    f"its header ends at byte {8 + length} of {total}, or is longer than it may be"
+                )
+            text = file.read(length).decode()
+            if not text.startswith("{"):
+                raise ValueError("its header is no object")
+            header = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+            places = _places(header, total - 8 - length)
+            data = memoryview(file.read())
+        return {
+            name: np.frombuffer(data[first:last], dtype).reshape(shape)
+            for name, (dtype, shape, first, last) in places.items()
+        }
+    # RecursionError: JSON nested too deep.
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f"expected a safetensors file, got {path} ({type(error).__name__}: {error}): download or save it again"
+            f"expected a safetensors file, got {printable(path)} ({type(error).__name__}: {printable(error)}): "
+            "download or save it again"
         ) from error
 
 
-def _safetensor(
-    data: bytes, header_end: int, *, dtype: str, shape: list[int], data_offsets: list[int]
-) -> np.ndarray:
-    first, last = (header_end + offset for offset in data_offsets)
-    if not header_end <= first <= last <= len(data):
-        raise ValueError(f"a tensor lies from byte {first} to {last} of {len(data)}")
-    return np.frombuffer(data[first:last], _SAFETENSORS_DTYPES[dtype]).reshape(shape)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands in its header twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"its header holds {name}")
+
+
+def _places(header: dict[str, Any], size: int) -> dict[str, tuple[np.dtype, tuple[int, ...], int, int]]:
+    """Type, shape, first byte and end of each tensor: one after another they are all of the file's bytes."""
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are no texts by name")
+    places = {}
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise ValueError(f"{shown(name)} is not described by dtype, shape and data_offsets")
+        kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        for numbers in (shape, offsets):
+            if not isinstance(numbers, list) or any(
+                type(n) is not int or not 0 <= n < 2**63 for n in numbers
+            ):
+                raise ValueError(f"{shown(name)} has a shape or offsets that are no lists of counts")
+        if not isinstance(kind, str) or kind not in _SAFETENSORS_DTYPES:
+            raise ValueError(f"{shown(name)} is of the type {shown(kind)}, which is not known here")
+        dtype = _SAFETENSORS_DTYPES[kind]
+        if len(offsets) != 2 or math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
+            raise ValueError(f"the bytes of {shown(name)} are not as many as its shape takes")
+        places[name] = (dtype, tuple(shape), *offsets)
+    end = 0
+    for name, (*_, first, last) in sorted(places.items(), key=lambda place: place[1][2:]):
+        if first != end:
+            raise ValueError(f"{shown(name)} begins at byte {first}, and what is before it ends at {end}")
+        end = last
+    if end != size:
+        raise ValueError(f"its tensors end at byte {end} of {size}")
+    return places

@@ -139,7 +139,7 @@ def _shrink(path: Path, palette: np.ndarray) -> Path:
     """Keep the palette's colours alone: noise of three bytes a pixel does not compress."""
     from PIL import Image
 
-    with Image.open(path) as opened:
+    with Image.open(path, formats=["PNG"]) as opened:
         picture = np.asarray(opened.convert("RGB"))
     packed = picture.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
     colours, index = np.unique(packed, return_inverse=True)

@@ -82,7 +82,7 @@ def test_a_domain_is_prepared_once(tmp_path):
         tmp_path / "toy", pytest.fail, name="toy", short_side=None, skip_corrupt=False, progress=False
     )
     assert first == again
-    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == [".lock", "1"]
+    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == [".lock", "2"]
 
 
 def test_pictures_can_be_stored_smaller(tmp_path):
@@ -134,7 +134,7 @@ def test_an_interrupted_preparation_restarts_cleanly(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "toy", dataclasses.replace(listing(), files=Interrupted(CONTENT)))
     assert [path.name for path in (tmp_path / "toy").iterdir()] == [".lock"]
-    left = tmp_path / "toy/.preparing-1"  # as after a kill
+    left = tmp_path / "toy/.preparing-2"  # as after a kill
     left.mkdir()
     (left / "pictures.array_record").write_bytes(b"half")
     assert len(prepared.read(prepare(tmp_path / "toy", listing()), "toy")) == 12
@@ -194,7 +194,7 @@ def test_a_preparation_that_is_killed_again_and_again_is_made_anew(tmp_path):
     for i in range(400):
         (pictures / f"{i:04}").write_bytes(encoded(i))
     program = SLOW.format(pictures=str(pictures), target=str(target))
-    records = target / ".preparing-1/pictures.array_record"
+    records = target / ".preparing-2/pictures.array_record"
     for delay in np.random.default_rng(0).uniform(0, 0.5, 25):  # all of it takes 2 seconds at least
         began = time.time_ns()
         process = subprocess.Popen([sys.executable, "-c", program])
@@ -203,17 +203,17 @@ def test_a_preparation_that_is_killed_again_and_again_is_made_anew(tmp_path):
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=60) == -signal.SIGKILL
-        assert not (target / "1").exists() and records.exists()
+        assert not (target / "2").exists() and records.exists()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
-    assert sorted(path.name for path in target.iterdir()) == [".lock", "1"]
-    source = prepared.read(prepared.Prepared(target / "1"), "toy")
+    assert sorted(path.name for path in target.iterdir()) == [".lock", "2"]
+    source = prepared.read(prepared.Prepared(target / "2"), "toy")
     assert len(source) == 400
     np.testing.assert_array_equal(source.image(399), decode(encoded(399), name="expected"))
     straight = SLOW.format(pictures=str(pictures), target=str(tmp_path / "straight"))
     subprocess.run([sys.executable, "-c", straight], check=True, timeout=120)
-    other = prepared.read(prepared.Prepared(tmp_path / "straight" / "1"), "toy")
+    other = prepared.read(prepared.Prepared(tmp_path / "straight" / "2"), "toy")
     assert source.fingerprint == other.fingerprint
-    records = [root / "1" / "pictures.array_record" for root in (target, tmp_path / "straight")]
+    records = [root / "2" / "pictures.array_record" for root in (target, tmp_path / "straight")]
     assert records[0].read_bytes() == records[1].read_bytes()
 
 
@@ -294,7 +294,7 @@ def test_a_domain_of_the_papers_is_loaded_by_name(small_cub):
     assert data.load("CUB") is source
     other = data.load("CUB", manual_dir=place, short_side=5)
     assert other.image(0).shape == (5, 7, 3)
-    assert data.prepare("CUB").directory == place.parents[1] / "prepared/CUB/full/1"
+    assert data.prepare("CUB").directory.parents[1] == place.parents[1] / "prepared/CUB/full"
 
 
 def test_an_archive_gives_the_domain_that_its_files_give(small_cub, tmp_path, monkeypatch):

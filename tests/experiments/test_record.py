@@ -6,6 +6,8 @@ import re
 import pytest
 
 import command_line
+import evaluate
+import pictures
 import record
 import reproduce
 from configs import Table
@@ -130,8 +132,51 @@ def test_what_cannot_be_compared_is_told(short, tmp_path, now, capsys):
     record.verify(tmp_path, short)
     assert "has no run.json: what it was trained with is not known" in capsys.readouterr().err
     record.keep(tmp_path, short)
-    record.verify(tmp_path, dataclasses.replace(short, sources=("nowhere",)))
+    record.verify(tmp_path, dataclasses.replace(short, sources=("nowhere",)), named=("nowhere",))
     assert "cannot be compared: expected a domain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", ["tfds:mnist", "CUB", "/etc", "pets", "tfds:\x1b[2Jmnist"])
+@pytest.mark.parametrize("where", ["sources", "pretraining"])
+def test_only_what_somebody_named_is_read(short, tmp_path, now, capsys, monkeypatch, named, where):
+    record.keep(tmp_path, short)
+    config = dataclasses.replace(short, sources=("latin", named))
+    if where == "pretraining":
+        pretraining = dataclasses.replace(short.pretraining, sources=(named,))
+        config = dataclasses.replace(short, pretraining=pretraining)
+    read = []
+
+    def load_domain(name, *options, **more):
+        read.append(name)
+        return data.load("latin")
+
+    monkeypatch.setattr(record, "load_domain", load_domain)
+    record.verify(tmp_path, config, named=("hebrew", "other"))
+    said = capsys.readouterr().err
+    assert read == ["latin"] and "--data NAME" in said
+    assert named.replace("\x1b", r"\x1b") in said and "\x1b" not in said
+    with pytest.raises(ValueError, match=r"expected the data that .* was trained on"):
+        record.verify(tmp_path, config, named=(f"./{named}" if named == "pets" else named,))
+    assert read == ["latin", "latin", named]
+
+
+def test_a_changed_configuration_is_told_before_anything_is_read(short, tmp_path, monkeypatch):
+    path = tmp_path / "run/config.json"
+    path.parent.mkdir()
+    config = json.loads(json.dumps(dataclasses.asdict(short)))
+    monkeypatch.setattr(training, "read_config", lambda *_, **__: config)
+    for module in (record, evaluate):
+        name = "load_domain" if module is record else "load_for_evaluation"
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("data were read"))
+    for change in ({"sources": ["tfds:mnist"]}, {"sources": ["/"]}, {"short_side": 7}, {"width": 10**9}):
+        path.write_text(json.dumps(config | change))
+        for use in (
+            lambda: evaluate.evaluate(tmp_path / "run", episodes={"inductive": 2}, domains=("latin",)),
+            lambda: pictures.draw_sheets(tmp_path / "run", tmp_path / "sheets"),
+            lambda: pictures.ink_table([tmp_path / "run"]),
+        ):
+            with pytest.raises(ValueError, match=rf"what the checkpoints .* others in {next(iter(change))}"):
+                use()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import jxai
 
 EXEMPT = {
     "checks": "what refuses arguments, for all others: every case here is one of its own",
+    "npz": "reads what `models` and `data` open: test_files.py and test_fuzz.py attack it",
     "locks": "takes no arguments of users: `training` and `data` name the files that it locks",
     "sealing": "takes no arguments of users: `training` and `viz` name the files that it writes",
 }
