@@ -2,8 +2,8 @@
 
 Outside of `jax.jit` a loop of JAX (`lax.scan`, `lax.map`, `lax.while_loop`) whose body is a closure made anew is
 compiled anew in every call, and JAX keeps each of these programs. A jitted closure kept instead would keep the arrays
-that it closes over: an explanation of yesterday's weights, without a word. So a function is traced in each call, which
-is cheap and sees what it closes over now, and programs are kept by what was traced: operations, shapes, dtypes,
+that it closes over: an explanation of yesterday's weights, without a word. So a function is traced in each call,
+which is cheap and sees what it closes over now, and programs are kept by what was traced: operations, shapes, dtypes,
 numbers written in the code. Arrays, closed over or given, are a program's arguments.
 """
 

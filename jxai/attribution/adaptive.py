@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from jxai.batches.checks import check_finite, per_image
 from jxai.checks import as_array, check_count, check_key, check_number, finite
+from jxai.compiled import run_compiled
 
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -173,6 +174,7 @@ def adaptive_noise(
         values=trace,
         evaluated=counts,
     )
-    _, state = jax.lax.while_loop(lambda carry: ~carry[1].done.all(), body, (jnp.zeros((), jnp.int32), state))
+    first = jnp.zeros((), jnp.int32), state
+    _, state = run_compiled(lambda: jax.lax.while_loop(lambda carry: ~carry[1].done.all(), body, first))
     best = finite("the objective", state.best_value)
     return AdaptiveNoise(state.best_scale, best, state.scales, state.values, state.evaluated)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from jxai.batches.checks import check_inputs
 from jxai.checks import as_array, finite
+from jxai.compiled import run_compiled
 
 Scores = Callable[[jax.Array], jax.Array]
 # An explanation at a point: of (f, x, target) to an array of x's shape. `gradient` is one, and so is
@@ -43,8 +44,12 @@ def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
     """
     x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
-    scores, pullback = jax.vjp(f, x)
-    return finite("gradients", pullback(jax.nn.one_hot(target, scores.shape[-1], dtype=scores.dtype))[0])
+
+    def of_target() -> jax.Array:
+        scores, pullback = jax.vjp(f, x)
+        return pullback(jax.nn.one_hot(target, scores.shape[-1], dtype=scores.dtype))[0]
+
+    return finite("gradients", run_compiled(of_target))
 
 
 def input_x_gradient(f: Scores, x: jax.Array, target: ArrayLike, *, explain: Explain = gradient) -> jax.Array:

@@ -14,6 +14,7 @@ from jxai.batches.checks import as_greys
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import as_array, check_count, check_key, finite
+from jxai.compiled import run_compiled
 from jxai.metrics._inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson
 
@@ -74,7 +75,7 @@ def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions:
         found = (flat.max(axis=1) >= 0)[:, None]
         return jnp.where(far, free, -1), jnp.where(found, jnp.stack([row, column], axis=1), -1)
 
-    _, corners = lax.scan(choose, sums, None, length=num_regions)
+    corners = run_compiled(lambda: lax.scan(choose, sums, None, length=num_regions)[1])
     return jnp.swapaxes(corners, 0, 1)
 
 
@@ -176,7 +177,7 @@ def perturbation_curve(
     corners = jnp.swapaxes(perturbation_positions(heatmap, window=window, num_regions=num_regions), 0, 1)
     # The initial score is a step without a window, so that `f` is compiled once.
     corners = jnp.concatenate([jnp.full((1, count, 2), -1, corners.dtype), corners])
-    _, curve = lax.scan(step, x, (jnp.arange(num_regions + 1), corners))
+    curve = run_compiled(lambda: lax.scan(step, x, (jnp.arange(num_regions + 1), corners))[1])
     curve = finite("scores", curve)
     return (curve / jnp.abs(curve[0])).T
 
