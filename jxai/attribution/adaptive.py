@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from jxai.batches.checks import check_finite, per_image
+from jxai.batches.checks import check_finite, keep_nan, per_image
 from jxai.checks import as_array, check_count, check_key, check_number, finite
 from jxai.compiled import run_compiled
 
@@ -21,8 +21,8 @@ class AdaptiveNoise(NamedTuple):
     """What the search found; T = 1 + 2 · max_iterations.
 
     Attributes:
-        noise_scale: the best scale of each image, (N,).
-        value: its objective, (N,).
+        noise_scale: the best scale of each image, (N,); under `jit`, NaN where its objective is nowhere finite.
+        value: its objective, (N,), NaN likewise.
         scales: every scale in the order evaluated, (N, T); NaN after an image's last.
         values: their objectives, (N, T); NaN after an image's last.
         num_evaluations: how many an image took, (N,), integers.
@@ -126,12 +126,14 @@ def adaptive_noise(
 
     def advance(state: _State, tried: jax.Array, value: jax.Array) -> _State:
         active = ~state.done
-        worse = ~(value <= state.value)  # NaN is worse
+        worse = jnp.isnan(value) | (
+            value > state.value
+        )  # NaN is worse than a number, a number better than NaN
         first, up, down = (active & (state.phase == phase) for phase in (_START, _UP, _DOWN))
         moved = first | down | (up & ~worse)
         worsened = down & worse
         ends = worsened & (state.stops >= max_stops)
-        improved = moved & ~worsened & ~(value >= state.best_value)
+        improved = moved & ~worsened & (value < state.best_value)
         iteration = state.iteration + (up & ~worse) + down
         row = jnp.arange(num_images)
         # Beyond the end nothing is written.
@@ -177,4 +179,5 @@ def adaptive_noise(
     first = jnp.zeros((), jnp.int32), state
     _, state = run_compiled(lambda: jax.lax.while_loop(lambda carry: ~carry[1].done.all(), body, first))
     best = finite("the objective", state.best_value)
-    return AdaptiveNoise(state.best_scale, best, state.scales, state.values, state.evaluated)
+    scale = keep_nan(state.best_scale, best, x)
+    return AdaptiveNoise(scale, keep_nan(best, best, x), state.scales, state.values, state.evaluated)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.batches.blur import gaussian_blur
-from jxai.batches.checks import as_greys, check_finite
+from jxai.batches.checks import as_greys, check_finite, keep_nan
 from jxai.batches.draws import row_keys
 from jxai.checks import as_array, check_count, check_number, finite
 
@@ -69,4 +69,5 @@ def blurred_baseline(x: jax.Array, *, sigma: float) -> jax.Array:
     # Wider ones are as flat, and take ever longer.
     check_number("sigma", sigma, above=0, most=_WIDEST * max(x.shape[1:3]))
     radius = int(_TRUNCATION * sigma + 0.5)
-    return finite("blurred images", gaussian_blur(x, sigma=sigma, radius=radius).astype(x.dtype))
+    blurred = gaussian_blur(x, sigma=sigma, radius=radius).astype(x.dtype)
+    return finite("blurred images", keep_nan(blurred, x))

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Scores
-from jxai.batches.checks import as_baseline, check_inputs
+from jxai.batches.checks import as_baseline, check_inputs, keep_nan
 from jxai.batches.chunks import sum_over_roots
 from jxai.checks import as_array, check_count, finite
 
@@ -84,7 +84,8 @@ def occlusion(
     before = sum_over_roots(initial, x, num_roots=1, chunk_size=chunk_size, mesh=mesh)
     total = sum_over_roots(terms, x, num_roots=len(corners), chunk_size=chunk_size, mesh=mesh)
     mean = total / np.outer(_cover(tops, height, window), _cover(lefts, width, window))
-    return finite("attributions", jnp.broadcast_to((mean / channels)[..., None], x.shape).astype(x.dtype))
+    attributions = jnp.broadcast_to((mean / channels)[..., None], x.shape).astype(x.dtype)
+    return finite("attributions", keep_nan(attributions, x))
 
 
 def _starts(side: int, window: int, stride: int) -> list[int]:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxai.batches.checks import keep_nan
 from jxai.checks import as_array, check_number, values
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics._pixels import removal_ranks
@@ -37,7 +38,8 @@ def relevance_mass(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
     largest = positive.max(axis=(1, 2), keepdims=True)
     positive = positive / jnp.where(largest > 0, largest, 1)
     total = positive.sum(axis=(1, 2))
-    return jnp.where(mask, positive, 0).sum(axis=(1, 2)) / jnp.where(total > 0, total, 1)
+    share = jnp.where(mask, positive, 0).sum(axis=(1, 2)) / jnp.where(total > 0, total, 1)
+    return keep_nan(share, heatmap)
 
 
 def relevance_rank(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
@@ -65,7 +67,7 @@ def relevance_rank(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
     heatmap, mask = _checked(heatmap, mask)
     size = mask.sum(axis=(1, 2))
     hits = mask & (removal_ranks(heatmap) < size[:, None, None])
-    return hits.sum(axis=(1, 2)) / size.astype(jnp.float32)
+    return keep_nan(hits.sum(axis=(1, 2)) / size.astype(jnp.float32), heatmap)
 
 
 def pointing_game(heatmap: jax.Array, mask: jax.Array, *, tolerance: float = 0.0) -> jax.Array:
@@ -97,7 +99,7 @@ def pointing_game(heatmap: jax.Array, mask: jax.Array, *, tolerance: float = 0.0
     down = jnp.arange(height) - (peak // width)[:, None]
     across = jnp.arange(width) - (peak % width)[:, None]
     near = jnp.hypot(down[:, :, None], across[:, None, :]) <= tolerance
-    return (near & mask).any(axis=(1, 2)).astype(jnp.float32)
+    return keep_nan((near & mask).any(axis=(1, 2)).astype(jnp.float32), heatmap)
 
 
 def _checked(heatmap: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jxai.batches.checks import as_greys
+from jxai.batches.checks import as_greys, keep_nan
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import as_array, check_count, check_key, finite
@@ -32,7 +32,7 @@ def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions:
 
     Returns:
         (N, S, 2), int32: row and column of the top left corners, in the order chosen. Where those chosen leave no
-        room, the rest is (-1, -1).
+        room, the rest is (-1, -1); under `jit`, so are all those of a heatmap that holds NaN.
 
     Raises:
         ValueError: `heatmap` is not a finite array (N, H, W), a count is less than 1, or the windows do not fit in,
@@ -63,6 +63,8 @@ def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions:
     # Rows, then columns: 2·window additions a position and not window².
     sums = lax.reduce_window(magnitude, 0.0, lax.add, (1, window, 1), (1, 1, 1), "VALID")
     sums = lax.reduce_window(sums, 0.0, lax.add, (1, 1, window), (1, 1, 1), "VALID")[:, :height, :width]
+    # No window is the best of a heatmap that holds NaN.
+    sums = jnp.nan_to_num(keep_nan(sums, magnitude), nan=-1)
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
 
     def choose(free: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
@@ -179,7 +181,7 @@ def perturbation_curve(
     corners = jnp.concatenate([jnp.full((1, count, 2), -1, corners.dtype), corners])
     curve = run_compiled(lambda: lax.scan(step, x, (jnp.arange(num_regions + 1), corners))[1])
     curve = finite("scores", curve)
-    return (curve / jnp.abs(curve[0])).T
+    return keep_nan((curve / jnp.abs(curve[0])).T, heatmap, x)
 
 
 def aupc(curve: ArrayLike) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxai.batches.checks import keep_nan
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
 from jxai.checks import check_number, finite, shown
@@ -84,7 +85,7 @@ def road(
         return target_scores(probabilities(f), (imputed + added).astype(x.dtype), image, target)
 
     curve = map_chunks(scores, num_images * num_shares, rows_in_flight(x, chunk_size))
-    return finite("probabilities", curve).reshape(num_images, num_shares)
+    return keep_nan(finite("probabilities", curve).reshape(num_images, num_shares), heatmap, x)
 
 
 @jax.jit

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jxai.batches.checks import keep_nan
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.convolutions import with_plain_convolutions
 from jxai.batches.draws import row_keys
@@ -81,7 +82,7 @@ def maximum_sensitivity(
         return largest, _norm(start)
 
     largest, length = finite("explanations", map_chunks(moves, len(x), rows_in_flight(x, chunk_size)))
-    return jnp.where(largest == 0, 0, largest / length)
+    return keep_nan(jnp.where(largest == 0, 0, largest / length), x)
 
 
 def _norm(values: jax.Array) -> jax.Array:
