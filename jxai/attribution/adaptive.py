@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from jxai.batches.checks import check_finite, keep_nan, per_image
-from jxai.checks import as_array, check_count, check_key, check_number, finite
+from jxai.batches.checks import check_finite, per_image
+from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan
 from jxai.compiled import run_compiled
 
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.batches.blur import gaussian_blur
-from jxai.batches.checks import as_greys, check_finite, keep_nan
+from jxai.batches.checks import as_greys, check_finite
 from jxai.batches.draws import row_keys
-from jxai.checks import as_array, check_count, check_number, finite
+from jxai.checks import as_array, check_count, check_number, finite, keep_nan
 
 _TRUNCATION = 4.0  # of the Gaussian, in standard deviations
 _WIDEST = 100  # standard deviation, in sides of the image

@@ -6,10 +6,10 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import check_finite, check_inputs, keep_nan
+from jxai.batches.checks import check_finite, check_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import row_keys
-from jxai.checks import as_array, finite
+from jxai.checks import as_array, finite, keep_nan
 
 
 def expected_gradients(

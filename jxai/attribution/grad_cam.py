@@ -6,8 +6,8 @@ import jax
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import check_inputs, keep_nan
-from jxai.checks import as_array, finite
+from jxai.batches.checks import check_inputs
+from jxai.checks import as_array, finite, keep_nan
 from jxai.compiled import run_compiled
 
 
@@ -57,6 +57,6 @@ def grad_cam(
         maps = maps_of(x)
         weights = explain(head, maps, target).mean(axis=(1, 2), keepdims=True)
         coarse = jax.nn.relu((weights * maps).sum(axis=-1, keepdims=True))
-        return keep_nan(jax.image.resize(coarse, (*x.shape[:3], 1), "bilinear").astype(x.dtype), x)
+        return keep_nan(jax.image.resize(coarse, (*x.shape[:3], 1), "bilinear").astype(x.dtype), x, weights)
 
     return finite("attributions", run_compiled(enlarged))

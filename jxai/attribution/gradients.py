@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from jxai.batches.checks import check_inputs, keep_nan
-from jxai.checks import as_array, finite
+from jxai.batches.checks import check_inputs
+from jxai.checks import as_array, finite, keep_nan
 from jxai.compiled import run_compiled
 
 Scores = Callable[[jax.Array], jax.Array]

@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import as_baselines, as_finite, check_inputs, keep_nan
+from jxai.batches.checks import as_baselines, as_finite, check_inputs
 from jxai.batches.chunks import sum_over_roots
-from jxai.checks import as_array, check_choice, check_count, finite
+from jxai.checks import as_array, check_choice, check_count, finite, keep_nan
 from jxai.compiled import run_compiled
 
 Method = Literal["right", "trapezoid", "midpoint", "gauss-legendre"]

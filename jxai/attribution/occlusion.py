@@ -7,9 +7,9 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Scores
-from jxai.batches.checks import as_baseline, check_inputs, keep_nan
+from jxai.batches.checks import as_baseline, check_inputs
 from jxai.batches.chunks import sum_over_roots
-from jxai.checks import as_array, check_count, finite
+from jxai.checks import as_array, check_count, finite, keep_nan
 
 
 def occlusion(

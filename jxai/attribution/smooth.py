@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import check_finite, check_inputs, keep_nan, per_image
+from jxai.batches.checks import check_finite, check_inputs, per_image
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import normal_draws
-from jxai.checks import as_array, check_choice, finite
+from jxai.checks import as_array, check_choice, finite, keep_nan
 
 Statistic = Literal["mean", "square", "variance"]
 

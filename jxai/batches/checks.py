@@ -84,25 +84,6 @@ def as_finite(name: str, value: ArrayLike) -> jax.Array:
     return x
 
 
-def keep_nan(result: jax.Array, *given: jax.Array) -> jax.Array:
-    """The result as it is, but NaN for every image with a value that is not finite in what was given.
-
-    Known values are refused before; under `jit` nobody can look, and sorting, comparing and choosing the largest make
-    numbers of NaN.
-
-    Args:
-        result: (N, ...), floats.
-        *given: arrays (N, ...): heatmaps, images, scores.
-
-    Returns:
-        Of the result's shape and dtype.
-    """
-    for array in given:
-        good = jnp.isfinite(array).all(axis=tuple(range(1, array.ndim)))
-        result = jnp.where(good.reshape(-1, *[1] * (result.ndim - 1)), result, jnp.nan)
-    return result
-
-
 def per_image(name: str, value: ArrayLike, x: jax.Array) -> jax.Array:
     """A positive number, or one an image, as an array that broadcasts to `x`.
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jxai.batches.checks import as_baseline, as_finite, keep_nan
+from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.checks import check_number, finite
+from jxai.checks import check_number, finite, keep_nan
 from jxai.metrics._inputs import Scores, as_batch, target_scores
 
 

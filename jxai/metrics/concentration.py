@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jxai.batches.checks import keep_nan
+from jxai.checks import keep_nan
 from jxai.metrics._inputs import as_heatmap
 
 

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jxai.batches.checks import as_finite, keep_nan
+from jxai.batches.checks import as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
-from jxai.checks import check_count, check_number, finite
+from jxai.checks import check_count, check_number, finite, keep_nan
 from jxai.metrics._inputs import Scores, as_batch, target_scores
 
 

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.batches.checks import keep_nan
-from jxai.checks import as_array, check_number, values
+from jxai.checks import as_array, check_number, keep_nan, values
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics._pixels import removal_ranks
 

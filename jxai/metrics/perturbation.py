@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jxai.batches.checks import as_greys, keep_nan
+from jxai.batches.checks import as_greys
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.convolutions import with_plain_convolutions
-from jxai.checks import as_array, check_count, check_key, finite
+from jxai.checks import as_array, check_count, check_key, finite, keep_nan
 from jxai.compiled import run_compiled
 from jxai.metrics._inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson

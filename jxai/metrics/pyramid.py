@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jxai.batches.checks import keep_nan
-from jxai.checks import check_count, check_number
+from jxai.checks import check_count, check_number, keep_nan
 from jxai.metrics._inputs import as_heatmap
 
 # Blurs of a larger one are as wide as memory.

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jxai.batches.blur import gaussian_blur
-from jxai.batches.checks import as_baseline, as_finite, keep_nan
+from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.checks import check_count, finite
+from jxai.checks import check_count, finite, keep_nan
 from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
 from jxai.metrics._pixels import removal_ranks
 

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.batches.checks import keep_nan
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
-from jxai.checks import check_number, finite, shown
+from jxai.checks import check_number, finite, keep_nan, shown
 from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
 from jxai.metrics._pixels import removal_ranks
 

@@ -5,11 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.batches.checks import keep_nan
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.convolutions import with_plain_convolutions
 from jxai.batches.draws import row_keys
-from jxai.checks import check_count, check_number, finite
+from jxai.checks import check_count, check_number, finite, keep_nan
 from jxai.metrics._inputs import as_batch
 
 
@@ -74,7 +73,9 @@ def maximum_sensitivity(
             moved = (inputs + jnp.where(index == 0, 0, radius) * draws).astype(x.dtype)
             explanation = explain(moved, classes).astype(jnp.float32)
             start = jnp.where(index == 0, explanation, start)  # the first one is x itself
-            return (start, jnp.maximum(largest, _norm(explanation - start))), None
+            moved_by = _norm(explanation - start)
+            farther = jnp.isnan(moved_by) | (moved_by > largest)  # XLA's maximum may lose NaN
+            return (start, jnp.where(farther, moved_by, largest)), None
 
         start = jnp.zeros((len(images), *shape[1:]), jnp.float32)
         carry = start, jnp.zeros(len(images), jnp.float32)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.batches.blur import gaussian_blur
-from jxai.batches.checks import keep_nan
+from jxai.checks import keep_nan
 from jxai.metrics._inputs import as_heatmap
 
 # Wang's constants, for values in [0, 1].

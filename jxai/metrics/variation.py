@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jxai.batches.checks import keep_nan
-from jxai.checks import as_array, check_number
+from jxai.checks import as_array, check_number, keep_nan
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.pyramid import gaussian_pyramid
 from jxai.metrics.simpson import simpson
