@@ -115,9 +115,9 @@ class Head(nn.Module):
     ) -> tuple[Any, jax.Array]:
         """(explained, scores) of the plain head; for the arguments see `explained`, for errors `check_task`."""
         check_task(support, support_labels, query, way)
+        given = (self.variables, support)  # before batch statistics are written
         explained = self.explained(support, support_labels, query, way, train)
-        scores = keep_nan(self.scores(explained, train), query)
-        return explained, keep_nan_of((self.variables, support), scores)
+        return explained, keep_nan_of(given, keep_nan(self.scores(explained, train), query))
 
     def __call__(
         self,
