@@ -115,7 +115,7 @@ class Head(nn.Module):
     ) -> tuple[Any, jax.Array]:
         """(explained, scores) of the plain head; for the arguments see `explained`, for errors `check_task`."""
         check_task(support, support_labels, query, way)
-        given = (self.variables, support)  # before batch statistics are written
+        given = jax.tree.leaves((self.variables, support))  # before batch statistics are written
         explained = self.explained(support, support_labels, query, way, train)
         return explained, keep_nan_of(given, keep_nan(self.scores(explained, train), query))
 
