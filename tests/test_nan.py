@@ -36,7 +36,7 @@ def explain(x, target):
 
 def randomised(heatmap):
     found = metrics.model_randomisation(
-        lambda variables: heatmap * variables["a"]["w"],
+        lambda variables: heatmap * variables["a"]["w"][None, None],
         {"a": {"w": jnp.ones(SIDE)}},
         {"a": {"w": jnp.arange(SIDE, dtype=jnp.float32)}},
         cascading=False,

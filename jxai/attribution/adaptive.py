@@ -134,7 +134,7 @@ def adaptive_noise(
         worsened = down & worse
         ends = worsened & (state.stops >= max_stops)
         improved = moved & ~worsened & (value < state.best_value)
-        iteration = state.iteration + (up & ~worse) + down
+        iteration = state.iteration + ((up & ~worse) | down).astype(jnp.int32)
         row = jnp.arange(num_images)
         # Beyond the end nothing is written.
         place = jnp.where(active, state.evaluated, state.scales.shape[1])
@@ -150,7 +150,7 @@ def adaptive_noise(
             best_value=jnp.where(improved, value, state.best_value),
             scales=state.scales.at[row, place].set(tried, mode="drop"),
             values=state.values.at[row, place].set(value, mode="drop"),
-            evaluated=state.evaluated + active,
+            evaluated=state.evaluated + active.astype(jnp.int32),
         )
 
     def body(carry: tuple[jax.Array, _State]) -> tuple[jax.Array, _State]:

@@ -42,7 +42,7 @@ def uniform_baselines(
     images, numbers = jnp.tile(jnp.arange(len(x)), count), jnp.repeat(jnp.arange(count), len(x))
     keys = row_keys(key, images, numbers)
     noise = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype))(keys)
-    return low + (high - low) * noise.reshape(count, *x.shape)
+    return low[None] + (high - low)[None] * noise.reshape(count, *x.shape)
 
 
 def blurred_baseline(x: jax.Array, *, sigma: float) -> jax.Array:

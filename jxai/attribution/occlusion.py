@@ -74,7 +74,7 @@ def occlusion(
 
     def terms(images: jax.Array, positions: jax.Array) -> jax.Array:
         top, left = corners[positions].T[:, :, None]
-        row, column = jnp.arange(height), jnp.arange(width)
+        row, column = jnp.arange(height)[None], jnp.arange(width)[None]
         rows = (row >= top) & (row < top + window)
         columns = (column >= left) & (column < left + window)
         covered = rows[:, :, None] & columns[:, None]
@@ -83,7 +83,7 @@ def occlusion(
 
     before = sum_over_roots(initial, x, num_roots=1, chunk_size=chunk_size, mesh=mesh)
     total = sum_over_roots(terms, x, num_roots=len(corners), chunk_size=chunk_size, mesh=mesh)
-    mean = total / np.outer(_cover(tops, height, window), _cover(lefts, width, window))
+    mean = total / np.outer(_cover(tops, height, window), _cover(lefts, width, window))[None]
     attributions = jnp.broadcast_to((mean / channels)[..., None], x.shape).astype(x.dtype)
     return finite("attributions", keep_nan(attributions, x))
 

@@ -124,7 +124,7 @@ def sum_over_roots(
         inside, rows = rows < total, jnp.minimum(rows, total - 1)
         images, roots = spread(rows // num_roots), spread(rows % num_roots)
         start = jnp.minimum(images[0], num_images - span)
-        member = (images - start == jnp.arange(span)[:, None]) & inside
+        member = ((images - start)[None] == jnp.arange(span)[:, None]) & inside[None]
 
         def sums(values: jax.Array) -> jax.Array:
             values = spread(values.astype(jnp.promote_types(values.dtype, jnp.float32)))

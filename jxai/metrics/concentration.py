@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jxai.checks import keep_nan
 from jxai.metrics._inputs import as_heatmap
@@ -30,8 +31,8 @@ def sparseness(heatmap: jax.Array) -> jax.Array:
     """
     share = jnp.sort(_shares(heatmap), axis=1)
     num_pixels = share.shape[1]
-    weight = (2 * jnp.arange(num_pixels) - (num_pixels - 1)) / num_pixels
-    return (weight * share).sum(axis=1)
+    weight = jnp.asarray((2 * np.arange(num_pixels) - (num_pixels - 1)) / num_pixels, jnp.float32)
+    return (weight[None] * share).sum(axis=1)
 
 
 def complexity(heatmap: jax.Array) -> jax.Array:

@@ -66,7 +66,7 @@ def relevance_rank(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
     heatmap, mask = _checked(heatmap, mask)
     size = mask.sum(axis=(1, 2))
     hits = mask & (removal_ranks(heatmap) < size[:, None, None])
-    return keep_nan(hits.sum(axis=(1, 2)) / size.astype(jnp.float32), heatmap)
+    return keep_nan(hits.sum(axis=(1, 2), dtype=jnp.float32) / size.astype(jnp.float32), heatmap)
 
 
 def pointing_game(heatmap: jax.Array, mask: jax.Array, *, tolerance: float = 0.0) -> jax.Array:
@@ -95,8 +95,8 @@ def pointing_game(heatmap: jax.Array, mask: jax.Array, *, tolerance: float = 0.0
     check_number("tolerance", tolerance, least=0)
     height, width = heatmap.shape[1:]
     peak = heatmap.reshape(len(heatmap), -1).argmax(axis=1)
-    down = jnp.arange(height) - (peak // width)[:, None]
-    across = jnp.arange(width) - (peak % width)[:, None]
+    down = jnp.arange(height)[None] - (peak // width)[:, None]
+    across = jnp.arange(width)[None] - (peak % width)[:, None]
     near = jnp.hypot(down[:, :, None], across[:, None, :]) <= tolerance
     return keep_nan((near & mask).any(axis=(1, 2)).astype(jnp.float32), heatmap)
 

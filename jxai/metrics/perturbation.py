@@ -65,7 +65,7 @@ def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions:
     sums = lax.reduce_window(sums, 0.0, lax.add, (1, 1, window), (1, 1, 1), "VALID")[:, :height, :width]
     # No window is the best of a heatmap that holds NaN.
     sums = jnp.nan_to_num(keep_nan(sums, magnitude), nan=-1)
-    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
 
     def choose(free: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         flat = free.reshape(free.shape[0], -1)
@@ -144,12 +144,12 @@ def perturbation_curve(
 
     def perturb(image: jax.Array, key: jax.Array, region: jax.Array, draw: jax.Array, corner: jax.Array):
         """The image with one draw in the window; as it is where the corner is (-1, -1)."""
-        start = (*jnp.maximum(corner, 0), 0)
+        start = (*jnp.maximum(corner, 0), jnp.zeros((), corner.dtype))
         shape = (window, window, image.shape[-1])
         key = jax.random.fold_in(jax.random.fold_in(key, region), draw)
         # Drawn flat: XLA takes three times as long to compile a draw of three axes.
         unit = jax.random.uniform(key, (window * window * image.shape[-1],), jnp.float32).reshape(shape)
-        noise = (black + (white - black) * unit).astype(image.dtype)
+        noise = (black[0] + (white - black)[0] * unit).astype(image.dtype)
         patch = jnp.where(corner[0] < 0, lax.dynamic_slice(image, start, shape), noise)
         return lax.dynamic_update_slice(image, patch, start)
 
@@ -172,7 +172,7 @@ def perturbation_curve(
 
         scores = map_chunks(logits, num_draws * count, chunk_size).reshape(num_draws, count)
         median = jnp.sort(scores, axis=0)[(num_draws - 1) // 2]
-        kept = jnp.argmin(jnp.abs(scores - median), axis=0)
+        kept = jnp.argmin(jnp.abs(scores - median[None]), axis=0)
         current = perturb_all(current, keys, region, kept, corners)
         return current, jnp.where(empty, scores[0], scores.mean(axis=0))
 

@@ -106,7 +106,7 @@ def linear_imputation(x: jax.Array, removed: jax.Array) -> jax.Array:
     image = jnp.moveaxis(x.astype(jnp.float32), -1, 1)
     # About the mean: the solver's tolerance is then one of contrast, not of brightness.
     mean = jnp.where(gone, 0, image).sum(axis=(2, 3), keepdims=True)
-    mean = mean / jnp.maximum((~gone).sum(axis=(2, 3), keepdims=True), 1)
+    mean = mean / jnp.maximum((~gone).sum(axis=(2, 3), keepdims=True, dtype=jnp.float32), 1)
     weight = _neighbours(jnp.ones_like(gone, jnp.float32))
 
     def system(v: jax.Array) -> jax.Array:
