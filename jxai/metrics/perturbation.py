@@ -181,7 +181,7 @@ def perturbation_curve(
     corners = jnp.concatenate([jnp.full((1, count, 2), -1, corners.dtype), corners])
     curve = run_compiled(lambda: lax.scan(step, x, (jnp.arange(num_regions + 1), corners))[1])
     curve = finite("scores", curve)
-    return keep_nan((curve / jnp.abs(curve[0])).T, heatmap, x)
+    return keep_nan((curve / jnp.abs(curve[:1])).T, heatmap, x)
 
 
 def aupc(curve: ArrayLike) -> jax.Array:
