@@ -139,6 +139,40 @@ def finite(name: str, tree: Tree) -> Tree:
     return tree
 
 
+def keep_nan(result: jax.Array, *given: Any) -> jax.Array:
+    """The result as it is, but NaN for every image with a value that is not finite in what was given.
+
+    Known values are refused before; under `jit` nobody can look, and sorting, comparing and choosing the largest make
+    numbers of NaN. XLA's own `max`, `maximum` and so ReLU do on a CPU, once they are compiled.
+
+    Args:
+        result: (N, ...), floats.
+        *given: arrays (N, ...): heatmaps, images, scores.
+
+    Returns:
+        Of the result's shape and dtype.
+    """
+    for array in map(jnp.asarray, given):
+        good = jnp.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+        result = jnp.where(good.reshape(-1, *[1] * (result.ndim - 1)), result, jnp.nan)
+    return result
+
+
+def keep_nan_of(tree: Any, result: jax.Array) -> jax.Array:
+    """The result as it is, but NaN all over where a float of the tree is not finite, as `keep_nan` says.
+
+    Args:
+        tree: of arrays: variables, and what all of the result depends on.
+        result: floats.
+
+    Returns:
+        Of the result's shape and dtype.
+    """
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    good = [jnp.isfinite(leaf).all() for leaf in floats]
+    return jnp.where(jnp.stack(good).all(), result, jnp.nan) if good else result
+
+
 def shown(value: Any) -> str:
     """What an error says of a value."""
     shape = getattr(value, "shape", ())

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,32 @@ def golden() -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"expected a folder of reference values, got {folder}: set JXAI_GOLDEN")
     return folder
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """The names of the programs that XLA compiles while the test runs, as it goes."""
+    found: list[str] = []
+
+    def heard(event: str, duration: float, **details: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(str(details.get("fun_name", "")))
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(heard)
+
+
+@pytest.fixture(scope="session")
+def memory() -> Callable[[], float]:
+    """Of no arguments to the megabytes that this process holds once garbage is collected."""
+
+    def megabytes() -> float:
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    return megabytes
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "viz": set(),
 }
 # Modules beside the packages, that know none of them; every package may import them.
-COMMON = {"__version__", "checks", "depthwise", "locks", "npz", "sealing"}
+COMMON = {"__version__", "checks", "compiled", "depthwise", "locks", "npz", "sealing"}
 # Packages that take any function, so they know no neural network library.
 WITHOUT_FLAX = ("attribution", "batches", "metrics")
 # What `import jxai` and its packages load only when it is used.

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.batches.checks import check_finite, per_image
-from jxai.checks import as_array, check_count, check_key, check_number, finite
+from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan
+from jxai.compiled import run_compiled
 
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -20,8 +21,8 @@ class AdaptiveNoise(NamedTuple):
     """What the search found; T = 1 + 2 · max_iterations.
 
     Attributes:
-        noise_scale: the best scale of each image, (N,).
-        value: its objective, (N,).
+        noise_scale: the best scale of each image, (N,); under `jit`, NaN where its objective is nowhere finite.
+        value: its objective, (N,), NaN likewise.
         scales: every scale in the order evaluated, (N, T); NaN after an image's last.
         values: their objectives, (N, T); NaN after an image's last.
         num_evaluations: how many an image took, (N,), integers.
@@ -125,13 +126,15 @@ def adaptive_noise(
 
     def advance(state: _State, tried: jax.Array, value: jax.Array) -> _State:
         active = ~state.done
-        worse = ~(value <= state.value)  # NaN is worse
+        worse = jnp.isnan(value) | (
+            value > state.value
+        )  # NaN is worse than a number, a number better than NaN
         first, up, down = (active & (state.phase == phase) for phase in (_START, _UP, _DOWN))
         moved = first | down | (up & ~worse)
         worsened = down & worse
         ends = worsened & (state.stops >= max_stops)
-        improved = moved & ~worsened & ~(value >= state.best_value)
-        iteration = state.iteration + (up & ~worse) + down
+        improved = moved & ~worsened & (value < state.best_value)
+        iteration = state.iteration + ((up & ~worse) | down).astype(jnp.int32)
         row = jnp.arange(num_images)
         # Beyond the end nothing is written.
         place = jnp.where(active, state.evaluated, state.scales.shape[1])
@@ -147,7 +150,7 @@ def adaptive_noise(
             best_value=jnp.where(improved, value, state.best_value),
             scales=state.scales.at[row, place].set(tried, mode="drop"),
             values=state.values.at[row, place].set(value, mode="drop"),
-            evaluated=state.evaluated + active,
+            evaluated=state.evaluated + active.astype(jnp.int32),
         )
 
     def body(carry: tuple[jax.Array, _State]) -> tuple[jax.Array, _State]:
@@ -173,6 +176,8 @@ def adaptive_noise(
         values=trace,
         evaluated=counts,
     )
-    _, state = jax.lax.while_loop(lambda carry: ~carry[1].done.all(), body, (jnp.zeros((), jnp.int32), state))
+    first = jnp.zeros((), jnp.int32), state
+    _, state = run_compiled(lambda: jax.lax.while_loop(lambda carry: ~carry[1].done.all(), body, first))
     best = finite("the objective", state.best_value)
-    return AdaptiveNoise(state.best_scale, best, state.scales, state.values, state.evaluated)
+    scale = keep_nan(state.best_scale, best, x)
+    return AdaptiveNoise(scale, keep_nan(best, best, x), state.scales, state.values, state.evaluated)

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from jxai.batches.blur import gaussian_blur
 from jxai.batches.checks import as_greys, check_finite
 from jxai.batches.draws import row_keys
-from jxai.checks import as_array, check_count, check_number, finite
+from jxai.checks import as_array, check_count, check_number, finite, keep_nan
 
 _TRUNCATION = 4.0  # of the Gaussian, in standard deviations
 _WIDEST = 100  # standard deviation, in sides of the image
@@ -42,7 +42,7 @@ def uniform_baselines(
     images, numbers = jnp.tile(jnp.arange(len(x)), count), jnp.repeat(jnp.arange(count), len(x))
     keys = row_keys(key, images, numbers)
     noise = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype))(keys)
-    return low + (high - low) * noise.reshape(count, *x.shape)
+    return low[None] + (high - low)[None] * noise.reshape(count, *x.shape)
 
 
 def blurred_baseline(x: jax.Array, *, sigma: float) -> jax.Array:
@@ -69,4 +69,5 @@ def blurred_baseline(x: jax.Array, *, sigma: float) -> jax.Array:
     # Wider ones are as flat, and take ever longer.
     check_number("sigma", sigma, above=0, most=_WIDEST * max(x.shape[1:3]))
     radius = int(_TRUNCATION * sigma + 0.5)
-    return finite("blurred images", gaussian_blur(x, sigma=sigma, radius=radius).astype(x.dtype))
+    blurred = gaussian_blur(x, sigma=sigma, radius=radius).astype(x.dtype)
+    return finite("blurred images", keep_nan(blurred, x))

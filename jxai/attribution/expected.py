@@ -9,7 +9,7 @@ from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.batches.checks import check_finite, check_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import row_keys
-from jxai.checks import as_array, finite
+from jxai.checks import as_array, finite, keep_nan
 
 
 def expected_gradients(
@@ -73,4 +73,4 @@ def expected_gradients(
         return path * explain(f, at, target[images]).astype(wide)
 
     total = sum_over_roots(terms, x, num_roots=num_samples, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", (total / num_samples).astype(x.dtype))
+    return finite("attributions", keep_nan((total / num_samples).astype(x.dtype), x))

@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.batches.checks import check_inputs
-from jxai.checks import as_array, finite
+from jxai.checks import as_array, finite, keep_nan
+from jxai.compiled import run_compiled
 
 
 def grad_cam(
@@ -51,7 +52,11 @@ def grad_cam(
         return maps
 
     check_inputs(lambda x: head(maps_of(x)), x, target)
-    maps = maps_of(x)
-    weights = explain(head, maps, target).mean(axis=(1, 2), keepdims=True)
-    coarse = jax.nn.relu((weights * maps).sum(axis=-1, keepdims=True))
-    return finite("attributions", jax.image.resize(coarse, (*x.shape[:3], 1), "bilinear").astype(x.dtype))
+
+    def enlarged() -> jax.Array:
+        maps = maps_of(x)
+        weights = explain(head, maps, target).mean(axis=(1, 2), keepdims=True)
+        coarse = jax.nn.relu((weights * maps).sum(axis=-1, keepdims=True))
+        return keep_nan(jax.image.resize(coarse, (*x.shape[:3], 1), "bilinear").astype(x.dtype), x, weights)
+
+    return finite("attributions", run_compiled(enlarged))

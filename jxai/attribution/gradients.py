@@ -6,10 +6,12 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.batches.checks import check_inputs
-from jxai.checks import as_array, finite
+from jxai.checks import as_array, finite, keep_nan
+from jxai.compiled import run_compiled
 
 Scores = Callable[[jax.Array], jax.Array]
 # An explanation at a point: of (f, x, target) to an array of x's shape. `gradient` is one, and so is
@@ -43,8 +45,14 @@ def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
     """
     x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
-    scores, pullback = jax.vjp(f, x)
-    return finite("gradients", pullback(jax.nn.one_hot(target, scores.shape[-1], dtype=scores.dtype))[0])
+
+    def of_target() -> jax.Array:
+        scores, pullback = jax.vjp(f, x)
+        (found,) = pullback(jax.nn.one_hot(target, scores.shape[-1], dtype=scores.dtype))
+        # What is constant in x has a gradient where the score has no value.
+        return keep_nan(found, x, jnp.take_along_axis(scores, target[:, None], axis=1))
+
+    return finite("gradients", run_compiled(of_target))
 
 
 def input_x_gradient(f: Scores, x: jax.Array, target: ArrayLike, *, explain: Explain = gradient) -> jax.Array:
@@ -68,4 +76,4 @@ def input_x_gradient(f: Scores, x: jax.Array, target: ArrayLike, *, explain: Exp
     """
     x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
-    return finite("attributions", x * explain(f, x, target))
+    return finite("attributions", keep_nan(x * explain(f, x, target), x))

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.batches.checks import as_baselines, as_finite, check_inputs
 from jxai.batches.chunks import sum_over_roots
-from jxai.checks import as_array, check_choice, check_count, finite
+from jxai.checks import as_array, check_choice, check_count, finite, keep_nan
+from jxai.compiled import run_compiled
 
 Method = Literal["right", "trapezoid", "midpoint", "gauss-legendre"]
 
@@ -80,7 +81,7 @@ def integrated_gradients(
 
     num_roots = len(baselines) * len(weights)
     total = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", (total / len(baselines)).astype(x.dtype))
+    return finite("attributions", keep_nan((total / len(baselines)).astype(x.dtype), x))
 
 
 def convergence_delta(
@@ -115,7 +116,8 @@ def convergence_delta(
         return jnp.take_along_axis(f(z), target[:, None], axis=1)[:, 0]
 
     total = attributions.astype(jnp.promote_types(x.dtype, jnp.float32)).sum(axis=tuple(range(1, x.ndim)))
-    return finite("differences", total - (score(x) - jax.lax.map(score, several).mean(axis=0)))
+    change = run_compiled(lambda: score(x) - jax.lax.map(score, several).mean(axis=0))
+    return finite("differences", keep_nan(total - change, x, attributions))
 
 
 def _quadrature(method: Method, num_steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from jxai.attribution.gradients import Scores
 from jxai.batches.checks import as_baseline, check_inputs
 from jxai.batches.chunks import sum_over_roots
-from jxai.checks import as_array, check_count, finite
+from jxai.checks import as_array, check_count, finite, keep_nan
 
 
 def occlusion(
@@ -74,7 +74,7 @@ def occlusion(
 
     def terms(images: jax.Array, positions: jax.Array) -> jax.Array:
         top, left = corners[positions].T[:, :, None]
-        row, column = jnp.arange(height), jnp.arange(width)
+        row, column = jnp.arange(height)[None], jnp.arange(width)[None]
         rows = (row >= top) & (row < top + window)
         columns = (column >= left) & (column < left + window)
         covered = rows[:, :, None] & columns[:, None]
@@ -83,8 +83,9 @@ def occlusion(
 
     before = sum_over_roots(initial, x, num_roots=1, chunk_size=chunk_size, mesh=mesh)
     total = sum_over_roots(terms, x, num_roots=len(corners), chunk_size=chunk_size, mesh=mesh)
-    mean = total / np.outer(_cover(tops, height, window), _cover(lefts, width, window))
-    return finite("attributions", jnp.broadcast_to((mean / channels)[..., None], x.shape).astype(x.dtype))
+    mean = total / np.outer(_cover(tops, height, window), _cover(lefts, width, window))[None]
+    attributions = jnp.broadcast_to((mean / channels)[..., None], x.shape).astype(x.dtype)
+    return finite("attributions", keep_nan(attributions, x))
 
 
 def _starts(side: int, window: int, stride: int) -> list[int]:

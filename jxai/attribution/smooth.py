@@ -14,7 +14,7 @@ from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.batches.checks import check_finite, check_inputs, per_image
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import normal_draws
-from jxai.checks import as_array, check_choice, finite
+from jxai.checks import as_array, check_choice, finite, keep_nan
 
 Statistic = Literal["mean", "square", "variance"]
 
@@ -87,7 +87,7 @@ def smooth_grad(
     sums = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
     means = [total / num_roots for total in sums]
     result = means[1] - means[0] ** 2 if statistic == "variance" else means[0]
-    return finite("attributions", result.astype(x.dtype))
+    return finite("attributions", keep_nan(result.astype(x.dtype), x))
 
 
 def smooth_taylor(
@@ -140,7 +140,7 @@ def smooth_taylor(
         return _wide(-noise) * _wide(explain(f, x[images] + noise, target[images]))
 
     total = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", (total / num_roots).astype(x.dtype))
+    return finite("attributions", keep_nan((total / num_roots).astype(x.dtype), x))
 
 
 def taylor_at_roots(
@@ -189,7 +189,7 @@ def taylor_at_roots(
         return _wide(x[images] - at) * _wide(explain(f, at, target[images]))
 
     total = sum_over_roots(terms, x, num_roots=len(roots), chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", (total / len(roots)).astype(x.dtype))
+    return finite("attributions", keep_nan((total / len(roots)).astype(x.dtype), x))
 
 
 def _noise(key: jax.Array, images: jax.Array, roots: jax.Array, x: jax.Array, scale: jax.Array) -> jax.Array:

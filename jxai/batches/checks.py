@@ -170,7 +170,7 @@ def as_greys(low: ArrayLike, high: ArrayLike, x: jax.Array) -> tuple[jax.Array, 
         x: (N, ..., C).
 
     Returns:
-        Both in x's dtype.
+        Both in x's dtype and of its rank.
 
     Raises:
         ValueError: another shape, a value that is not finite, or black above white.
@@ -186,4 +186,5 @@ def as_greys(low: ArrayLike, high: ArrayLike, x: jax.Array) -> tuple[jax.Array, 
     black, white = (values(grey) for grey in found)
     if black is not None and white is not None and not (np.isfinite(white - black) & (black <= white)).all():
         raise ValueError(f"expected low <= high, got {low} and {high}: black first, then white, without NaN")
-    return found[0], found[1]
+    low, high = (grey.reshape(*[1] * (x.ndim - 1), -1) for grey in found)
+    return low, high

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import check_count
+from jxai.compiled import run_compiled
 
 # Numbers of the inputs in flight by default: 16 images of 224x224x3 on a CPU, whose convolutions gain nothing from
 # more; 256 on an accelerator.
@@ -71,11 +72,15 @@ def map_chunks(function: Callable[[jax.Array], Tree], num_rows: int, chunk_size:
     size = _even_size(num_rows, chunk_size)
     num_chunks = -(-num_rows // size)
     function = with_plain_convolutions(function)
-    if num_chunks == 1:
-        return function(jnp.arange(num_rows, dtype=jnp.int32))
-    indices = jnp.minimum(jnp.arange(num_chunks * size, dtype=jnp.int32), num_rows - 1)
-    chunks = lax.map(function, indices.reshape(num_chunks, size))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_rows], chunks)
+
+    def chunked() -> Tree:
+        if num_chunks == 1:
+            return function(jnp.arange(num_rows, dtype=jnp.int32))
+        indices = jnp.minimum(jnp.arange(num_chunks * size, dtype=jnp.int32), num_rows - 1)
+        chunks = lax.map(function, indices.reshape(num_chunks, size))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_rows], chunks)
+
+    return run_compiled(chunked)
 
 
 def sum_over_roots(
@@ -119,7 +124,7 @@ def sum_over_roots(
         inside, rows = rows < total, jnp.minimum(rows, total - 1)
         images, roots = spread(rows // num_roots), spread(rows % num_roots)
         start = jnp.minimum(images[0], num_images - span)
-        member = (images - start == jnp.arange(span)[:, None]) & inside
+        member = ((images - start)[None] == jnp.arange(span)[:, None]) & inside[None]
 
         def sums(values: jax.Array) -> jax.Array:
             values = spread(values.astype(jnp.promote_types(values.dtype, jnp.float32)))
@@ -128,9 +133,6 @@ def sum_over_roots(
             return jnp.where(own, values, 0).sum(axis=1)
 
         return start, jax.tree.map(sums, terms(images, roots))
-
-    if num_chunks == 1:
-        return chunk(jnp.zeros((), jnp.int32))[1]
 
     def step(totals: Any, first: jax.Array) -> tuple[Any, None]:
         start, sums = chunk(first)
@@ -141,6 +143,11 @@ def sum_over_roots(
 
         return jax.tree.map(add, totals, sums), None
 
-    shapes = jax.eval_shape(lambda first: chunk(first)[1], jnp.zeros((), jnp.int32))
-    zeros = jax.tree.map(lambda part: jnp.zeros((num_images, *part.shape[1:]), part.dtype), shapes)
-    return lax.scan(step, zeros, jnp.arange(num_chunks) * size)[0]
+    def summed() -> Any:
+        if num_chunks == 1:
+            return chunk(jnp.zeros((), jnp.int32))[1]
+        shapes = jax.eval_shape(lambda first: chunk(first)[1], jnp.zeros((), jnp.int32))
+        zeros = jax.tree.map(lambda part: jnp.zeros((num_images, *part.shape[1:]), part.dtype), shapes)
+        return lax.scan(step, zeros, jnp.arange(num_chunks) * size)[0]
+
+    return run_compiled(summed)

@@ -27,7 +27,8 @@ def with_plain_convolutions(function: Callable) -> Callable:
     def rewritten(*arguments: Any) -> Any:
         if jax.default_backend() != "cpu":
             return function(*arguments)
-        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        # A function of its own: JAX keeps what a function traced to by its identity, with what it closed over then.
+        closed, shapes = jax.make_jaxpr(lambda *given: function(*given), return_shape=True)(*arguments)
         outputs = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(arguments))
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 

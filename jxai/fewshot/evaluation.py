@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.checks import as_array, as_numpy, check_count, shown
+from jxai.checks import as_array, as_numpy, check_count, keep_nan, keep_nan_of, shown
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.system import part
 from jxai.fewshot.transduction import Transduction, transductive_scores
@@ -168,7 +168,8 @@ def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _features(encoder: nn.Module, variables: Any, images: jax.Array, head: Head | None) -> jax.Array:
     features = jnp.asarray(encoder.apply(variables, images, train=False))
-    return features if head is None else head.condense(features)
+    features = features if head is None else head.condense(features)
+    return keep_nan_of(variables, keep_nan(features, images))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import check_number, shown
+from jxai.checks import check_number, keep_nan, keep_nan_of, shown
 from jxai.fewshot.auxiliary import CLASSIFIER, classifier_loss
 from jxai.fewshot.checks import check_labels
 from jxai.fewshot.episode import Episode, check_episode
@@ -111,7 +111,8 @@ def head_loss(
     )
     plain = head.loss(scores, query_labels)
     of_queries = scores.reshape(len(query), -1, way).mean(axis=1)
-    metrics = {"accuracy": jnp.mean(jnp.argmax(of_queries, axis=-1) == query_labels), "loss_plain": plain}
+    right = (jnp.argmax(of_queries, axis=-1) == query_labels) & jnp.isfinite(of_queries).all(axis=-1)
+    metrics = {"accuracy": jnp.mean(right), "loss_plain": plain}
     # A loss that does not count shall cost no backward pass.
     loss = plain_weight * plain if plain_weight else jnp.zeros_like(plain)
     auxiliary: Any = head.apply(variables, explained, query_labels, query_classes, method="auxiliary_loss")
@@ -126,6 +127,7 @@ def head_loss(
         guided_scores, _ = head.apply(variables, weighted, True, method="scores", mutable=["batch_stats"])
         metrics["loss_guided"] = head.loss(guided_scores, query_labels)
         loss = loss + guided_weight * metrics["loss_guided"]
+    loss = keep_nan_of(plain, loss)  # whether it counts or not
     return loss, (updates.get("batch_stats", {}), metrics | {"loss": loss})
 
 
@@ -166,9 +168,9 @@ def guided_loss(
     check_modules(encoder, head)
     check_episode(episode)
     images = jnp.concatenate([episode.support, episode.query])
-    features, updates = encoder.apply(
-        part(variables, "encoder"), images, train=train_encoder, mutable=["batch_stats"]
-    )
+    of_encoder = part(variables, "encoder")
+    features, updates = encoder.apply(of_encoder, images, train=train_encoder, mutable=["batch_stats"])
+    features = keep_nan_of(of_encoder, keep_nan(features, images))
     if not train_encoder:
         features = jax.lax.stop_gradient(features)
     num_support = episode.support.shape[0]

@@ -89,7 +89,9 @@ def transductive_scores(
     found = scores(joined, labels)
     for count in transduction.counts:
         ranked = found if transduction.confidence == "score" else jax.nn.softmax(found)
-        _, surest = jax.lax.top_k(jnp.max(ranked, axis=-1), count)
+        # A query whose scores are NaN is the least sure.
+        confidence = jnp.where(jnp.isfinite(ranked).all(axis=-1), jnp.max(ranked, axis=-1), -jnp.inf)
+        _, surest = jax.lax.top_k(confidence, count)
         if transduction.restart:
             joined, labels = support, support_labels
         joined = jnp.concatenate([joined, query[surest]])

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.checks import check_number, finite
+from jxai.checks import check_number, finite, keep_nan
 from jxai.metrics._inputs import Scores, as_batch, target_scores
 
 
@@ -75,5 +75,5 @@ def completeness(
     change = finite("scores", score[0] if baseline is None else score[0] - score[1])
     total = finite("sums of attributions", attributions.sum(axis=tuple(range(1, attributions.ndim))))
     error = jnp.abs(total - change)
-    residual = jnp.where(error == 0, 0, error / jnp.abs(change))
+    residual = keep_nan(jnp.where(error == 0, 0, error / jnp.abs(change)), attributions, x)
     return Completeness(residual, residual <= tolerance)

@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jxai.checks import keep_nan
 from jxai.metrics._inputs import as_heatmap
 
 
@@ -29,8 +31,8 @@ def sparseness(heatmap: jax.Array) -> jax.Array:
     """
     share = jnp.sort(_shares(heatmap), axis=1)
     num_pixels = share.shape[1]
-    weight = (2 * jnp.arange(num_pixels) - (num_pixels - 1)) / num_pixels
-    return (weight * share).sum(axis=1)
+    weight = jnp.asarray((2 * np.arange(num_pixels) - (num_pixels - 1)) / num_pixels, jnp.float32)
+    return (weight[None] * share).sum(axis=1)
 
 
 def complexity(heatmap: jax.Array) -> jax.Array:
@@ -59,9 +61,9 @@ def complexity(heatmap: jax.Array) -> jax.Array:
 
 def _shares(heatmap: jax.Array) -> jax.Array:
     """Each pixel's share of the absolute heatmap, (N, H·W); equal shares where there is nothing."""
-    magnitude = jnp.abs(as_heatmap(heatmap))
-    magnitude = magnitude.reshape(len(magnitude), -1)
+    heatmap = as_heatmap(heatmap)
+    magnitude = jnp.abs(heatmap).reshape(len(heatmap), -1)
     # Over the maximum first: a sum of tiny or huge values would leave float32.
     largest = magnitude.max(axis=1, keepdims=True)
     magnitude = jnp.where(largest > 0, magnitude / jnp.where(largest > 0, largest, 1), 1)
-    return magnitude / magnitude.sum(axis=1, keepdims=True)
+    return keep_nan(magnitude / magnitude.sum(axis=1, keepdims=True), heatmap)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jxai.batches.checks import as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
-from jxai.checks import check_count, check_number, finite
+from jxai.checks import check_count, check_number, finite, keep_nan
 from jxai.metrics._inputs import Scores, as_batch, target_scores
 
 
@@ -80,4 +80,4 @@ def infidelity(
         power = (forecast**2).mean(axis=1, keepdims=True)
         factor = (forecast * change).mean(axis=1, keepdims=True) / jnp.where(power > 0, power, 1)
         forecast = factor * forecast
-    return finite("errors", ((forecast - change) ** 2).mean(axis=1))
+    return keep_nan(finite("errors", ((forecast - change) ** 2).mean(axis=1)), attributions, x)

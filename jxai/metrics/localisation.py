@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.checks import as_array, check_number, values
+from jxai.checks import as_array, check_number, keep_nan, values
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics._pixels import removal_ranks
 
@@ -37,7 +37,8 @@ def relevance_mass(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
     largest = positive.max(axis=(1, 2), keepdims=True)
     positive = positive / jnp.where(largest > 0, largest, 1)
     total = positive.sum(axis=(1, 2))
-    return jnp.where(mask, positive, 0).sum(axis=(1, 2)) / jnp.where(total > 0, total, 1)
+    share = jnp.where(mask, positive, 0).sum(axis=(1, 2)) / jnp.where(total > 0, total, 1)
+    return keep_nan(share, heatmap)
 
 
 def relevance_rank(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
@@ -65,7 +66,7 @@ def relevance_rank(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
     heatmap, mask = _checked(heatmap, mask)
     size = mask.sum(axis=(1, 2))
     hits = mask & (removal_ranks(heatmap) < size[:, None, None])
-    return hits.sum(axis=(1, 2)) / size.astype(jnp.float32)
+    return keep_nan(hits.sum(axis=(1, 2), dtype=jnp.float32) / size.astype(jnp.float32), heatmap)
 
 
 def pointing_game(heatmap: jax.Array, mask: jax.Array, *, tolerance: float = 0.0) -> jax.Array:
@@ -94,10 +95,10 @@ def pointing_game(heatmap: jax.Array, mask: jax.Array, *, tolerance: float = 0.0
     check_number("tolerance", tolerance, least=0)
     height, width = heatmap.shape[1:]
     peak = heatmap.reshape(len(heatmap), -1).argmax(axis=1)
-    down = jnp.arange(height) - (peak // width)[:, None]
-    across = jnp.arange(width) - (peak % width)[:, None]
+    down = jnp.arange(height)[None] - (peak // width)[:, None]
+    across = jnp.arange(width)[None] - (peak % width)[:, None]
     near = jnp.hypot(down[:, :, None], across[:, None, :]) <= tolerance
-    return (near & mask).any(axis=(1, 2)).astype(jnp.float32)
+    return keep_nan((near & mask).any(axis=(1, 2)).astype(jnp.float32), heatmap)
 
 
 def _checked(heatmap: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -13,7 +13,8 @@ from jax.typing import ArrayLike
 from jxai.batches.checks import as_greys
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.convolutions import with_plain_convolutions
-from jxai.checks import as_array, check_count, check_key, finite
+from jxai.checks import as_array, check_count, check_key, finite, keep_nan
+from jxai.compiled import run_compiled
 from jxai.metrics._inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson
 
@@ -31,7 +32,7 @@ def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions:
 
     Returns:
         (N, S, 2), int32: row and column of the top left corners, in the order chosen. Where those chosen leave no
-        room, the rest is (-1, -1).
+        room, the rest is (-1, -1); under `jit`, so are all those of a heatmap that holds NaN.
 
     Raises:
         ValueError: `heatmap` is not a finite array (N, H, W), a count is less than 1, or the windows do not fit in,
@@ -62,7 +63,9 @@ def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions:
     # Rows, then columns: 2·window additions a position and not window².
     sums = lax.reduce_window(magnitude, 0.0, lax.add, (1, window, 1), (1, 1, 1), "VALID")
     sums = lax.reduce_window(sums, 0.0, lax.add, (1, 1, window), (1, 1, 1), "VALID")[:, :height, :width]
-    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    # No window is the best of a heatmap that holds NaN.
+    sums = jnp.nan_to_num(keep_nan(sums, magnitude), nan=-1)
+    rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
 
     def choose(free: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         flat = free.reshape(free.shape[0], -1)
@@ -74,7 +77,7 @@ def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions:
         found = (flat.max(axis=1) >= 0)[:, None]
         return jnp.where(far, free, -1), jnp.where(found, jnp.stack([row, column], axis=1), -1)
 
-    _, corners = lax.scan(choose, sums, None, length=num_regions)
+    corners = run_compiled(lambda: lax.scan(choose, sums, None, length=num_regions)[1])
     return jnp.swapaxes(corners, 0, 1)
 
 
@@ -141,12 +144,12 @@ def perturbation_curve(
 
     def perturb(image: jax.Array, key: jax.Array, region: jax.Array, draw: jax.Array, corner: jax.Array):
         """The image with one draw in the window; as it is where the corner is (-1, -1)."""
-        start = (*jnp.maximum(corner, 0), 0)
+        start = (*jnp.maximum(corner, 0), jnp.zeros((), corner.dtype))
         shape = (window, window, image.shape[-1])
         key = jax.random.fold_in(jax.random.fold_in(key, region), draw)
         # Drawn flat: XLA takes three times as long to compile a draw of three axes.
         unit = jax.random.uniform(key, (window * window * image.shape[-1],), jnp.float32).reshape(shape)
-        noise = (black + (white - black) * unit).astype(image.dtype)
+        noise = (black[0] + (white - black)[0] * unit).astype(image.dtype)
         patch = jnp.where(corner[0] < 0, lax.dynamic_slice(image, start, shape), noise)
         return lax.dynamic_update_slice(image, patch, start)
 
@@ -169,16 +172,16 @@ def perturbation_curve(
 
         scores = map_chunks(logits, num_draws * count, chunk_size).reshape(num_draws, count)
         median = jnp.sort(scores, axis=0)[(num_draws - 1) // 2]
-        kept = jnp.argmin(jnp.abs(scores - median), axis=0)
+        kept = jnp.argmin(jnp.abs(scores - median[None]), axis=0)
         current = perturb_all(current, keys, region, kept, corners)
         return current, jnp.where(empty, scores[0], scores.mean(axis=0))
 
     corners = jnp.swapaxes(perturbation_positions(heatmap, window=window, num_regions=num_regions), 0, 1)
     # The initial score is a step without a window, so that `f` is compiled once.
     corners = jnp.concatenate([jnp.full((1, count, 2), -1, corners.dtype), corners])
-    _, curve = lax.scan(step, x, (jnp.arange(num_regions + 1), corners))
+    curve = run_compiled(lambda: lax.scan(step, x, (jnp.arange(num_regions + 1), corners))[1])
     curve = finite("scores", curve)
-    return (curve / jnp.abs(curve[0])).T
+    return keep_nan((curve / jnp.abs(curve[:1])).T, heatmap, x)
 
 
 def aupc(curve: ArrayLike) -> jax.Array:

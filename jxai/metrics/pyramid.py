@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jxai.checks import check_count, check_number
+from jxai.checks import check_count, check_number, keep_nan
 from jxai.metrics._inputs import as_heatmap
 
 # Blurs of a larger one are as wide as memory.
@@ -38,6 +38,7 @@ def gaussian_pyramid(heatmap: ArrayLike, *, factor: float = 1.5, smallest: int =
         Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983.
     """
     level = as_heatmap(heatmap)
+    level = keep_nan(level, level)
     sizes = _sizes((level.shape[1], level.shape[2]), factor, smallest)
     levels = [level]
     for (height, width), (small_height, small_width) in itertools.pairwise(sizes):

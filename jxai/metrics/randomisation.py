@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import as_array, check_key, finite, shown
+from jxai.compiled import run_compiled
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 
@@ -105,7 +106,8 @@ def model_randomisation(
         raise ValueError(
             f"expected `explain` to give heatmaps (N, H, W), got {shape}: sum attributions over channels"
         )
-    _, likeness = jax.lax.scan(compare, jnp.zeros(shape, jnp.float32), jnp.arange(len(names) + 1))
+    steps = jnp.arange(len(names) + 1)
+    likeness = run_compiled(lambda: jax.lax.scan(compare, jnp.zeros(shape, jnp.float32), steps)[1])
     return finite("likenesses", jax.tree.map(lambda values: values[1:].T, likeness))
 
 

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jxai.batches.blur import gaussian_blur
 from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.checks import check_count, finite
+from jxai.checks import check_count, finite, keep_nan
 from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
 from jxai.metrics._pixels import removal_ranks
 
@@ -187,4 +187,4 @@ def _curve(
         return target_scores(f, mixed, image, target)
 
     curve = map_chunks(scores, num_images * num_points, rows_in_flight(start, chunk_size))
-    return finite("scores", curve).reshape(num_images, num_points)
+    return keep_nan(finite("scores", curve).reshape(num_images, num_points), heatmap, start, end)

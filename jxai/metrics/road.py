@@ -8,7 +8,7 @@ import numpy as np
 
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
-from jxai.checks import check_number, finite, shown
+from jxai.checks import check_number, finite, keep_nan, shown
 from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
 from jxai.metrics._pixels import removal_ranks
 
@@ -84,7 +84,7 @@ def road(
         return target_scores(probabilities(f), (imputed + added).astype(x.dtype), image, target)
 
     curve = map_chunks(scores, num_images * num_shares, rows_in_flight(x, chunk_size))
-    return finite("probabilities", curve).reshape(num_images, num_shares)
+    return keep_nan(finite("probabilities", curve).reshape(num_images, num_shares), heatmap, x)
 
 
 @jax.jit
@@ -106,7 +106,7 @@ def linear_imputation(x: jax.Array, removed: jax.Array) -> jax.Array:
     image = jnp.moveaxis(x.astype(jnp.float32), -1, 1)
     # About the mean: the solver's tolerance is then one of contrast, not of brightness.
     mean = jnp.where(gone, 0, image).sum(axis=(2, 3), keepdims=True)
-    mean = mean / jnp.maximum((~gone).sum(axis=(2, 3), keepdims=True), 1)
+    mean = mean / jnp.maximum((~gone).sum(axis=(2, 3), keepdims=True, dtype=jnp.float32), 1)
     weight = _neighbours(jnp.ones_like(gone, jnp.float32))
 
     def system(v: jax.Array) -> jax.Array:

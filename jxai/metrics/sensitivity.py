@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.convolutions import with_plain_convolutions
 from jxai.batches.draws import row_keys
-from jxai.checks import check_count, check_number, finite
+from jxai.checks import check_count, check_number, finite, keep_nan
 from jxai.metrics._inputs import as_batch
 
 
@@ -73,7 +73,9 @@ def maximum_sensitivity(
             moved = (inputs + jnp.where(index == 0, 0, radius) * draws).astype(x.dtype)
             explanation = explain(moved, classes).astype(jnp.float32)
             start = jnp.where(index == 0, explanation, start)  # the first one is x itself
-            return (start, jnp.maximum(largest, _norm(explanation - start))), None
+            moved_by = _norm(explanation - start)
+            farther = jnp.isnan(moved_by) | (moved_by > largest)  # XLA's maximum may lose NaN
+            return (start, jnp.where(farther, moved_by, largest)), None
 
         start = jnp.zeros((len(images), *shape[1:]), jnp.float32)
         carry = start, jnp.zeros(len(images), jnp.float32)
@@ -81,7 +83,7 @@ def maximum_sensitivity(
         return largest, _norm(start)
 
     largest, length = finite("explanations", map_chunks(moves, len(x), rows_in_flight(x, chunk_size)))
-    return jnp.where(largest == 0, 0, largest / length)
+    return keep_nan(jnp.where(largest == 0, 0, largest / length), x)
 
 
 def _norm(values: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.batches.blur import gaussian_blur
+from jxai.checks import keep_nan
 from jxai.metrics._inputs import as_heatmap
 
 # Wang's constants, for values in [0, 1].
@@ -73,9 +74,7 @@ def _spearman(heatmap: jax.Array, other: jax.Array) -> jax.Array:
     covariance = (first * second).mean(axis=1)
     variances = (first**2).mean(axis=1) * (second**2).mean(axis=1)
     likeness = jnp.where(variances > 0, covariance / jnp.sqrt(jnp.where(variances > 0, variances, 1)), 0)
-    # NaN has a place in a sorted row; here it must not look like no likeness.
-    finite = (jnp.isfinite(heatmap) & jnp.isfinite(other)).all(axis=(1, 2))
-    return jnp.where(finite, likeness, jnp.nan)
+    return keep_nan(likeness, heatmap, other)
 
 
 def _centred_ranks(values: jax.Array) -> jax.Array:
@@ -96,7 +95,8 @@ def _ssim(heatmap: jax.Array, other: jax.Array) -> jax.Array:
     variance = square_a - mean_a**2 + square_b - mean_b**2
     covariance = product - mean_a * mean_b
     structure = (2 * covariance + _C2) / (variance + _C2)
-    return ((2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1) * structure).mean(axis=(1, 2))
+    likeness = ((2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1) * structure).mean(axis=(1, 2))
+    return keep_nan(likeness, heatmap, other)
 
 
 def _stretched(heatmap: jax.Array) -> jax.Array:

@@ -34,7 +34,7 @@ def simpson(values: ArrayLike) -> jax.Array:
         raise ValueError(
             f"expected values of shape (..., P) with P at least 1, got {points.shape}: add points"
         )
-    return finite("areas", (points * _weights(points.shape[-1])).sum(axis=-1))
+    return finite("areas", (points * np.broadcast_to(_weights(points.shape[-1]), points.shape)).sum(axis=-1))
 
 
 def _weights(count: int) -> np.ndarray:

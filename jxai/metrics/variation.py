@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jxai.checks import as_array, check_number
+from jxai.checks import as_array, check_number, keep_nan
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.pyramid import gaussian_pyramid
 from jxai.metrics.simpson import simpson
@@ -37,7 +37,8 @@ def normalised(heatmap: ArrayLike) -> jax.Array:
     low, high = magnitude.min(axis=(1, 2), keepdims=True), _high(magnitude)
     span = high - low
     scaled = (magnitude - low) / jnp.where(span > 0, span, 1)
-    return jnp.where(span > 0, jnp.clip(scaled, 0, 1), (magnitude > low).astype(jnp.float32))
+    scaled = jnp.where(span > 0, jnp.clip(scaled, 0, 1), (magnitude > low).astype(jnp.float32))
+    return keep_nan(scaled, magnitude)
 
 
 def average_total_variation(heatmap: ArrayLike, *, order: float = 1) -> jax.Array:
@@ -139,4 +140,4 @@ def _norm(differences: jax.Array, order: float) -> jax.Array:
         return magnitude.sum(axis=(1, 2))
     total = (magnitude**order).sum(axis=(1, 2))
     # A root's slope at 0 is infinite: a constant heatmap would have no gradient.
-    return jnp.where(total > 0, jnp.where(total > 0, total, 1) ** (1 / order), 0)
+    return jnp.where(total > 0, jnp.where(total > 0, total, 1) ** (1 / order), total)

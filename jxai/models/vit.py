@@ -98,9 +98,9 @@ class VisionTransformer(nn.Module):
         patch = (self.patch_size, self.patch_size)
         x = nn.Conv(self.width, patch, strides=patch, padding="VALID", name="patches")(x)
         x = x.reshape(x.shape[0], -1, self.width)
-        token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width))
+        token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32)
         x = jnp.concatenate([jnp.tile(token, (x.shape[0], 1, 1)), x], axis=1)
-        x = x + self.param("positions", nn.initializers.normal(0.02), (1, *x.shape[1:]))
+        x = x + self.param("positions", nn.initializers.normal(0.02), (1, *x.shape[1:]), jnp.float32)
         for index in range(self.depth):
             x = TransformerBlock(self.num_heads, self.mlp_width, name=f"block{index}")(x)
         x = nn.LayerNorm(name="norm_last")(x)

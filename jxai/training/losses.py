@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jxai.checks import check_count, check_number, shown
+from jxai.checks import check_count, check_number, keep_nan, keep_nan_of, shown
 from jxai.training._types import LossFn, PyTree
 
 
@@ -20,7 +20,8 @@ def classification_loss(classifier: nn.Module, *, label_smoothing: float = 0.0) 
         label_smoothing: share of the target spread evenly over all classes, in [0, 1).
 
     Returns:
-        The loss of one batch {"image": (N, H, W, C), "label": (N,)}, with the metric "accuracy".
+        The loss of one batch {"image": (N, H, W, C), "label": (N,)}, with the metric "accuracy", for which a picture
+        whose scores are not all finite counts as wrong.
 
     Raises:
         TypeError: no module.
@@ -38,11 +39,11 @@ def classification_loss(classifier: nn.Module, *, label_smoothing: float = 0.0) 
         scores, changed = classifier.apply(
             variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
-        scores = jnp.asarray(scores)
+        scores = keep_nan_of(variables, keep_nan(jnp.asarray(scores), batch["image"]))
         target = optax.smooth_labels(jax.nn.one_hot(batch["label"], scores.shape[-1]), label_smoothing)
         loss = jnp.mean(optax.softmax_cross_entropy(scores, target))
-        accuracy = jnp.mean(jnp.argmax(scores, axis=-1) == batch["label"])
-        return loss, (changed.get("batch_stats", {}), {"accuracy": accuracy})
+        right = (jnp.argmax(scores, axis=-1) == batch["label"]) & jnp.isfinite(scores).all(axis=-1)
+        return loss, (changed.get("batch_stats", {}), {"accuracy": jnp.mean(right)})
 
     return loss_fn
 

@@ -152,7 +152,9 @@ class CrossAttentionHead(Head):
         flat = [x.reshape(len(x), -1, x.shape[-1]) for x in (prototype, query)]
         norms = [self.inverse_norm(x)[..., 0] for x in flat]
         # Norms are taken to the products' end, where arrays are small.
-        correlation = jnp.einsum("wic,qjc->qwij", *flat) * norms[0][:, :, None] * norms[1][:, None, None]
+        correlation = (
+            jnp.einsum("wic,qjc->qwij", *flat) * norms[0][None, :, :, None] * norms[1][:, None, None, :]
+        )
         of_prototype = self.attention(correlation, train=train)
         of_query = self.attention(jnp.swapaxes(correlation, -1, -2), train=train)
         pairs = (len(query), way, *query.shape[1:3])
@@ -301,6 +303,7 @@ def largest_product(x: jax.Array, y: jax.Array) -> jax.Array:
     channels, info = x.shape[-1], jnp.finfo(x.dtype)
     behind = (largest - products) / jnp.maximum(largest, info.tiny / info.eps)
     numbers = jnp.arange(channels, dtype=jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 counts to 256
+    numbers = numbers.reshape(*[1] * (behind.ndim - 1), -1)
     place = jnp.max(numbers - behind * (2 * channels / info.eps), axis=-1)
     place = jax.lax.stop_gradient(place).astype(jnp.int32)
     of_y = jnp.take_along_axis(y, jnp.swapaxes(place, -1, -2), axis=-1)

@@ -79,22 +79,23 @@ class CountedBatchNorm(nn.Module):
             Rows, of x's shape.
         """
         shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones_init(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), shape)
+        scale = self.param("scale", nn.initializers.ones_init(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
         averages = [
-            self.variable("batch_stats", name, initial, shape)
+            self.variable("batch_stats", name, initial, shape, jnp.float32)
             for name, initial in (("mean", jnp.zeros), ("var", jnp.ones))
         ]
         if running:
             mean, variance = (average.value for average in averages)
         else:
-            share = (counts / (x.shape[0] * counts.sum()))[:, None].astype(x.dtype)
+            share = (counts / (x.shape[0] * counts.sum()))[None, :, None].astype(x.dtype)
             mean = jnp.sum(share * x, axis=(0, 1))
-            variance = jnp.sum(share * (x - mean) ** 2, axis=(0, 1))
+            variance = jnp.sum(share * (x - mean[None, None]) ** 2, axis=(0, 1))
             if not self.is_initializing():
                 for average, now in zip(averages, (mean, variance), strict=True):
                     average.value = MOMENTUM * average.value + (1 - MOMENTUM) * now
-        return (x - mean) * (jax.lax.rsqrt(variance + EPSILON) * scale) + bias
+        mean, bias = mean[None, None], bias[None, None]
+        return (x - mean) * (jax.lax.rsqrt(variance + EPSILON) * scale)[None, None] + bias
 
 
 class GraphConvolution(nn.Module):

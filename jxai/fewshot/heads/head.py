@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
-from jxai.checks import check_count
+from jxai.checks import check_count, keep_nan, keep_nan_of
 from jxai.fewshot.checks import check_every_class, check_task
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 
@@ -115,8 +115,9 @@ class Head(nn.Module):
     ) -> tuple[Any, jax.Array]:
         """(explained, scores) of the plain head; for the arguments see `explained`, for errors `check_task`."""
         check_task(support, support_labels, query, way)
+        given = jax.tree.leaves((self.variables, support))  # before batch statistics are written
         explained = self.explained(support, support_labels, query, way, train)
-        return explained, self.scores(explained, train)
+        return explained, keep_nan_of(given, keep_nan(self.scores(explained, train), query))
 
     def __call__(
         self,

@@ -29,7 +29,7 @@ class ClassEvidence(nn.Module):
         Returns:
             Scores (queries, way).
         """
-        return jax.nn.logsumexp(logits[:, None], axis=-1, b=members)
+        return jax.nn.logsumexp(logits[:, None], axis=-1, b=members[None])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,12 +77,16 @@ class PairConv(nn.Module):
         Returns:
             Maps (..., h', w', features).
         """
-        kernel = self.param("kernel", nn.initializers.he_normal(), (3, 3, pairs.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)) if self.use_bias else 0.0
+        shape = (3, 3, pairs.shape[-1], self.features)
+        # Single precision as Flax's own modules have it, under jax_enable_x64 too.
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
+        bias = 0.0
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         pairs, kernel, bias = jax.tree.map(lambda x: jnp.asarray(x, self.dtype), (pairs, kernel, bias))
-        if isinstance(pairs, Pairs):
-            return convolve_halves(pairs, kernel, self.padding) + bias
-        return convolve(pairs, kernel, self.padding) + bias
+        convolved = convolve_halves if isinstance(pairs, Pairs) else convolve
+        z = convolved(pairs, kernel, self.padding)
+        return z + bias.reshape(*[1] * (z.ndim - 1), -1)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:

@@ -47,4 +47,4 @@ class PrototypeHead(ConditionedHead):
         """2p·q − ‖p‖²; for the arguments see `Head`."""
         means = explained.context
         bias = -jnp.sum(means**2, axis=-1)
-        return explained.features @ (2 * means).T + bias  # a sum, as rules know a bias
+        return explained.features @ (2 * means).T + bias[None]  # a sum, as rules know a bias

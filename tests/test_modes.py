@@ -1,0 +1,105 @@
+"""Every mode of JAX that decides while a function is traced: strict promotion of dtypes and ranks, x64.
+
+Nothing is run: what a mode refuses, it refuses in the trace.
+"""
+
+import contextlib
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jxai import attribution, fewshot, lrp, metrics, models, training
+
+_spec = importlib.util.spec_from_file_location("nan_cases", Path(__file__).with_name("test_nan.py"))
+nan = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(nan)
+
+MODES = {
+    "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "dtype promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "x64": lambda: jax.enable_x64(True),
+}
+HEADS = (
+    fewshot.RelationHead(features=4),
+    fewshot.GraphHead(way=3, features=8, growth=4, widths=(6, 6)),
+    fewshot.CrossAttentionHead(),
+    fewshot.PrototypeHead(),
+    fewshot.MatchingHead(),
+)
+FEATURES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 5, 5, 4)), jnp.float32)
+LABELS = jnp.repeat(jnp.arange(3, dtype=jnp.int32), 2)
+
+
+def guided(head):
+    variables = head.init(jax.random.key(0), FEATURES, LABELS, FEATURES, 3)
+    weights = fewshot.Guidance(1.0, 1.0)
+    return fewshot.head_loss(
+        head, variables, FEATURES, LABELS, FEATURES, LABELS, way=3, shot=2, guidance=weights
+    )
+
+
+def transduced(head):
+    variables = head.init(jax.random.key(0), FEATURES, LABELS, FEATURES, 3)
+    few = fewshot.Transduction(counts=(1,))
+    return fewshot.transductive_scores(head, variables, FEATURES, LABELS, FEATURES, way=3, transduction=few)
+
+
+def encoded(name):
+    encoder, x = models.encoder(name, image_size=32), jnp.zeros((2, 32, 32, 3), jnp.float32)
+    variables = encoder.init(jax.random.key(0), x, train=False)
+    return encoder.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+def stepped():
+    classifier = models.Classifier(models.encoder("conv4", image_size=32), num_classes=3)
+    x, optimizer = jnp.zeros((2, 4, 32, 32, 3), jnp.float32), optax.sgd(0.1)
+    variables = classifier.init(jax.random.key(0), x[0], train=False)
+    state = training.TrainState.create(jax.random.key(1), variables, optimizer=optimizer)
+    step = training.make_step(training.classification_loss(classifier, label_smoothing=0.1), optimizer)
+    return step(state, {"image": x, "label": jnp.zeros((2, 4), jnp.int32)})
+
+
+def network(x):
+    return jax.nn.relu(x.reshape(len(x), -1) @ nan.WEIGHTS) + 1.0
+
+
+CALLS = {
+    **{name: lambda f=f: f(nan.HEATMAP) for name, f in nan.OF_HEATMAPS.items()},
+    **{name: lambda f=f: f(nan.X, nan.HEATMAP) for name, f in nan.OF_BOTH.items()},
+    **{
+        name: lambda f=f: f(nan.X)
+        for name, f in {**nan.OF_IMAGES, **nan.OF_NO_FUNCTION, **nan.ESTIMATORS}.items()
+    },
+    "uniform_baselines": lambda: attribution.uniform_baselines(
+        nan.KEY, nan.X, count=2, low=jnp.zeros(3), high=1.0
+    ),
+    "shuffled_parameters": lambda: metrics.shuffled_parameters(nan.KEY, {"a": nan.X}),
+    **{f"guided {type(head).__name__}": lambda head=head: guided(head) for head in HEADS},
+    **{f"transduced {type(head).__name__}": lambda head=head: transduced(head) for head in HEADS},
+    **{name: lambda name=name: encoded(name) for name in ("conv4", "conv4np", "resnet10")},
+    "training step": stepped,
+    **{
+        f"lrp {composite.__name__}": lambda composite=composite: lrp.relevance(
+            network, nan.X, nan.TARGET, composite=composite()
+        )
+        for composite in (lrp.EpsilonPlus, lrp.GuidedBackprop)
+    },
+}
+# Ended with the rewritten engine: a product of bool and float32 in rule.py.
+UNMET = {("dtype promotion", "lrp GuidedBackprop")}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_of_tracing(mode, name):
+    unmet = (mode, name) in UNMET
+    with (
+        MODES[mode](),
+        pytest.raises((TypeError, ValueError), match="promotion") if unmet else contextlib.nullcontext(),
+    ):
+        jax.eval_shape(CALLS[name])
