@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from jxai import data
-from jxai.data import builders, prepared
+from jxai.data import archive, prepared
 from jxai.data.decode import decode, image_shape, opened
 from jxai.data.listing import Archive, Listing
 from jxai.data.preprocess import resize_and_crop
@@ -297,11 +297,11 @@ def _package_archive() -> Reader:
     np.savez_compressed(file, images=np.stack([PIXELS[:8, :8, 0]] * 2), labels=labels, class_names=names)
     folder = Path(tempfile.mkdtemp())
     (folder / "archives").mkdir()
-    builders.importlib.resources.files = lambda package: folder
+    archive.importlib.resources.files = lambda package: folder
 
     def read(content: bytes, file: Path) -> None:
         (folder / "archives/thai.npz").write_bytes(content)
-        found = builders.read_archive("thai")
+        found = archive.read_archive("thai")
         assert (found["labels"] == labels).all() and (found["class_names"] == names).all()
 
     return Reader([file.getvalue()], read)

@@ -19,7 +19,7 @@ from PIL import Image
 from strategies import EFFORTS, in_each_run
 
 from jxai import data
-from jxai.data import builders, prepared
+from jxai.data import archive, prepared
 from jxai.data.decode import decode, image_shape
 from jxai.data.listing import Listing
 from jxai.models import read_weights
@@ -346,18 +346,18 @@ def test_damaged_records(part, examples, toy, tmp_path):
 @EFFORTS
 def test_damaged_archives_of_the_package(examples, tmp_path, monkeypatch):
     whole = (ROOT / "jxai/data/archives/thai.npz").read_bytes()
-    monkeypatch.setattr(builders.importlib.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(archive.importlib.resources, "files", lambda package: tmp_path)
     (tmp_path / "archives").mkdir()
 
     file = tmp_path / "archives/thai.npz"
     file.write_bytes(whole)
-    right = builders.read_archive("thai")
+    right = archive.read_archive("thai")
 
     @in_each_run(examples, content=damaged(whole))
     def search(content):
         file.write_bytes(content)
         try:
-            found = builders.read_archive("thai")
+            found = archive.read_archive("thai")
         except ValueError as error:
             assert_names(error, file)
         else:

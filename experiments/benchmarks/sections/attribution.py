@@ -104,6 +104,7 @@ def adaptive(sizes: SearchSizes) -> Iterable[Row]:
 
     import torch_device
     import torch_models
+    import torch_perturbation
 
     precision = use("float32")
     network = resnet18(sizes.side)
@@ -122,7 +123,7 @@ def adaptive(sizes: SearchSizes) -> Iterable[Row]:
         heatmap = torch_models.captum_smooth_taylor(
             model, image, of_class, deviation=scale, num_roots=sizes.roots, batch=sizes.roots
         ).sum(1)[0]
-        curve = torch_models.perturbation_curve(
+        curve = torch_perturbation.perturbation_curve(
             model,
             image,
             heatmap,
