@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,12 @@ def evaluate(
     encoder, head = build(config)
     variables = training.load_variables(folder / "episodes", which=which)
     found: dict[Inference, dict[str, Scores]] = {inference: {} for inference in episodes}
+    names: Iterable[str] = domains
     if progress:
         from tqdm import tqdm  # here, since machines that lend accelerators may not have it
 
-        domains = tqdm(domains, desc=f"{printable(folder.name)}: evaluation", unit="domain")
-    for name in domains:
+        names = tqdm(domains, desc=f"{printable(folder.name)}: evaluation", unit="domain")
+    for name in names:
         source, support, query = episodes_for(
             config, name, count=max(episodes.values()), purpose="evaluation"
         )

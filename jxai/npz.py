@@ -7,7 +7,7 @@ their headers as Python, and unpacks as much as an archive says it holds.
 import math
 import re
 import zipfile
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -26,7 +26,7 @@ _HEADER = re.compile(
 )
 
 
-def read_npz(file: BinaryIO) -> dict[str, np.ndarray]:
+def read_npz(file: IO[bytes]) -> dict[str, np.ndarray]:
     """Reads every array of an archive.
 
     Args:

@@ -275,7 +275,7 @@ def curves(options: Options, network: Network, count: int = 1) -> dict[str, Call
     import torch  # pyright: ignore[reportMissingImports]
 
     import torch_device
-    import torch_models
+    import torch_perturbation
 
     x, target, key = inputs(count, options.side)
     heatmap = jax.random.normal(key, x.shape[:3])
@@ -293,7 +293,7 @@ def curves(options: Options, network: Network, count: int = 1) -> dict[str, Call
     )
 
     def theirs(batch: int) -> Any:
-        return torch_models.perturbation_curve(model, first, ranking, 0, batch=batch, **sizes)[None]
+        return torch_perturbation.perturbation_curve(model, first, ranking, 0, batch=batch, **sizes)[None]
 
     return {
         "jxai": lambda: ours(key, x, heatmap, target),

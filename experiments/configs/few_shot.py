@@ -88,7 +88,7 @@ def from_json(kind: Any, value: Any) -> Any:
         ValueError: a field is unknown or of another type, or one without default is missing. (A field that came
             later has the default that means what was before it.)
     """
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         _check(isinstance(value, dict), kind, value)
         hints = typing.get_type_hints(kind)
         required = {

@@ -186,5 +186,5 @@ def as_greys(low: ArrayLike, high: ArrayLike, x: jax.Array) -> tuple[jax.Array, 
     black, white = (values(grey) for grey in found)
     if black is not None and white is not None and not (np.isfinite(white - black) & (black <= white)).all():
         raise ValueError(f"expected low <= high, got {low} and {high}: black first, then white, without NaN")
-    low, high = (grey.reshape(*[1] * (x.ndim - 1), -1) for grey in found)
-    return low, high
+    darkest, brightest = (grey.reshape(*[1] * (x.ndim - 1), -1) for grey in found)
+    return darkest, brightest

@@ -27,7 +27,8 @@ def place_of(name: str) -> tuple[Path, str]:
     Returns:
         Its folder for all data sets, and the name of this one's in it.
     """
-    return Path(tfds.core.constants.DATA_DIR).expanduser(), name.partition(":")[0].partition("/")[0]
+    folder = tfds.core.constants.DATA_DIR  # pyright: ignore[reportAttributeAccessIssue]
+    return Path(folder).expanduser(), name.partition(":")[0].partition("/")[0]
 
 
 def list_pictures(

@@ -6,8 +6,8 @@ time and memory grow with the file's size and no faster, whatever its program do
 """
 
 import pickletools
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO, cast
 
 from jxai.checks import printable
 
@@ -69,7 +69,8 @@ def read_pickle(file: BinaryIO, *, find: Callable[[str], Any], refer: Callable[[
         return stack.pop(), second
 
     spent = 0
-    for opcode, argument, _ in pickletools.genops(file):
+    instructions = cast("Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]", pickletools.genops(file))
+    for opcode, argument, _ in instructions:
         spent += 1
         if spent > _MOST_INSTRUCTIONS:
             raise RefusedError(f"with more than {_MOST_INSTRUCTIONS} instructions in its pickle: {_SAVE}")

@@ -217,7 +217,9 @@ def _load(file: Any) -> tuple[Any, dict[str, _Storage]]:
     storages: dict[str, _Storage] = {}
 
     def refer(pid: Any) -> _Storage:
-        kind, of_type, key, _, size, *view = pid if isinstance(pid, tuple) else (pid,)
+        if not isinstance(pid, tuple):
+            raise RefusedError(f"with a reference to {described(pid)}: save model.state_dict() alone")
+        kind, of_type, key, _, size, *view = pid
         if kind != "storage":
             raise RefusedError(f"with a reference to {described(kind)}: save model.state_dict() alone")
         if any(part is not None for part in view):

@@ -13,7 +13,8 @@ from evaluate import evaluate
 from jxai import data, fewshot, training
 from jxai.locks import FileLock
 from jxai.training import OptimizerConfig
-from train import Run, _alone, train
+from pretraining import _alone
+from train import Run, train
 
 
 def run_of(config, folder):

@@ -84,8 +84,10 @@ class PairConv(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         pairs, kernel, bias = jax.tree.map(lambda x: jnp.asarray(x, self.dtype), (pairs, kernel, bias))
-        convolved = convolve_halves if isinstance(pairs, Pairs) else convolve
-        z = convolved(pairs, kernel, self.padding)
+        if isinstance(pairs, Pairs):
+            z = convolve_halves(pairs, kernel, self.padding)
+        else:
+            z = convolve(pairs, kernel, self.padding)
         return z + bias.reshape(*[1] * (z.ndim - 1), -1)
 
 
