@@ -61,7 +61,7 @@ class Options:
     """Where the folders of cards are; experiments/results/gpu by default, from which other folders begin."""
 
 
-def code() -> str:
+def code_digest() -> str:
     """A checksum of the sources that are measured and that measure."""
     total = hashlib.sha256()
     for folder in (ROOT / "jxai", HERE):
@@ -170,7 +170,13 @@ def probe() -> dict[str, Any]:
 
 def begin(path: Path, name: str, options: Options) -> dict[str, Any]:
     """A section's report as it is stored; a new one where it is missing, of other code, or unwanted."""
-    report: dict[str, Any] = {"section": name, "code": code(), "parts": {}, "seconds": {}, "results": []}
+    report: dict[str, Any] = {
+        "section": name,
+        "code": code_digest(),
+        "parts": {},
+        "seconds": {},
+        "results": [],
+    }
     known = STORED / path.parent.name / path.name
     found = path if path.exists() or options.dry else known
     if found.exists() and not options.again:
@@ -248,7 +254,7 @@ def round_of(names: Sequence[str], folder: Path, options: Options, end: float, *
             for one in [one for one in running if one.over]:
                 running.remove(one)
                 note(folder / f"{one.name}.json", one.end())
-                (folder / "table.md").write_text(table(folder, code()) + "\n")
+                (folder / "table.md").write_text(table(folder, code_digest()) + "\n")
     finally:
         for one in running:
             one.end()
@@ -294,7 +300,7 @@ def main(options: Options) -> None:
         folders = sorted(path.parent for path in stored.glob("*/table.md"))
         if not folders:
             raise SystemExit(f"expected results below {stored}, got none: run gpu.py first")
-        print("\n\n".join(table(folder, code()) for folder in folders))
+        print("\n\n".join(table(folder, code_digest()) for folder in folders))
         return
     end = time.monotonic() + 60 * options.minutes
     found = probe()
@@ -313,7 +319,7 @@ def main(options: Options) -> None:
         missing = measured(
             [name for name in SECTIONS if name in (options.only or SECTIONS)], folder, options, end
         )
-        words = table(folder, code())
+        words = table(folder, code_digest())
         (folder / "table.md").write_text(words + "\n")
         print(f"\n{words}")
     if missing:
