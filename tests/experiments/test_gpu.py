@@ -99,8 +99,8 @@ def test_what_is_stored_is_not_run_again_unless_the_code_changed(fake, tmp_path,
     assert (tmp_path / "other" / "fake-80gb" / "right.json").exists()
     gpu.main(gpu.dataclasses.replace(run, only=("right",), again=True))
     assert started(fake) == [*only, "right"]
-    monkeypatch.setattr(gpu, "code", lambda: "changed")
-    assert "measured with older code" in table(fake, gpu.code())
+    monkeypatch.setattr(gpu, "code_digest", lambda: "changed")
+    assert "measured with older code" in table(fake, gpu.code_digest())
     gpu.main(gpu.dataclasses.replace(run, older=True))
     assert started(fake) == [*only, "right"]
     gpu.main(run)

@@ -55,12 +55,12 @@ def complete(report: dict[str, Any]) -> bool:
     return bool(report["parts"]) and all(state == DONE for state in report["parts"].values())
 
 
-def table(folder: Path, code: str) -> str:
+def table(folder: Path, digest: str) -> str:
     """All that is stored of a card.
 
     Args:
         folder: of its JSON files.
-        code: of the sources as they are now; what others measured is marked.
+        digest: of the sources as they are now; what others measured is marked.
 
     Returns:
         Markdown.
@@ -70,7 +70,7 @@ def table(folder: Path, code: str) -> str:
     stored = {name: json.loads(path.read_text()) for name, path in reports.items() if path.exists()}
     for name, report in stored.items():
         lines += ["", f"**{SECTIONS[name].title}**" + (f" ({where(report)})" if "machine" in report else "")]
-        if report["code"] != code:
+        if report["code"] != digest:
             lines[-1] += ", measured with older code"
         if report["results"]:
             lines += ["", "| what | measured | rival, same run | times | goal | reached |"]
