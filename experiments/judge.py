@@ -279,10 +279,11 @@ def report(
     (options.out / "judge.md").write_text(text + "\n", "utf-8")
     (options.out / "judge.json").write_text(json.dumps(written, indent=1, allow_nan=False) + "\n", "utf-8")
     print(f"{text}\n\n{options.out / 'judge.md'}\n{options.out / 'judge.json'}")
-    if arrays:
+    drawn = {labels[name]: of for name, of in arrays.items() if np.isfinite(of).all()}
+    if drawn:
         path = options.figure or options.out / "curves.png"
         title = f"EfficientNet-Lite0, mean of {options.count} photographs"
-        print(draw_curves({labels[name]: of for name, of in arrays.items()}, title=title, path=path))
+        print(draw_curves(drawn, title=title, path=path))
 
 
 def caption(options: Options, columns: Mapping[str, Metric]) -> str:

@@ -118,6 +118,17 @@ def test_the_whole_system_keeps_the_structure_of_its_statistics(system, shot):
     )
 
 
+@pytest.mark.parametrize(
+    "system",
+    [
+        "graph",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("relation", "prototype", "matching", "cross attention")
+        ),
+    ],
+    indirect=True,
+)
 def test_nan_is_no_low_loss_and_no_right_answer(system):
     """Of a picture or of weights, at one place: the guided loss is not finite, nor are the answers right."""
     variables, episode = system.variables, system.episode()
