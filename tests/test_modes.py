@@ -98,6 +98,9 @@ CALLS = {
 UNMET = {("dtype promotion", "lrp GuidedBackprop")}
 
 
+COMPILED = ("guided", "transduced", "conv4", "resnet10", "training step")
+
+
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_of_tracing(mode, name):
@@ -109,10 +112,16 @@ def test_a_mode_of_tracing(mode, name):
         jax.eval_shape(CALLS[name])
 
 
+def call(name):
+    """A call of estimators and metrics as it is; of what is made for it, under `jit`."""
+    compiled = name.startswith(COMPILED)
+    return (jax.jit(lambda: CALLS[name]()) if compiled else CALLS[name])()
+
+
 @functools.cache
 def plain(name):
     """What a call gives in no mode: its arrays, as NumPy's."""
-    return _arrays(CALLS[name]())
+    return _arrays(call(name))
 
 
 def _arrays(result):
@@ -133,7 +142,7 @@ def _close(found, name):
 def test_a_mode_of_running(mode, name):
     right = plain(name)
     with RUNNING[mode]():
-        found = CALLS[name]()
+        found = call(name)
     assert right
     _close(found, name)
 
@@ -160,6 +169,6 @@ def test_two_threads_at_once():
         for order in (names[::-1], names):
             pairs = zip(names, order, strict=True)
             for one, other in pairs:
-                running = [(name, pool.submit(CALLS[name])) for name in (one, other)]
+                running = [(name, pool.submit(call, name)) for name in (one, other)]
                 for name, future in running:
                     _close(future.result(), name)
