@@ -12,6 +12,7 @@ and one of more methods, metrics or pictures computes only what is new.
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 import command_line
 import explain
+from finite import check_finite, not_finite
 from judge_methods import CONTROL, REFERENCE, Judged, judged
 from judge_metrics import Case, Costs, Metric, explained, judging_metrics
 from judge_report import as_json, difference_table, draw_curves, score_table
@@ -132,6 +134,7 @@ def measured(
     methods: Mapping[str, Judged],
     known: Mapping[str, Metric],
     *,
+    names: Sequence[str],
     batch: int,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
@@ -143,11 +146,16 @@ def measured(
         missing: what is measured; pieces of one method and batch one after the other.
         methods: by name.
         known: all metrics by name, whether they are measured or not.
+        names: of the photographs, for errors.
         batch: photographs at a time; the last batch is filled up, so that it needs no program of its own.
         seed: of the noise and the random parameters.
 
     Yields:
         Records for the log.
+
+    Raises:
+        ValueError: attributions are not finite; the picture and the method are named. A score that is not is named
+            on the standard error.
     """
     root = key_of(seed)
     shuffling, of_methods, of_metrics = jax.random.split(root, 3)
@@ -155,7 +163,7 @@ def measured(
     shuffled = metrics.shuffled_parameters(shuffling, variables["params"])
     randomised = dataclasses.replace(classifier, variables={**variables, "params": shuffled})
     places = {name: place for place, name in enumerate(known)}
-    case, of_case = None, None
+    case, of_case, of_batch = None, None, names
     for piece in missing:
         if case is None or of_case != (piece.method, piece.start, piece.stop):
             of_case = (piece.method, piece.start, piece.stop)
@@ -164,14 +172,20 @@ def measured(
             target = jnp.argmax(_scores(classifier, x), axis=1)
             key = jax.random.fold_in(of_methods, piece.start)
             attributions = explained(one.method.explain, classifier, key, x, target)
+            of_batch = names[piece.start : piece.stop]
+            check_finite(f"attributions by {piece.method}", dict(zip(of_batch, attributions, strict=False)))
             noise = jax.random.fold_in(of_metrics, piece.start)
             case = Case(classifier, randomised, one, key, noise, x, target, attributions)
         own = jax.random.fold_in(case.noise, places[piece.metric])
         found = known[piece.metric].measure(dataclasses.replace(case, noise=own))
         count = piece.stop - piece.start
-        record: dict[str, Any] = {"key": piece.key, "values": np.asarray(found.values)[:count].tolist()}
+        numbers = {"values": np.asarray(found.values)[:count]}
         if found.curve is not None:
-            record["curve"] = np.asarray(found.curve)[:count].tolist()
+            numbers["curve"] = np.asarray(found.curve)[:count]
+        # Some metrics are infinite by definition where a heat map says nothing: the table says so too.
+        for name in not_finite(dict(zip(of_batch, numbers["values"], strict=True))):
+            tqdm.write(f"not finite: {piece.metric} of {piece.method} for {name}", file=sys.stderr)
+        record = {"key": piece.key, **{kind: array.tolist() for kind, array in numbers.items()}}
         yield record
 
 
@@ -212,7 +226,14 @@ def main(options: Options) -> None:
             if missing:
                 classifier = explain.load_classifier()
                 records = measured(
-                    classifier, inputs, missing, methods, known, batch=options.batch, seed=options.seed
+                    classifier,
+                    inputs,
+                    missing,
+                    methods,
+                    known,
+                    names=[picture.name for picture in pictures],
+                    batch=options.batch,
+                    seed=options.seed,
                 )
                 for piece, record in zip(missing, records, strict=True):
                     log.append(record)
@@ -260,10 +281,11 @@ def report(
     write_whole(options.out / "judge.md", text + "\n")
     write_whole(options.out / "judge.json", json.dumps(written, indent=1, allow_nan=False) + "\n")
     print(f"{text}\n\n{options.out / 'judge.md'}\n{options.out / 'judge.json'}")
-    if arrays:
+    drawn = {labels[name]: of for name, of in arrays.items() if np.isfinite(of).all()}
+    if drawn:
         path = options.figure or options.out / "curves.png"
         title = f"EfficientNet-Lite0, mean of {options.count} photographs"
-        print(draw_curves({labels[name]: of for name, of in arrays.items()}, title=title, path=path))
+        print(draw_curves(drawn, title=title, path=path))
 
 
 def caption(options: Options, columns: Mapping[str, Metric]) -> str:

@@ -1,7 +1,7 @@
 """What `judge.py` makes of its scores: Markdown tables, JSON and the picture of the perturbation curves."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,12 @@ def as_json(
         Of JSON's types; what is not finite is null.
     """
 
+    def numbers(values: Iterable[float]) -> list[float | None]:
+        return [value if math.isfinite(value) else None for value in values]
+
     def summary(values: np.ndarray) -> dict[str, Any]:
-        mean, half = (number if math.isfinite(number) else None for number in mean_and_interval(values))
-        each = [value if math.isfinite(value) else None for value in values.tolist()]
-        return {"mean": mean, "interval": half, "values": each}
+        mean, half = numbers(mean_and_interval(values))
+        return {"mean": mean, "interval": half, "values": numbers(values.tolist())}
 
     return {
         "settings": dict(settings),
@@ -117,7 +119,9 @@ def as_json(
             for method in scores
             if compared and method != reference
         },
-        "mean perturbation curves": {method: curve.mean(axis=0).tolist() for method, curve in curves.items()},
+        "mean perturbation curves": {
+            method: numbers(curve.mean(axis=0).tolist()) for method, curve in curves.items()
+        },
     }
 
 

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 import command_line
 import record
+from finite import check_finite
 from hosts import Hosts, HostsOption, ended_by_sigterm, from_first, in_turns, is_first, together
 from imagenet import HIGH, LOW, NetworkName, load_network, to_input, validation
 from jxai import attribution, metrics, sealing, viz
@@ -176,16 +177,22 @@ def programs(f: Callable[[jax.Array], jax.Array], options: Options) -> Programs:
     )
 
 
-def judge_picture(do: Programs, key: jax.Array, x: jax.Array) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def judge_picture(
+    do: Programs, key: jax.Array, x: jax.Array, *, name: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Every row of the table for one picture.
 
     Args:
         do: the programs.
         key: the picture's own.
         x: (1, 224, 224, 3).
+        name: the picture's, for errors.
 
     Returns:
         The record that is kept, with AUPC, AUTVC by row, and the heat maps by row, (224, 224) each.
+
+    Raises:
+        ValueError: a heat map, a noise scale or a score is not finite; the picture and the row are named.
     """
     target = do.predict(x)
     of_baselines, of_roots, of_search, of_draws = jax.random.split(key, 4)
@@ -196,15 +203,19 @@ def judge_picture(do: Programs, key: jax.Array, x: jax.Array) -> tuple[dict[str,
         means = do.taylor(max(numbers) // _GROUP, of_roots, x, target, jnp.float32(scale))
         heatmaps |= {f"st-{scale:g}-{number}": means[number // _GROUP - 1] for number in numbers}
     scales: dict[str, float] = {}
-    for name, search in do.searches.items():
+    for area, search in do.searches.items():
+        found = search(of_search, x, target).noise_scale[0]
+        check_finite(f"noise scales of {name}", {f"adaptive-{area}": found})
         # A scale of 0 leaves nothing to explain; the search may end there.
-        scale = jnp.maximum(search(of_search, x, target).noise_scale[0], 1e-3)
-        scales[f"adaptive-{name}"] = float(scale)
-        heatmaps[f"adaptive-{name}"] = do.taylor(_ADAPTIVE_ROOTS // _GROUP, of_roots, x, target, scale)[-1]
+        scale = jnp.maximum(found, 1e-3)
+        scales[f"adaptive-{area}"] = float(scale)
+        heatmaps[f"adaptive-{area}"] = do.taylor(_ADAPTIVE_ROOTS // _GROUP, of_roots, x, target, scale)[-1]
+    check_finite(f"heat maps of {name}", heatmaps)
     areas = do.judge(of_draws, x, target, jnp.stack(list(heatmaps.values())))
-    rows = {name: [float(area[index]) for area in areas] for index, name in enumerate(heatmaps)}
-    found = {"class": int(target[0]), "rows": rows, "noise_scale": scales}
-    return found, {name: np.asarray(heatmap) for name, heatmap in heatmaps.items()}
+    rows = {row: [float(area[index]) for area in areas] for index, row in enumerate(heatmaps)}
+    check_finite(f"AUPC and AUTVC of {name}", rows)
+    judgement = {"class": int(target[0]), "rows": rows, "noise_scale": scales}
+    return judgement, {row: np.asarray(heatmap) for row, heatmap in heatmaps.items()}
 
 
 def _checksum(weights: Path | None) -> str | None:
@@ -247,7 +258,7 @@ def run(options: Options) -> None:
     def judged(index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         start, picture = time.perf_counter(), examples[index].read()
         key = jax.random.fold_in(root, index)
-        judgement, heatmaps = judge_picture(do, key, to_input(picture)[None])
+        judgement, heatmaps = judge_picture(do, key, to_input(picture)[None], name=examples[index].name)
         shown = {row: heatmaps[row] for row in FIGURE_ROWS}
         return {**judgement, "seconds": time.perf_counter() - start}, {"picture": picture, **shown}
 

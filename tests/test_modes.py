@@ -1,9 +1,12 @@
-"""Every mode of JAX that decides while a function is traced: strict promotion of dtypes and ranks, x64.
+"""Every mode of JAX, over the public functions.
 
-Nothing is run: what a mode refuses, it refuses in the trace.
+What decides while a function is traced (strict promotion of dtypes and ranks, x64) is tried in the trace alone. The
+slow tests run everything: `jax_debug_nans`, `jax_disable_jit`, transfer guards, two threads at once.
 """
 
+import concurrent.futures
 import contextlib
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -24,6 +27,7 @@ MODES = {
     "dtype promotion": lambda: jax.numpy_dtype_promotion("strict"),
     "x64": lambda: jax.enable_x64(True),
 }
+RUNNING = {"debug_nans": lambda: jax.debug_nans(True), "disable_jit": jax.disable_jit}
 HEADS = (
     fewshot.RelationHead(features=4),
     fewshot.GraphHead(way=3, features=8, growth=4, widths=(6, 6)),
@@ -94,6 +98,9 @@ CALLS = {
 UNMET = {("dtype promotion", "lrp GuidedBackprop")}
 
 
+COMPILED = ("guided", "transduced", "conv4", "resnet10", "training step")
+
+
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_of_tracing(mode, name):
@@ -103,3 +110,65 @@ def test_a_mode_of_tracing(mode, name):
         pytest.raises((TypeError, ValueError), match="promotion") if unmet else contextlib.nullcontext(),
     ):
         jax.eval_shape(CALLS[name])
+
+
+def call(name):
+    """A call of estimators and metrics as it is; of what is made for it, under `jit`."""
+    compiled = name.startswith(COMPILED)
+    return (jax.jit(lambda: CALLS[name]()) if compiled else CALLS[name])()
+
+
+@functools.cache
+def plain(name):
+    """What a call gives in no mode: its arrays, as NumPy's."""
+    return _arrays(call(name))
+
+
+def _arrays(result):
+    leaves = [
+        leaf for leaf in jax.tree.leaves(result) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    ]
+    return [np.asarray(leaf) for leaf in leaves]
+
+
+def _close(found, name):
+    for one, right in zip(_arrays(found), plain(name), strict=True):
+        np.testing.assert_allclose(one, right, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("mode", RUNNING)
+def test_a_mode_of_running(mode, name):
+    right = plain(name)
+    with RUNNING[mode]():
+        found = call(name)
+    assert right
+    _close(found, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLS)
+def test_no_program_asks_the_host_for_anything(name):
+    """Arrays on the device go in, and whatever is compiled around them transfers nothing by itself."""
+    program = jax.jit(lambda x: (x.sum(), CALLS[name]()))
+    x = jnp.ones(3)
+    program(x)
+    with jax.transfer_guard("disallow"):
+        _, found = program(x)
+    _close(found, name)
+
+
+@pytest.mark.slow
+def test_two_threads_at_once():
+    """Each in an order of its own, so that they meet the same and different functions."""
+    for name in CALLS:
+        plain(name)
+    names = list(CALLS)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for order in (names[::-1], names):
+            pairs = zip(names, order, strict=True)
+            for one, other in pairs:
+                running = [(name, pool.submit(call, name)) for name in (one, other)]
+                for name, future in running:
+                    _close(future.result(), name)

@@ -161,7 +161,7 @@ def adaptive_noise(
         return evaluation + 1, advance(state, tried, value)
 
     counts = jnp.zeros(num_images, jnp.int32)
-    trace = jnp.full((num_images, 1 + 2 * max_iterations), jnp.nan, scale.dtype)
+    trace = jnp.zeros((num_images, 1 + 2 * max_iterations), scale.dtype)
     state = _State(
         phase=counts + _START,
         scale=scale,
@@ -180,4 +180,8 @@ def adaptive_noise(
     _, state = run_compiled(lambda: jax.lax.while_loop(lambda carry: ~carry[1].done.all(), body, first))
     best = finite("the objective", state.best_value)
     scale = keep_nan(state.best_scale, best, x)
-    return AdaptiveNoise(scale, keep_nan(best, best, x), state.scales, state.values, state.evaluated)
+    # NaN that is meant: `jax_debug_nans` looks for others.
+    with jax.debug_nans(False):
+        taken = jnp.arange(trace.shape[1])[None, :] < state.evaluated[:, None]
+        scales, values = (jnp.where(taken, one, jnp.nan) for one in (state.scales, state.values))
+    return AdaptiveNoise(scale, keep_nan(best, best, x), scales, values, state.evaluated)

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.batches.checks import check_inputs
-from jxai.checks import as_array, finite, keep_nan
+from jxai.checks import as_array, check_choice, finite, keep_nan
 from jxai.compiled import run_compiled
 
 
@@ -18,6 +19,7 @@ def grad_cam(
     target: ArrayLike,
     *,
     explain: Explain = gradient,
+    channel_axis: int | None = None,
 ) -> jax.Array:
     """max(0, Σ_k α_k A_k) of maps A = features(x), α_k the mean over positions of ∂head_t/∂A_k, enlarged bilinearly.
 
@@ -27,20 +29,23 @@ def grad_cam(
         x: images, (N, H, W, C), floats.
         target: (N,), integers in [0, K).
         explain: what takes the gradient's place.
+        channel_axis: where maps hold their channels: -1, or 1 for maps (N, K', h, w). None is -1, and an error where
+            maps have the picture's proportions only as (N, K', h, w).
 
     Returns:
         (N, H, W, 1), not negative, x's dtype.
 
     Raises:
         TypeError: `x` holds no floats, or `target` no integers.
-        ValueError: `features` gives no maps, shapes do not fit, `x` is not finite or a target is out of range
-            (values are not seen under jit).
+        ValueError: `features` gives no maps or ones that seem to hold their channels first, shapes do not fit, `x` is
+            not finite or a target is out of range (values are not seen under jit).
 
     References:
         Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization*, 2017,
         equations 1 and 2.
     """
     x, target = as_array(x), as_array(target)
+    check_choice("channel_axis", channel_axis, (None, -1, 1))
 
     def maps_of(x: jax.Array) -> jax.Array:
         maps = features(x)
@@ -49,14 +54,32 @@ def grad_cam(
                 f"expected images (N, H, W, C) and features of shape (N, h, w, K), got {x.shape} and "
                 f"{getattr(maps, 'shape', type(maps).__name__)}: split the model before its pooling"
             )
+        if channel_axis is None and _seem_channels_first(maps.shape, x.shape):
+            raise ValueError(
+                f"expected maps (N, h, w, K) of the proportions of images (N, H, W, C) {x.shape}, got {maps.shape}: "
+                "give channel_axis=1 for maps (N, K, h, w), or -1 for these; images stay (N, H, W, C)"
+            )
         return maps
 
     check_inputs(lambda x: head(maps_of(x)), x, target)
 
     def enlarged() -> jax.Array:
         maps = maps_of(x)
-        weights = explain(head, maps, target).mean(axis=(1, 2), keepdims=True)
+        gradients = explain(head, maps, target)
+        if channel_axis == 1:
+            maps, gradients = (jnp.moveaxis(one, 1, -1) for one in (maps, gradients))
+        weights = gradients.mean(axis=(1, 2), keepdims=True)
         coarse = jax.nn.relu((weights * maps).sum(axis=-1, keepdims=True))
         return keep_nan(jax.image.resize(coarse, (*x.shape[:3], 1), "bilinear").astype(x.dtype), x, weights)
 
     return finite("attributions", run_compiled(enlarged))
+
+
+def _seem_channels_first(maps: tuple[int, ...], images: tuple[int, ...]) -> bool:
+    """Whether the last two axes of maps are a smaller picture, and the two before them are none."""
+
+    def fit(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
+        # One stride for both axes, sides rounded up or down.
+        return abs(small[0] * large[1] - small[1] * large[0]) < max(large)
+
+    return not fit(maps[1:3], images[1:3]) and (fit(maps[2:], images[1:3]) or fit(maps[2:], images[2:]))

@@ -1,7 +1,10 @@
 """Wrong input of the estimators is named at the boundary."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jxai import attribution
@@ -127,3 +130,58 @@ def test_baselines_are_checked_in_the_delta_and_where_they_are_drawn():
             attribution.uniform_baselines(KEY, X, count=1, low=low, high=high)
     with pytest.raises(ValueError, match="one a channel"):
         attribution.uniform_baselines(KEY, X, count=1, low=jnp.zeros(2), high=1.0)
+
+
+def channels_first(run):
+    """Grad-CAM of one network, (its maps held channels last, what `run` makes of them held first)."""
+    x, kernel = jax.random.normal(KEY, (2, 8, 12, 3)), jax.random.normal(jax.random.key(1), (5, 4))
+
+    def features(x):
+        return jax.nn.relu(x[:, ::2, ::2] @ jnp.ones((3, 5)) * jnp.arange(1.0, 6))
+
+    right = attribution.grad_cam(features, lambda maps: maps.mean((1, 2)) @ kernel, x, TARGET)
+    return right, run(
+        lambda x: features(x).transpose(0, 3, 1, 2), lambda maps: maps.mean((2, 3)) @ kernel, x, TARGET
+    )
+
+
+def test_grad_cam_of_maps_that_hold_their_channels_first():
+    right, found = channels_first(functools.partial(attribution.grad_cam, channel_axis=1))
+    np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+    with pytest.raises(
+        ValueError, match=r"expected maps \(N, h, w, K\) .* got \(2, 5, 4, 6\): give channel_axis=1"
+    ):
+        channels_first(attribution.grad_cam)
+    with pytest.raises(ValueError, match="expected channel_axis among None, -1, 1, got 2"):
+        channels_first(functools.partial(attribution.grad_cam, channel_axis=2))
+
+
+@pytest.mark.parametrize("side", [(8, 8), (8, 12), (15, 9)])
+@pytest.mark.parametrize("channels", [1, 2, 5, 16, 512])
+def test_which_maps_seem_to_hold_their_channels_first(side, channels):
+    """Maps of any stride pass as they are; turned ones are refused, but where channels are the picture's too."""
+    height, width = side
+    for stride in (1, 2, 3):
+        for h, w in ((-(-height // stride), -(-width // stride)), (height // stride, width // stride)):
+
+            def grad_cam(shape, x, **options):
+                return jax.eval_shape(
+                    lambda x: attribution.grad_cam(
+                        lambda x: jnp.ones(shape) * x.mean(),
+                        lambda maps: maps.reshape(2, -1)[:, :2],
+                        x,
+                        TARGET,
+                        **options,
+                    ),
+                    jnp.ones(x),
+                )
+
+            assert grad_cam((2, h, w, channels), (2, height, width, 3)).shape == (2, height, width, 1)
+            if abs(channels * width - h * height) < max(side):
+                continue
+            for x in ((2, height, width, 3), (2, 3, height, width)):
+                if x[1] == 3 and abs(channels * height - h * 3) < max(3, height):
+                    continue
+                with pytest.raises(ValueError, match="give channel_axis=1"):
+                    grad_cam((2, channels, h, w), x)
+            grad_cam((2, channels, h, w), (2, height, width, 3), channel_axis=-1)

@@ -81,6 +81,33 @@ def test_judge_and_resume(two, tmp_path, capsys, monkeypatch):
         main(options(tmp_path, seed=1))
 
 
+def test_nan_is_named_with_its_picture_and_method(two, tmp_path, monkeypatch, capsys):
+    """One picture gives NaN scores; the other's are judged, and so is what does not ask the network."""
+    classifier, inputs = two
+
+    def spoilt(apply):
+        def scores(variables, x):
+            bad = jnp.abs(x - inputs[1]).max(axis=(1, 2, 3)) < 1e-3
+            return apply(variables, x) + jnp.where(bad, jnp.nan, 0)[:, None]
+
+        return scores
+
+    bad = dataclasses.replace(classifier, apply=spoilt(classifier.apply))
+    monkeypatch.setattr(explain, "load_classifier", lambda: bad)
+    for batch in (1, 2):
+        given = {"metrics": ("sparseness", "completeness"), "batch": batch}
+        with pytest.raises(ValueError, match=rf"expected finite attributions by {REFERENCE}, .* for 1: look"):
+            main(options(tmp_path / str(batch), methods=(REFERENCE,), **given))
+    assert (
+        len((tmp_path / "1" / "judge.jsonl").read_text().splitlines()) == 1 + 2
+    )  # the settings, the first's
+    capsys.readouterr()
+    main(options(tmp_path / "control", methods=(CONTROL,), metrics=("aupc", "sparseness"), batch=2))
+    printed = capsys.readouterr().err
+    assert f"not finite: aupc of {CONTROL} for 1\n" in printed and printed.count("not finite") == 1
+    assert "not finite" in (tmp_path / "control" / "judge.md").read_text("utf-8")
+
+
 def test_what_cannot_be_is_named(two, tmp_path):
     for changes, message in (
         ({"methods": ("nothing",)}, "expected methods among gradient, .*, got nothing"),

@@ -10,6 +10,7 @@ import pytest
 
 import imagenet
 import smooth_taylor
+from jxai import attribution
 from smooth_taylor_table import LABELS, PUBLISHED, table
 
 OPTIONS = smooth_taylor.Options(
@@ -71,6 +72,46 @@ def test_fewer_roots_are_the_first_of_more():
     assert two.shape == (2, 46, 46)
     np.testing.assert_allclose(two[0], one[0], rtol=1e-5, atol=1e-7)
     assert np.abs(two[1] - two[0]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ("black", "expected finite heat maps of cat.png, got NaN or infinity for ig-black: look"),
+        (
+            "noise",
+            "heat maps of cat.png, got NaN or infinity for ig-noise-1, ig-noise-5, ig-noise-10, ig-noise-20",
+        ),
+        (
+            "taylor",
+            "heat maps of cat.png, got NaN or infinity for st-0.3-150, .*, adaptive-aupc, adaptive-autvc:",
+        ),
+        ("searches", "noise scales of cat.png, got NaN or infinity for adaptive-aupc:"),
+        ("judge", "AUPC and AUTVC of cat.png, got NaN or infinity for ig-noise-1:"),
+    ],
+)
+def test_nan_is_named_with_its_picture_and_row(spoilt, message):
+    """Programs that give ones, but for one of them."""
+
+    def maps(rows, name):
+        return jnp.full((rows, 4, 4), jnp.nan if name == spoilt else 1.0)
+
+    scale = jnp.full(1, jnp.nan if spoilt == "searches" else 0.5)
+    areas = np.ones(len(LABELS))
+    areas[list(LABELS).index("ig-noise-1")] = np.inf if spoilt == "judge" else 1
+    do = smooth_taylor.Programs(
+        predict=lambda x: jnp.array([0]),
+        black=lambda x, target: maps(1, "black"),
+        noise=lambda key, x, target: maps(20, "noise"),
+        taylor=lambda tens, *given: maps(tens, "taylor"),
+        searches={
+            name: lambda *given: attribution.AdaptiveNoise(scale, scale, scale, scale, scale)
+            for name in ("aupc", "autvc")
+        },
+        judge=lambda key, x, target, heatmaps: (areas, areas),
+    )
+    with pytest.raises(ValueError, match=message):
+        smooth_taylor.judge_picture(do, jax.random.key(0), jnp.ones((1, 4, 4, 3)), name="cat.png")
 
 
 class Log:

@@ -1,5 +1,7 @@
 """What holds for every head."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -114,3 +116,72 @@ def test_the_whole_system_keeps_the_structure_of_its_statistics(system, shot):
     chex.assert_trees_all_equal_shapes_and_dtypes(
         statistics, jax.tree.map(jnp.asarray, system.variables["batch_stats"])
     )
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        "graph",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("relation", "prototype", "matching", "cross attention")
+        ),
+    ],
+    indirect=True,
+)
+def test_nan_is_no_low_loss_and_no_right_answer(system):
+    """Of a picture or of weights, at one place: the guided loss is not finite, nor are the answers right."""
+    variables, episode = system.variables, system.episode()
+
+    @quick_jit
+    def measured(variables, episode):
+        loss, (_, metrics) = fewshot.guided_loss(system.encoder, system.head, variables, episode)
+        return loss, metrics["accuracy"]
+
+    def spoil(leaf):
+        spoilt = np.array(leaf)
+        spoilt.flat[spoilt.size // 2] = np.nan
+        return spoilt
+
+    def spoil_first(part):
+        tree, seen = variables["params"].get(part, {}), []
+
+        def first(leaf):
+            seen.append(leaf)
+            return spoil(leaf) if len(seen) == 1 else leaf
+
+        params = {**variables["params"], part: jax.tree.map(first, tree)}
+        return {**variables, "params": params}, bool(seen)
+
+    loss, accuracy = measured(variables, episode)
+    assert np.isfinite(loss)
+    for name, (found_variables, found_episode, accuracy_of_none) in {
+        "a support picture": (variables, dataclasses.replace(episode, support=spoil(episode.support)), False),
+        "a query picture": (variables, dataclasses.replace(episode, query=spoil(episode.query)), False),
+        "all support pictures": (
+            variables,
+            dataclasses.replace(episode, support=np.full_like(episode.support, np.nan)),
+            True,
+        ),
+        "the encoder's weights": (spoil_first("encoder")[0], episode, True),
+        **({"the head's weights": (spoil_first("head")[0], episode, True)} if spoil_first("head")[1] else {}),
+    }.items():
+        loss, accuracy = measured(found_variables, found_episode)
+        assert not np.isfinite(loss), name
+        assert accuracy == 0 if accuracy_of_none else accuracy < 1, name
+
+
+def test_features_and_weights_of_nan_answer_no_query(system):
+    support, _, query, _ = system.features()
+    features, count = np.concatenate([support, query]), len(support)
+    episodes = np.arange(count)[None], np.arange(count, len(features))[None]
+
+    def accuracy(variables, features):
+        given = (system.head, variables, features, *episodes)
+        return fewshot.episode_accuracies(*given, way=system.way).item()
+
+    assert accuracy(system.variables, features) > 0
+    nan = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), system.variables)
+    if jax.tree.leaves(nan["params"].get("head", {})):
+        assert accuracy(nan, features) == 0
+    assert accuracy(system.variables, np.full_like(features, np.nan)) == 0

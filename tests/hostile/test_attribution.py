@@ -91,6 +91,7 @@ CASES = {
             ),
             "x": BATCH["x"],
             "target": BATCH["target"],
+            "channel_axis": one_of(None, -1, bad=[0, 2, "last", 1.5]),
         },
         holds=lambda found, given: found.shape == (*given["x"].shape[:3], 1) and bool((found >= 0).all()),
     ),
