@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jxai.lrp.composites import Composite
-from jxai.lrp.operation import Operation
-from jxai.lrp.rule import Rule
+from jxai.lrp.rules.base import Rule
+from jxai.lrp.rules.composites import Composite
+from jxai.lrp.rules.operation import Operation
 from jxai.lrp.vjp import explain
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from jax.core import Tracer
 
 from jxai.checks import as_array, finite, shown
-from jxai.lrp.composites import Composite, check_composite
-from jxai.lrp.flow import Status
-from jxai.lrp.graph import Graph, Value, trace, widen
-from jxai.lrp.plan import Context, Plan
-from jxai.lrp.planner import make_plan
-from jxai.lrp.ratio import to_ratio, to_relevance
-from jxai.lrp.run import Probes, run
+from jxai.lrp.engine.facts import Flags, Status
+from jxai.lrp.engine.graph import Program, Tokens, Value, widen
+from jxai.lrp.engine.places import Context
+from jxai.lrp.engine.plan import Plan, make_plan
+from jxai.lrp.engine.run import Probes, run
+from jxai.lrp.engine.trace import trace
+from jxai.lrp.rules.composites import Composite, check_composite
+from jxai.lrp.rules.ratio import to_ratio, to_relevance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +42,17 @@ class Explained:
     auxiliary: Any
     composite: Composite
 
-    def run(self, floats: list[Any], probes: Probes) -> tuple[list[Any], list[Any]]:
-        """(outputs, auxiliary outputs) as lists, for the primals' leaves of floats."""
+    def run(
+        self, floats: list[Any], probes: Probes, places: dict[int, Any] | None = None
+    ) -> tuple[list[Any], list[Any]]:
+        """(outputs, auxiliary outputs) as lists, for the primals' leaves of floats and the places of tokens."""
         given = iter(floats)
-        arguments = [next(given) if _is_float(x) else x for x in self.leaves]
+        arguments = [
+            next(given)
+            if _is_float(x)
+            else Tokens(jnp.asarray(x), places[i] if places else jnp.zeros(jnp.shape(x)))
+            for i, x in enumerate(self.leaves)
+        ]
         results = run(self.plan, arguments, probes, gradients=not self.composite.relevance)
         return results[: self.num_outputs], results[self.num_outputs :]
 
@@ -73,44 +81,38 @@ def explain(
         kept.append(rest)
         return y, arrays
 
-    graph, (outputs, _), records = trace(traced, primals)
+    program, (outputs, _), records = trace(traced, primals)
     num_outputs = len(jax.tree.leaves(outputs))
     if start is not None:
-        value = _module_output(graph, start)
+        value = _module_output(program, start)
         outputs, values = jax.ShapeDtypeStruct(value.shape, value.dtype), [value]
     else:
-        values = graph.outputs[:num_outputs]
-    graph = dataclasses.replace(graph, outputs=values, auxiliary=graph.outputs[num_outputs:]).pruned()
-    num_outputs = len(values)
-    places: dict[Value, list[str]] = {}
+        values = program.outputs[:num_outputs]
+    auxiliary = program.outputs[num_outputs:]
+    program = dataclasses.replace(program, outputs=values, auxiliary=auxiliary).pruned()
+    context = Context(composite, records, frozenset(taps))
+    places = context.taps(program)
     for path in taps:
-        places.setdefault(_module_output(graph, path), []).append(path)
-    context = Context(composite, records)
-    tokens = {v: i for i, (v, x) in enumerate(zip(graph.inputs, leaves, strict=True)) if not _is_float(x)}
-    plan = make_plan(
-        graph,
-        context,
-        [Status.VARYING if _is_float(x) else Status.HELD for x in leaves],
-        tokens=tokens,
-        taps=places,
-    )
-    if unmet := sorted(set(taps) - {step.tap for step in plan.steps}):
+        if not any(path in paths for paths in places.values()) and not any(r.path == path for r in records):
+            _module_output(program, path)
+    flags = [Flags() if _is_float(x) else Flags(Status.HELD, token=True) for x in leaves]
+    plan = make_plan(program, context, flags, places)
+    if unmet := sorted(set(taps) - set(plan.watched())):
         raise ValueError(
             f"expected to watch or mask modules on the way from the inputs to the outputs, got {', '.join(unmet)}, "
             "where no relevance passes: leave them out"
         )
     context.warn()
-    reached = {step.token for step in plan.operations()}
-    for index in tokens.values():
-        if index not in reached:
-            raise TypeError(
-                f"expected integers to be looked up in a table, as nn.Embed does, got {leaves[index].dtype} of shape "
-                f"{jnp.shape(leaves[index])} in no embedding: convert the input to floats, or close over it"
-            )
+    if any(not _is_float(x) for x in leaves) and not any(step.tokens for step in plan.operations()):
+        x = next(x for x in leaves if not _is_float(x))
+        raise TypeError(
+            f"expected integers to be looked up in a table, as nn.Embed does, got {jnp.result_type(x)} of shape "
+            f"{jnp.shape(x)} in no embedding: convert the input to floats, or close over it"
+        )
     rest = kept[0] if has_aux else None
     # Shapes alone do where nothing is run.
     leaves = [x if isinstance(x, jax.ShapeDtypeStruct) else widen(x) for x in leaves]
-    return Explained(plan, leaves, structure, outputs, num_outputs, rest, composite)
+    return Explained(plan, leaves, structure, outputs, len(values), rest, composite)
 
 
 def vjp(
@@ -174,13 +176,13 @@ def vjp(
     explained = explain(
         f, primals, composite, has_aux=has_aux, start=start, taps=[*dict.fromkeys([*watch, *masks])]
     )
-    graph = explained.plan.graph
-    taps = {path: jnp.zeros(_module_output(graph, path).shape) for path in watch}
-    tokens = {i: jnp.ones(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not _is_float(x)}
+    shapes = explained.plan.watched()
+    taps = {path: jnp.zeros(shapes[path]) for path in watch}
+    tokens = {i: jnp.zeros(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not _is_float(x)}
     floats = [x for x in explained.leaves if _is_float(x)]
 
     def outputs(floats, taps, tokens):
-        return explained.run(floats, Probes(taps=taps, masks=masks, tokens=tokens))
+        return explained.run(floats, Probes(taps=taps, masks=masks), tokens)
 
     found, ratio_pullback, aux = jax.vjp(outputs, floats, taps, tokens, has_aux=True)
     y = jax.tree.unflatten(jax.tree.structure(explained.outputs), found)
@@ -249,11 +251,11 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
     return pullback(jax.nn.one_hot(target, scores.shape[1], dtype=scores.dtype) * scores)[0]
 
 
-def _module_output(graph: Graph, path: str) -> Value:
+def _module_output(program: Program, path: str) -> Value:
     """The value that the module of this path gives."""
-    calls = [call for call in graph.calls.values() if call.record.path == path and call.outputs]
+    calls = [call for call in program.calls.values() if call.record.path == path and call.outputs]
     if len(calls) != 1 or len(calls[0].outputs) != 1:
-        known = sorted({call.record.path for call in graph.calls.values() if call.outputs})
+        known = sorted({call.record.path for call in program.calls.values() if call.outputs})
         what = f"{len(calls)} calls" if calls else "no call"
         raise ValueError(
             f"expected the path of a module that is called once (outside of loops) and gives one array, got '{path}' "

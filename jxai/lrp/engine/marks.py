@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 
@@ -74,3 +75,30 @@ def _marked(tree: Any, index: int, side: str) -> Any:
             for k, leaf in enumerate(leaves)
         ]
     )
+
+
+FIXED = "jxai:fixed"
+
+
+def fixed(x: jax.Array) -> jax.Array:
+    """x, said to be no weights: a contraction with it is a fixed map of the input and no layer.
+
+    A layer's kernel is what depends on an array that the function closes over, or on an outer argument; what constant
+    expressions give (resizing, one-hot masks, Fourier bases written out in the function) is none. This is for fixed
+    matrices that were made outside: an adjacency, a filter bank, a basis.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jxai import lrp
+        >>> adjacency = jnp.array([[0.5, 0.5], [0.0, 1.0]])
+        >>> f = lambda nodes: lrp.fixed(adjacency) @ nodes
+        >>> print(lrp.coverage(f, jnp.ones((2, 3)), composite=lrp.EpsilonPlus()).rows[0].operation.kind)
+        Kind.FIXED
+
+    Args:
+        x: an array.
+
+    Returns:
+        The same.
+    """
+    return checkpoint_name(jnp.asarray(x), FIXED)

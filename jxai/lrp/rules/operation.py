@@ -33,7 +33,11 @@ class Kind(enum.Enum):
     SHIFT = "shift"
     """The sum of an activation and a constant."""
     NORMALISATION = "normalisation"
-    """Division by, or subtraction of, the input's own statistics."""
+    """Division by the input's own statistic, such as its deviation, with the scale and shift that follow."""
+    CENTERING = "centering"
+    """Subtraction of the input's own mean."""
+    FIXED = "fixed"
+    """A contraction with a matrix that is no weight: resizing, patches, masks, a basis, an adjacency."""
     EMBEDDING = "embedding"
     """Looking up rows of a table by integers."""
     MOVE = "move"
@@ -59,6 +63,7 @@ class Operation:
         inputs: shapes of the inputs that carry relevance.
         outputs: shapes of the results.
         parameters: number of entries of kernel and bias.
+        entrywise: whether it is a scale of each entry.
     """
 
     kind: Kind
@@ -69,6 +74,7 @@ class Operation:
     inputs: tuple[tuple[int, ...], ...] = ()
     outputs: tuple[tuple[int, ...], ...] = ()
     parameters: int = 0
+    entrywise: bool = False
 
     @property
     def module(self) -> nn.Module | None:

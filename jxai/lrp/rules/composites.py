@@ -9,8 +9,8 @@ import flax.linen as nn
 from jax.extend.core import Primitive
 
 from jxai.checks import shown
-from jxai.lrp.operation import Kind, Operation
-from jxai.lrp.rule import Rule
+from jxai.lrp.rules.base import Rule
+from jxai.lrp.rules.operation import Kind, Operation
 
 Pattern = Kind | Primitive | type[nn.Module] | str | Callable[[Operation], bool] | tuple[Any, ...]
 

@@ -1,0 +1,129 @@
+"""Where operations stand in the model, and which rule a composite has for them there."""
+
+import dataclasses
+import warnings
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import jax
+
+from jxai.lrp.engine.facts import Node
+from jxai.lrp.engine.graph import CallKey, Program, Value
+from jxai.lrp.engine.primitives import named_row, row_of
+from jxai.lrp.rules.base import Rule
+from jxai.lrp.rules.operation import Kind, Operation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Context:
+    """What plans of one function share.
+
+    Attributes:
+        composite: the rules.
+        records: the calls of modules.
+        places: paths that are watched or masked.
+        used: indices of the composite's rules that were met.
+        outer: modules around a loop or branch.
+    """
+
+    composite: Any
+    records: list[Any]
+    places: frozenset[str] = frozenset()
+    used: set[int] = dataclasses.field(default_factory=set)
+    outer: tuple[Any, ...] = ()
+
+    def find(self, operation: Operation) -> Rule | None:
+        """The composite's rule for an operation."""
+        index = self.composite.find(operation)
+        if index is None:
+            return None
+        self.used.add(index)
+        return self.composite.rules[index][1]
+
+    def calls(self, program: Program, scopes: Iterable[CallKey]) -> tuple[Any, ...]:
+        """The calls of modules around an operation, outermost first, each once."""
+        found = (*self.outer, *(program.calls[key].record for key in scopes))
+        return tuple({id(record): record for record in found}.values())
+
+    def warn(self) -> None:
+        """Warn of patterns that matched nothing."""
+        rules = self.composite.rules
+        idle = [
+            p
+            for i, (p, _) in enumerate(rules)
+            if i not in self.used
+            and (isinstance(p, str | type) or (self.composite.complete and not self.used))
+        ]
+        if idle:
+            warnings.warn(
+                f"expected every pattern of {self.composite.name} to match an operation, got none for {idle}: see "
+                "lrp.coverage for what the function holds",
+                stacklevel=5,
+            )
+
+    def operation(self, program: Program, node: Node, first: bool = False) -> Operation:
+        """A node as patterns and reports see it; its place is that of its last equation."""
+        calls = self.calls(program, node.scopes)
+        return Operation(
+            node.kind,
+            node.primitives,
+            tuple(call.module for call in calls),
+            calls[-1].path if calls else "",
+            first=first,
+            inputs=tuple(v.shape for v in node.inputs),
+            outputs=tuple(v.shape for v in node.outputs),
+            entrywise=all(row_of(one.primitive, one.params).scales for one in node.equations),
+        )
+
+    def has_rule(self, program: Program, node: Node) -> bool:
+        """Whether the composite has a rule for a node."""
+        return self.find(self.operation(program, node)) is not None
+
+    def claims(self, program: Program) -> dict[CallKey, Rule]:
+        """The calls of modules that a rule takes as a whole."""
+        claims: dict[CallKey, Rule] = {}
+        around: dict[CallKey, tuple[CallKey, ...]] = {}
+        for scopes in {equation.scopes: None for equation in program.equations}:
+            for i, key in enumerate(scopes):
+                around.setdefault(key, scopes[: i + 1])
+        for key in program.calls:
+            if key not in around or any(outer in claims for outer in around[key]):
+                continue
+            calls = self.calls(program, around[key])
+            operation = Operation(Kind.MODULE, modules=tuple(c.module for c in calls), path=calls[-1].path)
+            index = self.composite.find(operation)
+            if index is not None and self.composite.rules[index][1].takes_modules:
+                claims[key] = self.composite.rules[index][1]
+                self.used.add(index)
+        return claims
+
+    def taps(self, program: Program) -> dict[Value, list[str]]:
+        """The values at the outputs of watched modules inside of a loop."""
+        found: dict[Value, list[str]] = {}
+        for call in program.calls.values():
+            if call.record.path in self.places and len(call.outputs) == 1:
+                found.setdefault(next(iter(call.outputs.values())), []).append(call.record.path)
+        return found
+
+    def refuse(self, operation: Operation) -> NoReturn:
+        """Say that an operation has no rule, and what to do.
+
+        Args:
+            operation: the operation.
+
+        Raises:
+            ValueError: always.
+        """
+        layer = operation.kind in (Kind.CONVOLUTION, Kind.DENSE)
+        what = "every linear layer" if layer else "every operation"
+        opaque = any(named_row(name).opaque for name in operation.primitives)
+        example = "lrp.Epsilon()" if layer else "lrp.Constant()" if opaque else "lrp.Gradient()"
+        pattern = f"lrp.{operation.kind}"
+        if operation.kind is Kind.OTHER and hasattr(jax.lax, f"{operation.primitives[-1]}_p"):
+            pattern = f"jax.lax.{operation.primitives[-1]}_p"
+        if operation.path:
+            pattern = f"('{operation.path}', {pattern})"
+        raise ValueError(
+            f"expected a rule for {what}, got none for {operation} in {self.composite.name}: put one in front, for "
+            f"example lrp.Composite((({pattern}, {example}),)) | composite"
+        )
