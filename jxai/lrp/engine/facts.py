@@ -125,7 +125,7 @@ def analyze(program: Program, flags: Iterable[Flags], ends: Iterable[Value] = ()
     Returns:
         What was found.
     """
-    facts = Facts({}, set(), set(), set(), {}, {}, {}, {*program.outputs, *program.auxiliary, *ends})
+    facts = Facts({}, set(), set(), set(), {}, {}, {}, {*program.outputs, *ends})
     for value, flag in zip(program.inputs, flags, strict=True):
         facts.status[value] = flag.status
         for known, found in (
@@ -168,7 +168,7 @@ def _follow(facts: Facts, equation: Equation, declared: set[Value]) -> None:
             # Rounding to integers is a function of each entry; choices and answers are no numbers.
             number = value.dtype != bool and not known.compares and index == 0 and (known.copies or rounded)
             facts.status[value] = Status.VARYING if number and _has_row(known) else Status.HELD
-        if looked_up:
+        if looked_up or (known.loop is not None and any(tokens) and value.is_float):
             facts.status[value] = Status.VARYING
         elif any(tokens) and status is Status.HELD and _stands_for_tokens(facts, equation, value):
             facts.tokens.add(value)
@@ -231,8 +231,8 @@ class Node:
         outputs: results.
         layer: for a layer, a function of (the constants' arrays, whether inputs are non-negative, whether no
             relevance arrives at negative results) to its `Linear`.
-        padding: equations in front of a layer that are part of its map.
         rule: for a module that a rule takes as a whole: that rule.
+        main: the equation whose place is its own, where that is not the last one.
     """
 
     kind: Kind
@@ -242,11 +242,12 @@ class Node:
     outputs: tuple[Value, ...]
     layer: Callable[[list[Any], bool, bool], Any] | None = None
     rule: Any = None
+    main: Equation | None = None
 
     @property
     def scopes(self) -> tuple[CallKey, ...]:
         """The calls of modules around it."""
-        return self.equations[-1].scopes
+        return (self.main or self.equations[-1]).scopes
 
     @property
     def primitives(self) -> tuple[str, ...]:
@@ -352,13 +353,28 @@ def kind_of(facts: Facts, equation: Equation) -> Kind:
     if known.sums:
         return Kind.MEAN
     mask = known.selects and facts.independent(equation.inputs[0])
+    if rounds(equation):
+        return Kind.ACTIVATION
     if known.copies or mask or (known.moves and not (known.entrywise and not several)):
         return Kind.MOVE
     if known.entrywise:
-        return Kind.ACTIVATION if not several else Kind.OTHER
+        whole = all(_is_real(v) for v in (*equation.inputs, *equation.outputs))
+        return Kind.ACTIVATION if whole and not several else Kind.OTHER
     if known.linear is not Linear.NO and _is_linear_here(facts, equation):
         return Kind.MOVE
     return Kind.OTHER
+
+
+def _is_real(value: Value) -> bool:
+    return not jnp.issubdtype(value.dtype, jnp.complexfloating)
+
+
+def rounds(equation: Equation) -> bool:
+    """Whether an operation turns numbers into integers."""
+    if not row(equation).copies:
+        return False
+    before, after = equation.inputs[0], equation.outputs[0]
+    return before.is_float and not jnp.issubdtype(after.dtype, jnp.inexact)
 
 
 def _is_linear_here(facts: Facts, equation: Equation) -> bool:
@@ -373,11 +389,9 @@ def _kind_of_contraction(facts: Facts, equation: Equation) -> Kind:
     index = kernel_index(facts, equation)
     if index is None:
         return Kind.CONTRACTION
-    if not equation.outputs[0].is_float and jnp.issubdtype(equation.outputs[0].dtype, jnp.complexfloating):
+    if not _is_real(equation.outputs[0]) or not facts.given(equation.inputs[index]):
         return Kind.FIXED
-    if not facts.given(equation.inputs[index]):
-        return Kind.FIXED
-    return Kind.DENSE if row(equation).kernel is None else Kind.CONVOLUTION
+    return Kind.DENSE if row(equation).dense else Kind.CONVOLUTION
 
 
 def kernel_index(facts: Facts, equation: Equation) -> int | None:

@@ -6,7 +6,9 @@ GELU, SiLU, x / (1 + |x|), a scale with a shift. Bodies may share equations, so 
 
 import dataclasses
 
-from jxai.lrp.engine.facts import Facts, Graph, Node, make_node, row
+import jax.numpy as jnp
+
+from jxai.lrp.engine.facts import Facts, Graph, Node, make_node, rounds, row
 from jxai.lrp.engine.graph import Value
 from jxai.lrp.engine.primitives import Linear
 from jxai.lrp.rules.operation import Kind
@@ -86,7 +88,7 @@ def _extended(facts: Facts, node: Node, chains: dict[Value, _Chain], watched: se
         return None
     (equation,) = node.equations
     known = row(equation)
-    affine = known.affine and not known.selects
+    affine = known.affine and not rounds(equation)
 
     def before(value: Value) -> _Chain:
         chain = chains.get(value)
@@ -121,7 +123,9 @@ def _is_entrywise(facts: Facts, node: Node) -> bool:
     known = row(equation)
     # A choice by a mask moves entries; by the entry itself it is a function of it.
     mask = known.selects and facts.independent(equation.inputs[0])
-    return known.entrywise and not mask
+    value = node.outputs[0]
+    whole = value.is_float or jnp.issubdtype(value.dtype, jnp.integer)
+    return known.entrywise and not mask and whole and facts.varies(value)
 
 
 def _of_itself(node: Node) -> bool:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.lrp.engine.facts import Facts, Graph, Node, kernel_index, row
+from jxai.lrp.engine.facts import Facts, Graph, Node, kernel_index, rounds, row
 from jxai.lrp.engine.graph import Equation, Value, evaluate, evaluate_all, same_shapes, through, widen
 from jxai.lrp.rules.operation import Kind, Linear
 
@@ -108,7 +108,7 @@ def _follow(facts: Facts, producer: dict[Value, Node], layer: _Layer, merge: boo
             pending.append(one)
         elif (
             known.affine
-            and not known.selects
+           
             and one.outputs[0].shape == value.shape
             and _fits(facts, one, value)
         ):
@@ -142,7 +142,7 @@ def _enters_function(facts: Facts, value: Value) -> bool:
             known, (result, *_) = row(one), one.outputs
             if not known.entrywise or known.compares:
                 continue
-            if not known.affine or known.selects:
+            if not known.affine:
                 return True
             if result not in seen and not any(facts.given(v) for v in one.inputs):
                 seen.add(result)
@@ -178,7 +178,7 @@ def _precede(
         if one is None or not _alone(producer, one):
             break
         known = row(one)
-        if not known.affine or known.selects or known.holds or not _fits(facts, one, one.outputs[0]):
+        if not known.affine or known.holds or rounds(one) or not _fits(facts, one, one.outputs[0]):
             break
         moved = through(front, dict(enumerate(range(len(one.outputs[0].shape)))))
         axes = {a: of_kernel[b] for a, b in moved.items() if b in of_kernel}
@@ -249,6 +249,7 @@ def _node(facts: Facts, layer: _Layer, kind: Kind) -> Node:
         tuple(constants),
         (layer.output,),
         layer=_builder(facts, layer, constants),
+        main=layer.equation,
     )
 
 

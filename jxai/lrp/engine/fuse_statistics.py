@@ -1,7 +1,8 @@
 """Softmax and normalization, recognized by what is computed, not by how it is written.
 
 A value d is homogeneous of degree k in a value e where d(t·e) = t^k d(e) for t > 0, small stabilizers aside. It is a
-statistic of e where it also adds up or compares several entries of e: a sum, a norm, a maximum, a deviation.
+statistic of e where it also adds up or compares several entries of e and is never negative: a norm, a maximum, a
+deviation, a sum of what is not negative.
 
 - A quotient n / d, or a product n · r with r = 1 / d, in which n is linear in e and the degrees cancel, is a
   normalization: its statistic is a constant to relevance (Achtibat et al. 2024, section 3.3.2).
@@ -122,6 +123,7 @@ class _Recognizer:
                 if any(v in self.softmaxes for v in _moved_from(self.facts, origin)):
                     return self._softmax(equation.outputs[0], origin)
             self.statistics.add(other)
+            self._held_factor(value, other)
             self.found[equation.outputs[0]] = make_node(
                 self.facts, Kind.NORMALISATION, [equation], equation.outputs, held=[other]
             )
@@ -133,13 +135,29 @@ class _Recognizer:
                 )
                 return
 
+    def _held_factor(self, product: Value, other: Value) -> None:
+        """In (x · g) / d, g / d may be a statistic of x, though g alone is none: a norm over the mean of all norms."""
+        equation = self.facts.producer.get(product)
+        if equation is None or equation.name != "mul" or len(self.facts.carriers(equation)) != 2:
+            return
+        for value, factor in (equation.inputs, equation.inputs[::-1]):
+            for origin in origins(self.facts, value):
+                above, below = self._form(factor, origin), self._form(other, origin)
+                if above and below and above.reduced and above.degree <= below.degree:
+                    self.statistics.add(factor)
+                    self.found[product] = make_node(
+                        self.facts, Kind.NORMALISATION, [equation], equation.outputs, held=[factor]
+                    )
+                    return
+
     def _statistic(self, value: Value, other: Value, divides: bool) -> tuple[_Form | None, Value]:
         """What `other` is of something that `value` is linear in, where the two make a normalization."""
         for origin in origins(self.facts, value):
             form = self._form(other, origin)
             if form is None or not form.reduced:
                 continue
-            if (form.degree > 0) if divides else (form.degree <= 0):
+            positive = any(v in self.facts.nonnegative for v in self._scale_of(other))
+            if positive and ((form.degree > 0) if divides else (form.degree <= 0)):
                 return form, origin
         if divides and (factors := self._factors(other)) is not None:
             forms = [self._statistic(value, one, divides)[0] for one in factors]
@@ -288,6 +306,8 @@ def _combined(facts: Facts, equation: Equation, forms: list[_Form]) -> _Form | N
     if not moving:
         return _CONSTANT
     reduced = any(form.reduced for _, form in moving)
+    if known.contracts and any(facts.given(v) for v in equation.inputs):
+        return None  # a layer, no statistic
     if known.scales or known.contracts:
         reduced = reduced or known.contracts
         if known.linear is Linear.FIRST:

@@ -122,7 +122,8 @@ class Context:
         if operation.kind is Kind.OTHER and hasattr(jax.lax, f"{operation.primitives[-1]}_p"):
             pattern = f"jax.lax.{operation.primitives[-1]}_p"
         if operation.path:
-            pattern = f"('{operation.path}', {pattern})"
+            # A path alone would take the whole module where the rule is for any operation.
+            pattern = f"'{operation.path}'" if layer else f"('{operation.path}', {pattern})"
         raise ValueError(
             f"expected a rule for {what}, got none for {operation} in {self.composite.name}: put one in front, for "
             f"example lrp.Composite((({pattern}, {example}),)) | composite"

@@ -155,7 +155,7 @@ class _Planner:
         live = self._live()
         steps: list[Step] = self._watch(self.program.inputs, live)
         for node, operation in self.nodes:
-            relevant = not live.isdisjoint(node.outputs) and (node.inputs or node.kind is Kind.EMBEDDING)
+            relevant = not live.isdisjoint(node.outputs) and (node.inputs or self._begins(node))
             steps += [self._step(node, operation)] if relevant else self._computing(node)
             steps += self._watch(node.outputs, live)
         outputs = self.program.outputs
@@ -172,6 +172,10 @@ class _Planner:
         ]
         return Plan(self.program, tuple(steps), tuple(flags), frozenset(self.facts.tokens))
 
+    def _begins(self, node: Node) -> bool:
+        """Whether relevance ends in a node, at tokens."""
+        return node.kind is Kind.EMBEDDING or node in self.loops
+
     def _carries(self, value: Value) -> bool:
         return self.facts.varies(value) and value not in self.held
 
@@ -182,8 +186,11 @@ class _Planner:
             node = _with_held(node, self.held)
         first = self.deep.isdisjoint(node.inputs)
         operation = self.context.operation(self.program, node, first)
+        if node.layer is not None and node.kind is not Kind.FIXED:
+            parameters = [v for v in node.constants if not self.facts.varies(v) and v.is_float]
+            operation = dataclasses.replace(operation, parameters=sum(math.prod(v.shape) for v in parameters))
         self.nodes.append((node, operation))
-        if node.kind is Kind.NESTED and node.inputs:
+        if node.kind is Kind.NESTED and (varying or node.inputs):
             self._nested(node)
             return
         if (varying and not node.inputs) or (node.inputs and self._holds(node, operation)):
@@ -192,11 +199,13 @@ class _Planner:
             self.deep.update(node.outputs)
 
     def _holds(self, node: Node, operation: Operation) -> bool:
-        rule = node.rule
-        if rule is None:
-            index = self.context.composite.find(operation)
-            rule = None if index is None else self.context.composite.rules[index][1]
-        return rule is not None and rule.holds
+        index = self.context.composite.find(operation) if node.rule is None else None
+        rule = node.rule if index is None else self.context.composite.rules[index][1]
+        if rule is None or not rule.holds:
+            return False
+        if index is not None:
+            self.context.used.add(index)
+        return True
 
     def _live(self) -> set[Value]:
         """Values whose relevance reaches an output."""
@@ -249,10 +258,6 @@ class _Planner:
         known = bool(node.inputs) and all(v in self.facts.nonnegative for v in node.inputs)
         build = node.layer
         linear = None if build is None else lambda arrays, rectified: build(arrays, known, rectified)
-        if linear is not None and node.kind is not Kind.FIXED:
-            parameters = [v for v in names if not self.facts.varies(v) and v.is_float]
-            count = sum(math.prod(v.shape) for v in parameters)
-            operation = dataclasses.replace(operation, parameters=count)
         return Step(
             node.inputs,
             names,
@@ -360,21 +365,21 @@ def _moved_to_ends(graph: Graph, taps: dict[Value, tuple[str, ...]]) -> dict[Val
 
 def _keep_zeros(steps: list[Step], outputs: list[Value]) -> list[Step]:
     """Where a value that is exactly zero may carry relevance, have it handed on rather than lost."""
-    loose, found = set(outputs), []
+    loose, free = set(outputs), set[Value]()
+    found: list[Step] = []
     for step in reversed(steps):
-        rule = step.rule
-        if rule is None or step.operation is None:
-            if step.loop is not None or (step.taps and not loose.isdisjoint(step.outputs)):
+        rule, inside = step.rule, not loose.isdisjoint(step.outputs)
+        freed = not free.isdisjoint(step.outputs)
+        if rule is not None and step.operation is not None:
+            if inside:
+                step = dataclasses.replace(step, rule=keeping_zeros(rule, step.operation, bool(step.constants), freed))
+            if rule.gives_zeros or (inside and rule.hands_on_zeros):
                 loose.update(step.inputs)
-        else:
-            if not loose.isdisjoint(step.outputs):
-                step = dataclasses.replace(
-                    step, rule=keeping_zeros(rule, step.operation, bool(step.constants))
-                )
-                if rule.hands_on_zeros:
-                    loose.update(step.inputs)
-            if rule.gives_zeros:
-                loose.update(step.inputs)
+            if rule.frees or (freed and rule.hands_on_zeros):
+                free.update(step.inputs)
+        elif step.loop is not None or step.taps:
+            loose.update(step.inputs if inside or step.loop is not None else ())
+            free.update(step.inputs if freed else ())
         found.append(step)
     return found[::-1]
 

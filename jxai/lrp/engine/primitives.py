@@ -62,6 +62,7 @@ class Row:
         loop: it runs functions that are planned on their own.
         means: a function of the operands and parameters that does the same by primitives with rows.
         kernel: for `contracts`, the operand that may be a kernel; None for either.
+        dense: for `contracts`, whether it is a dense layer, rather than a convolution.
         drawn: its results are given, like weights, rather than computed from constants.
         holds: nothing passes through it, as through `stop_gradient`.
         compares: its results are answers, not numbers.
@@ -81,6 +82,7 @@ class Row:
     loop: Loop | None = None
     means: Callable | None = None
     kernel: int | None = None
+    dense: bool = False
     drawn: bool = False
     holds: bool = False
     compares: bool = False
@@ -88,22 +90,22 @@ class Row:
     @property
     def shifts(self) -> bool:
         """Whether it adds operands entry by entry."""
-        return self.entrywise and self.linear is Linear.JOINTLY and self.degree is None
+        return self.affine and self.linear is Linear.JOINTLY and self.degree is None
 
     @property
     def scales(self) -> bool:
         """Whether it multiplies or divides entry by entry."""
-        return self.entrywise and self.linear in (Linear.EACH, Linear.FIRST)
+        return self.affine and self.linear is not Linear.JOINTLY
 
     @property
     def copies(self) -> bool:
         """Whether its result is its operand, or minus it, entry by entry."""
-        return self.entrywise and self.linear is Linear.JOINTLY and self.degree is not None
+        return self.affine and self.linear is Linear.JOINTLY and self.degree is not None
 
     @property
     def affine(self) -> bool:
         """Whether it scales and shifts entries, no more."""
-        return self.entrywise and self.linear is not Linear.NO
+        return self.entrywise and self.linear is not Linear.NO and not self.selects
 
 
 UNKNOWN = Row()
@@ -244,9 +246,10 @@ _fill(
     sign=Sign.KEPT,
 )
 # Products.
-_fill(("dot_general",), contracts=True, linear=Linear.EACH, sign=Sign.KEPT)
+_fill(("dot_general",), contracts=True, linear=Linear.EACH, sign=Sign.KEPT, dense=True)
 _fill(("conv_general_dilated",), contracts=True, linear=Linear.EACH, sign=Sign.KEPT, kernel=1)
-_fill(("ragged_dot", "ragged_dot_general"), contracts=True, linear=Linear.EACH, kernel=1, values=2)
+_fill(("ragged_dot", "ragged_dot_general"), contracts=True, linear=Linear.EACH, kernel=1, values=2, dense=True)
+_fill(("bcoo_dot_general",), contracts=True, linear=Linear.EACH, kernel=0, dense=True)
 _fill(("triangular_solve",), linear=Linear.JOINTLY)
 # What has no derivative, so that relevance cannot so much as be stopped behind it.
 _fill(("while", "pure_callback", "io_callback"), opaque=True)

@@ -108,7 +108,7 @@ def _moved_tokens(equation: Equation, known: dict[Value, Any], tokens: frozenset
     operands = [known[v] if v.literal is None else v.literal for v in equation.inputs]
     results = evaluate(equation, [_array(x) for x in operands])
     (value,) = equation.outputs
-    if all(v.shape == value.shape or not v.shape for v in equation.inputs):
+    if row_of(equation.primitive, equation.params).entrywise:
         # Answers and arithmetic: each entry is of the tokens at its place.
         of = [x.place for x in operands if isinstance(x, Tokens)]
         place = sum(jnp.broadcast_to(p, value.shape) for p in of) / len(of)

@@ -29,6 +29,7 @@ class Rule:
         kinds: the kinds of operations that it is for; a composite's pattern passes over others.
         takes_modules: whether it takes a module matched by class or path as a whole.
         holds: no relevance passes: the result is a constant.
+        frees: what inputs receive is not in proportion to them.
         gives_zeros: inputs of exactly zero may receive relevance from results that are not.
         hands_on_zeros: where a result of exactly zero carries relevance, inputs of zero do.
         masks_relu: on max(x, 0), nothing is handed on where x is negative.
@@ -41,9 +42,14 @@ class Rule:
     hands_on_zeros: ClassVar[bool] = True
 
     @property
-    def gives_zeros(self) -> bool:
+    def frees(self) -> bool:
         """See `Rule`."""
         return False
+
+    @property
+    def gives_zeros(self) -> bool:
+        """See `Rule`."""
+        return self.frees
 
     def apply(self, application: Application) -> list[jax.Array]:
         """Compute the operation so that its VJP carries ratios by this rule.
@@ -293,27 +299,29 @@ def default_rule(operation: Operation, plain: bool) -> Rule | None:
     return _PLAIN if plain and operation.kind is Kind.ACTIVATION else _DEFAULTS.get(operation.kind)
 
 
-def keeping_zeros(rule: Rule, operation: Operation, constants: bool) -> Rule:
+def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool) -> Rule:
     """What stands in a default rule's place where results of exactly zero carry relevance, so that none is lost.
 
-    Under rules that are not in proportion to the inputs (flat, w², z^B), and behind functions of each entry, a value of
-    zero may carry relevance: a ratio by it tells nothing. Scales, shifts and normalizations hand R itself on there.
+    Behind functions of each entry a value of zero may carry relevance. Under rules that are not in proportion to the
+    inputs (flat, w², z^B) a value tells nothing of its relevance: scales, shifts and normalizations hand R itself on
+    there, for R / x would be without bounds where x is small.
 
     Args:
         rule: the rule that the operation got.
         operation: the operation.
         constants: whether it has operands that carry no relevance.
+        free: whether the results' relevance is not in proportion to them.
 
     Returns:
         The rule that keeps it.
     """
     kind = operation.kind
     if rule is _PLAIN:
-        if kind in (Kind.SUM, Kind.MEAN, Kind.FIXED) and not (constants and kind is not Kind.FIXED):
+        if kind is Kind.FIXED or (kind in (Kind.SUM, Kind.MEAN) and not constants):
             return Norm(0.0, share_zeros=True)
         same = len(operation.inputs) == 1 and all(shape == operation.inputs[0] for shape in operation.outputs)
         scales = kind is Kind.MOVE and constants and operation.entrywise
-        if kind in (Kind.ACTIVATION, Kind.SHIFT, Kind.NORMALISATION) or scales:
+        if kind is Kind.ACTIVATION or (free and (scales or kind in (Kind.SHIFT, Kind.NORMALISATION))):
             return _PASS if same else rule
     if rule is _SPLIT and kind is Kind.PRODUCT and not constants:
         return Split(share_zeros=True)
@@ -322,7 +330,7 @@ def keeping_zeros(rule: Rule, operation: Operation, constants: bool) -> Rule:
 
 def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
     """z, whose relevance where it is exactly 0 goes to all that it is the sum of in equal shares."""
-    function, mean = application.function, application.operation.kind is not Kind.SUM
+    function, mean = application.function, application.operation.kind in (Kind.MEAN, Kind.FIXED)
 
     def spread(relevance: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
         if not mean:  # a difference has terms too: its operands, whatever their signs
@@ -330,7 +338,7 @@ def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
             share = relevance / len(inputs)
             return [jax.linear_transpose(term, x)(share)[0] for term, x in zip(terms, inputs, strict=True)]
         counts, back = jax.vjp(lambda x: function([x], constants)[0], jnp.ones_like(inputs[0]))
-        return list(back(relevance / counts))
+        return list(back(jnp.where(counts == 0, 0, relevance / jnp.where(counts == 0, 1, counts))))
 
     @jax.custom_vjp
     def shared(inputs, constants, z):

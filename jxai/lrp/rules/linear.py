@@ -78,7 +78,7 @@ class LinearRule(Rule):
     proportional: ClassVar[bool] = True
 
     @property
-    def gives_zeros(self) -> bool:
+    def frees(self) -> bool:
         """See `Rule`."""
         return not self.proportional
 
