@@ -28,7 +28,7 @@ class Doubled(nn.Module):
 class Divided(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return x / x.sum()
+        return x / (1 + x.sum())
 
 
 class Special(nn.Dense):

@@ -123,9 +123,9 @@ def _is_entrywise(facts: Facts, node: Node) -> bool:
     known = row(equation)
     # A choice by a mask moves entries; by the entry itself it is a function of it.
     mask = known.selects and facts.independent(equation.inputs[0])
-    value = node.outputs[0]
-    whole = value.is_float or jnp.issubdtype(value.dtype, jnp.integer)
-    return known.entrywise and not mask and whole and facts.varies(value)
+    values = (*node.outputs, *node.inputs)
+    real = not any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in values)
+    return known.entrywise and not mask and real and facts.varies(node.outputs[0])
 
 
 def _of_itself(node: Node) -> bool:

@@ -66,12 +66,14 @@ def fuse_layers(graph: Graph, facts: Facts, watched: set[Value], merge: bool) ->
         The graph.
     """
     found: dict[Value, Node] = {}
-    producer = graph.producer
+    producer = dict(graph.producer)
     for node in graph.nodes:
         if node.kind in _KINDS and len(node.equations) == 1:
             layer = _found(facts, producer, node, watched, merge)
             made = _node(facts, layer, node.kind if not _is_convolution(layer) else Kind.CONVOLUTION)
             found[layer.output] = made
+            # What belongs to one layer belongs to no other.
+            producer.update(dict.fromkeys((v for one in made.equations for v in one.outputs), made))
     return graph.with_nodes(found)
 
 

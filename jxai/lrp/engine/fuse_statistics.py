@@ -324,12 +324,8 @@ def _combined(facts: Facts, equation: Equation, forms: list[_Form]) -> _Form | N
         return None
     (degree,) = degrees
     linear, reciprocal = all(form.linear for _, form in moving), all(form.reciprocal for _, form in moving)
-    if (
-        known.entrywise
-        and not known.moves
-        and len(moving) == 1
-        and (power := degree_of(equation)) is not None
-    ):
+    power = None if known.shifts or known.moves or not known.entrywise else degree_of(equation)
+    if power is not None and len(moving) == 1:
         if known.copies or (equation.name == "abs" and moving[0][0] in facts.nonnegative):
             return _Form(degree, reduced, linear, reciprocal)
         return _Form(degree * power, reduced, linear=False, reciprocal=linear and power == -1)
