@@ -1,5 +1,6 @@
 """Layer-wise relevance propagation of any Flax model, as pure functions that can be trained through."""
 
+from jxai.calls import mark
 from jxai.lrp.composites import Composite
 from jxai.lrp.conservation import Conservation, conservation
 from jxai.lrp.coverage import Coverage, Row, coverage
@@ -65,6 +66,7 @@ __all__ = [
     "coverage",
     "first",
     "linear_operation",
+    "mark",
     "relevance",
     "sun2020",
     "vjp",

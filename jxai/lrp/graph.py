@@ -13,9 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
+from jax.extend.source_info_util import new_name_stack
 
+from jxai.calls import ModuleCall
 from jxai.depthwise import conv_general_dilated, depthwise_p, grouped
-from jxai.lrp.interception import ModuleCall, recording
+from jxai.lrp.interception import recording
 
 # Calls that are looked into: primitive -> the parameter that holds what is called. A custom derivative rule gives way
 # to the rules of the operations inside.
@@ -29,13 +31,15 @@ _INLINED = {
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
 _SCOPE = re.compile(r"jxai:(\d+)")
+_Scope = type(new_name_stack("one").stack[0])  # `jax.named_scope`'s entry; transformations have others
 _MARK = re.compile(r"jxai:(\d+):(in|out):(\d+)")
 
 # Jitted functions of this name are single linear operations of (inputs..., kernel); see `linear_operation`.
 LINEAR_NAME = "jxai_linear_operation"
 
-# One call of a module in the traced function: the index of its record, and where the jaxpr was inlined.
-CallKey = tuple[int, int]
+# One call in the traced function. Of a module or mark: the index of its record, and where the jaxpr was inlined; of a
+# name scope: its path, and how many scopes of the graph were entered before it.
+CallKey = tuple[int | str, int]
 
 
 @dataclasses.dataclass(eq=False)
@@ -81,11 +85,27 @@ class Equation:
 
 @dataclasses.dataclass(eq=False)
 class Call:
-    """A module's call with the values that it got and gave."""
+    """A module's call, a name scope or a mark, with the values that it got and gave.
+
+    Attributes:
+        record: the module (None of a scope or mark) and its path, as it is here: where a jitted function is traced
+            once and called by several modules, the path of each.
+        outer: the calls around it, outermost first.
+        inputs: leaves of a module's first argument, by number.
+        outputs: leaves of its results, by number; of a scope, what is used outside of it.
+        number: which of the graph's calls of this path it is, where there are several.
+    """
 
     record: ModuleCall
+    outer: tuple[CallKey, ...] = ()
     inputs: dict[int, Value] = dataclasses.field(default_factory=dict)
     outputs: dict[int, Value] = dataclasses.field(default_factory=dict)
+    number: int | None = None
+
+    @property
+    def path(self) -> str:
+        """The record's path, with the number where there are several calls: "conv#1"."""
+        return self.record.path + ("" if self.number is None else f"#{self.number}")
 
 
 @dataclasses.dataclass(eq=False)
@@ -97,7 +117,7 @@ class Graph:
         outputs: its results.
         equations: its operations.
         constants: arrays that the function closes over.
-        calls: the modules it calls, outermost first.
+        calls: of modules, name scopes and marks, in order, outermost first.
         auxiliary: values that are wanted as well, but not explained.
     """
 
@@ -118,10 +138,6 @@ class Graph:
         return dataclasses.replace(self, equations=kept[::-1])
 
 
-_trace_number = jax.make_user_context(0)
-_trace_numbers = itertools.count(1)
-
-
 def trace(f: Callable, primals: Sequence[Any]) -> tuple[Graph, Any, list[ModuleCall]]:
     """Trace a function to its graph.
 
@@ -138,9 +154,7 @@ def trace(f: Callable, primals: Sequence[Any]) -> tuple[Graph, Any, list[ModuleC
         with recording(records):
             return f(*primals)
 
-    # Jitted functions within `f` keep what they were traced to: the context makes JAX trace them anew.
-    with _trace_number(next(_trace_numbers)):
-        closed, shapes = jax.make_jaxpr(recorded, return_shape=True)(*primals)
+    closed, shapes = jax.make_jaxpr(recorded, return_shape=True)(*primals)
     return graph_of(closed, records), shapes, records
 
 
@@ -159,10 +173,11 @@ def graph_of(closed: ClosedJaxpr | Jaxpr, records: list[ModuleCall]) -> Graph:
     graph = Graph(inputs, [], [], {}, {})
     names = dict(zip(jaxpr.invars, inputs, strict=True))
     _constants(graph, names, jaxpr, values)
-    counter = itertools.count(1)
-    graph.outputs = _inline(graph, jaxpr, names, (), 0, counter, records)
-    graph.calls = dict(sorted(graph.calls.items()))
-    return graph.pruned()
+    graph.outputs = _Walk(graph, records).inline(jaxpr, names, (), 0)
+    graph = graph.pruned()
+    _scope_outputs(graph)
+    _number(graph)
+    return graph
 
 
 def scan_operands(equation: Equation) -> tuple[int, int]:
@@ -261,48 +276,131 @@ def _called(eqn: Any) -> Any:
     return params[_INLINED[name]] if name in _INLINED and params.get("name") != LINEAR_NAME else None
 
 
-def _inline(
-    graph: Graph,
-    jaxpr: Jaxpr,
-    names: dict[Any, Value],
-    scopes: tuple[CallKey, ...],
-    instance: int,
-    counter: Any,
-    records: list[ModuleCall],
-) -> list[Value]:
-    """Append the jaxpr's operations to the graph; gives the values of its outputs."""
+class _Walk:
+    """The walk over a jaxpr and those that it calls, which appends their operations to a graph."""
 
-    def read(atom: Any) -> Value:
-        if isinstance(atom, Literal):
-            return dataclasses.replace(_value(atom), literal=atom.val)
-        return names[atom]
+    def __init__(self, graph: Graph, records: list[ModuleCall]):
+        self.graph = graph
+        self.records = records
+        self.instances = itertools.count(1)
+        self.scopes = itertools.count()
+        self.last: tuple[CallKey, ...] = ()  # the calls around the operation before
 
-    for eqn in jaxpr.eqns:
-        inside = scopes + tuple(
-            (int(index), instance) for index in _SCOPE.findall(str(eqn.source_info.name_stack))
-        )
-        inside = tuple(dict.fromkeys(inside))
-        for key in inside:
-            graph.calls.setdefault(key, Call(records[key[0]]))
-        inputs, primitive = [read(atom) for atom in eqn.invars], eqn.primitive.name
-        if primitive == "name" and (mark := _MARK.fullmatch(eqn.params["name"])):
-            names[eqn.outvars[0]] = inputs[0]
-            key = (int(mark[1]), instance)
-            call = graph.calls.setdefault(key, Call(records[key[0]]))
-            (call.inputs if mark[2] == "in" else call.outputs)[int(mark[3])] = inputs[0]
-            continue
-        if (inner := _called(eqn)) is not None:
-            inputs = inputs[1:] if primitive == "cond" else inputs
-            inner, values = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, [])
-            within = dict(zip(inner.invars, inputs, strict=True))
-            _constants(graph, within, inner, values)
-            outputs = _inline(graph, inner, within, inside, next(counter), counter, records)
+    def inline(
+        self, jaxpr: Jaxpr, names: dict[Any, Value], around: tuple[CallKey, ...], instance: int
+    ) -> list[Value]:
+        """Append the jaxpr's operations, which stand in the calls `around`; gives the values of its outputs."""
+
+        def read(atom: Any) -> Value:
+            if isinstance(atom, Literal):
+                return dataclasses.replace(_value(atom), literal=atom.val)
+            return names[atom]
+
+        for eqn in jaxpr.eqns:
+            inside = self.last = self.inside(eqn.source_info.name_stack.stack, around, instance)
+            inputs, primitive = [read(atom) for atom in eqn.invars], eqn.primitive.name
+            if primitive == "name" and (mark := _MARK.fullmatch(eqn.params["name"])):
+                names[eqn.outvars[0]] = inputs[0]
+                call = self.call((int(mark[1]), instance), inside)
+                (call.inputs if mark[2] == "in" else call.outputs)[int(mark[3])] = inputs[0]
+                continue
+            if (inner := _called(eqn)) is not None:
+                inputs = inputs[1:] if primitive == "cond" else inputs
+                inner, values = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, [])
+                within = dict(zip(inner.invars, inputs, strict=True))
+                _constants(self.graph, within, inner, values)
+                outputs = self.inline(inner, within, inside, next(self.instances))
+                names.update(zip(eqn.outvars, outputs, strict=True))
+                continue
+            outputs = [_value(var) for var in eqn.outvars]
             names.update(zip(eqn.outvars, outputs, strict=True))
-            continue
-        outputs = [_value(var) for var in eqn.outvars]
-        names.update(zip(eqn.outvars, outputs, strict=True))
-        graph.equations.append(Equation(eqn.primitive, inputs, outputs, dict(eqn.params), inside))
-    return [read(atom) for atom in jaxpr.outvars]
+            self.graph.equations.append(Equation(eqn.primitive, inputs, outputs, dict(eqn.params), inside))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def inside(self, stack: Any, around: tuple[CallKey, ...], instance: int) -> tuple[CallKey, ...]:
+        """The calls around an operation, by the name stack of its own jaxpr."""
+        found = around
+        entries = [entry.name for entry in stack if isinstance(entry, _Scope)]
+        for name, after in itertools.pairwise([*entries, ""]):
+            if match := _SCOPE.fullmatch(name):
+                key = (int(match[1]), instance)
+                self.call(key, found)
+            elif not self.of_library(name, found, after):
+                key = self.scope(name, found)
+            else:
+                continue
+            found = found if key in found else (*found, key)
+        return found
+
+    def call(self, key: CallKey, around: tuple[CallKey, ...]) -> Call:
+        """The call of a module or mark."""
+        if key not in self.graph.calls:
+            record, outer = self.records[key[0]], tuple(one for one in around if one != key)
+            modules = [one for one in outer if self.graph.calls[one].record.module is not None]
+            parent = record.parent
+            if modules and parent is not None and self.records[modules[-1][0]] is not parent:
+                base, below = self.graph.calls[modules[-1]].record.path, record.path.removeprefix(parent.path)
+                if record.path.startswith(parent.path):
+                    record = dataclasses.replace(record, path=f"{base}/{below.strip('/')}".strip("/"))
+            self.graph.calls[key] = Call(record, outer)
+        return self.graph.calls[key]
+
+    def scope(self, name: str, around: tuple[CallKey, ...]) -> CallKey:
+        """The key of a name scope: the same as of the operation before, if that stands in it too."""
+        outer = self.graph.calls[around[-1]].record.path if around else ""
+        path = f"{outer}/{name}" if outer else name
+        before = self.last[len(around)] if self.last[: len(around)] == around < self.last else None
+        if before is not None and before[0] == path:
+            return before
+        key = (path, next(self.scopes))
+        self.graph.calls[key] = Call(ModuleCall(None, path), around)
+        return key
+
+    def of_library(self, name: str, around: tuple[CallKey, ...], after: str) -> bool:
+        """Whether a name scope is one that a library opens by itself: around or in a module's call, or for einsum."""
+        if "->" in name or "," in name:
+            return True
+        near = [self.records[int(match[1])]] if (match := _SCOPE.fullmatch(after)) else []
+        near += [self.records[around[-1][0]]] if around and isinstance(around[-1][0], int) else []
+        return any(name in _own_names(record) or name.startswith("eqx.nn.") for record in near)
+
+
+def _own_names(record: ModuleCall) -> set[str]:
+    """What a library calls the scope of a module's method."""
+    module, method = record.module, record.method
+    known = (record.path.rpartition("/")[2], getattr(module, "name", None), type(module).__name__)
+    names = {name for name in known if isinstance(name, str)}
+    return names | {method} | {f"{name}.{method}" for name in names}
+
+
+def _scope_outputs(graph: Graph) -> None:
+    """What a name scope gives: its values that are used outside of it."""
+    scopes = {key for key in graph.calls if isinstance(key[0], str)}
+    if not scopes:
+        return
+    made = {v: (one, [k for k in one.scopes if k in scopes]) for one in graph.equations for v in one.outputs}
+    used = [(v, one.scopes) for one in graph.equations for v in one.inputs]
+    for value, around in [*used, *((v, ()) for v in graph.outputs)]:
+        for key in made[value][1] if value in made else ():
+            outputs = graph.calls[key].outputs
+            if key not in around and value not in outputs.values():
+                outputs[len(outputs)] = value
+
+
+def _number(graph: Graph) -> None:
+    """Number the calls of one path; refuse a mark that is given twice."""
+    calls: dict[str, list[Call]] = {}
+    for call in graph.calls.values():
+        if call.outputs:
+            calls.setdefault(call.record.path, []).append(call)
+    for path, alike in calls.items():
+        marks = [call.outer for call in alike if call.record.module is None and call.record.method == "mark"]
+        if len(set(marks)) < len(marks):
+            raise ValueError(
+                f"expected one value with the mark '{path}', got {len(marks)}: give each a name of its own"
+            )
+        for number, call in enumerate(alike if len(alike) > 1 else ()):
+            call.number = number
 
 
 def linear_operation(

@@ -2,9 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import flax.linen as nn
 import jax
 
 from jxai.lrp.graph import Equation, Graph, Value
@@ -25,7 +24,7 @@ class Places:
     graph: Graph
     context: Context
 
-    def modules(self, equation: Equation) -> tuple[nn.Module, ...]:
+    def modules(self, equation: Equation) -> tuple[Any, ...]:
         """The modules around an equation, outermost first."""
         return self.context.modules(self.graph.calls[key].record for key in equation.scopes)
 
@@ -33,12 +32,16 @@ class Places:
         self, kind: Kind, equations: list[Equation], inputs: Iterable[Value], outputs: Iterable[Value]
     ) -> Operation:
         """One operation made of some equations; its place is that of the last."""
-        modules = self.modules(equations[-1])
+        modules, scopes = self.modules(equations[-1]), equations[-1].scopes
+        call = self.graph.calls[scopes[-1]] if scopes else None
+        # In a loop or branch, outside of all that is called there, the innermost module around it.
+        around = [record.path for record in self.context.records if modules and record.module is modules[-1]]
         return Operation(
             kind,
             tuple(one.name for one in equations for one in (one.body or (one,))),
             modules,
-            "/".join(modules[-1].path) if modules else "",
+            call.record.path if call is not None else "".join(around[:1]),
+            call.number if call is not None else None,
             inputs=tuple(v.shape for v in inputs),
             outputs=tuple(v.shape for v in outputs),
         )
@@ -58,9 +61,9 @@ class Places:
         Raises:
             ValueError: always.
         """
-        module, name = operation.module, self.context.composite.name
+        name = self.context.composite.name
         pattern = f"lrp.{operation.kind}"
-        if module is not None and operation.path:
+        if operation.path:
             pattern = f"'{operation.path}'"
         elif operation.kind is Kind.OTHER and hasattr(jax.lax, f"{operation.primitives[0]}_p"):
             pattern = f"jax.lax.{operation.primitives[0]}_p"

@@ -1,6 +1,7 @@
 """`lrp.vjp`: as `jax.vjp`, with relevance in the place of gradients."""
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jxai.calls import normal
 from jxai.checks import as_array, finite, shown
 from jxai.lrp.composites import Composite, check_composite
 from jxai.lrp.flow import Status
@@ -250,16 +252,33 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
 
 
 def _module_output(graph: Graph, path: str) -> Value:
-    """The value that the module of this path gives."""
-    calls = [call for call in graph.calls.values() if call.record.path == path and call.outputs]
-    if len(calls) != 1 or len(calls[0].outputs) != 1:
-        known = sorted({call.record.path for call in graph.calls.values() if call.outputs})
-        what = f"{len(calls)} calls" if calls else "no call"
+    """The value that the module, name scope or mark of this path gives."""
+    known = {call.path: call for call in graph.calls.values() if call.outputs}
+    call = known.get(normal(path))
+    if call is None:
+        several = [name for name, one in known.items() if one.record.path == normal(path)]
+        if several:
+            raise ValueError(
+                f"expected the path of one call, got '{path}', which is called {len(several)} times: take one of "
+                f"{_listed(several)}"
+            )
+        near = difflib.get_close_matches(path, known, len(known), 0.0)
         raise ValueError(
-            f"expected the path of a module that is called once (outside of loops) and gives one array, got '{path}' "
-            f"with {what}: take one of {', '.join(known) or 'no path; the function calls no Flax module'}"
+            f"expected the path of a module, name scope or mark outside of loops, got '{path}': take one of "
+            f"{_listed(near) or 'no path; the function calls no module, has no name scope and no lrp.mark'}"
         )
-    return next(iter(calls[0].outputs.values()))
+    if len(call.outputs) != 1:
+        raise ValueError(
+            f"expected a module or name scope that gives one array, got '{path}', which gives {len(call.outputs)}: "
+            "take one inside, or name the array by lrp.mark"
+        )
+    return next(iter(call.outputs.values()))
+
+
+def _listed(names: list[str]) -> str:
+    """Names, not too many."""
+    shown = [name or "'' (the whole)" for name in names]
+    return ", ".join(shown[:20]) + (f" or {len(shown) - 20} others" if len(shown) > 20 else "")
 
 
 _ARRAY = object()
