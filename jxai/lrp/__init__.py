@@ -1,6 +1,6 @@
 """Layer-wise relevance propagation of any Flax model, as pure functions that can be trained through."""
 
-from jxai.calls import mark
+from jxai.lrp.calls import mark
 from jxai.lrp.composites import Composite
 from jxai.lrp.conservation import Conservation, conservation
 from jxai.lrp.coverage import Coverage, Row, coverage

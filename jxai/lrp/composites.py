@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from jax.extend.core import Primitive
 
-from jxai.calls import is_module_class, normal
 from jxai.checks import shown
+from jxai.lrp.calls import is_module_class, normal
 from jxai.lrp.operation import Kind, Operation
 from jxai.lrp.rule import Rule
 

@@ -4,6 +4,7 @@ All that differs between JAX's versions stays here: names and parameters of the 
 """
 
 import dataclasses
+import difflib
 import functools
 import itertools
 import re
@@ -15,9 +16,9 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 from jax.extend.source_info_util import new_name_stack
 
-from jxai.calls import ModuleCall
 from jxai.depthwise import conv_general_dilated, depthwise_p, grouped
-from jxai.lrp.interception import recording
+from jxai.lrp.calls import ModuleCall, normal
+from jxai.lrp.interception import recorded
 
 # Calls that are looked into: primitive -> the parameter that holds what is called. A custom derivative rule gives way
 # to the rules of the operations inside.
@@ -33,6 +34,9 @@ _INLINED = {
 _SCOPE = re.compile(r"jxai:(\d+)")
 _Scope = type(new_name_stack("one").stack[0])  # `jax.named_scope`'s entry; transformations have others
 _MARK = re.compile(r"jxai:(\d+):(in|out):(\d+)")
+
+# So many paths an error lists.
+_LISTED = 20
 
 # Jitted functions of this name are single linear operations of (inputs..., kernel); see `linear_operation`.
 LINEAR_NAME = "jxai_linear_operation"
@@ -137,6 +141,39 @@ class Graph:
                 needed.update(equation.inputs)
         return dataclasses.replace(self, equations=kept[::-1])
 
+    def call(self, path: str) -> Call:
+        """The one call of this path that gives one array.
+
+        Args:
+            path: of a module, name scope or mark; "conv#1" for one call of several.
+
+        Returns:
+            The call.
+
+        Raises:
+            ValueError: there is none, or there are several, or it gives several arrays.
+        """
+        known = {call.path: call for call in self.calls.values() if call.outputs}
+        found = [call for call in known.values() if normal(path) in (call.path, call.record.path)]
+        if len(found) == 1 == len(found[0].outputs):
+            return found[0]
+        what = f"{len(found)} calls" if found else "no call"
+        if len(found) == 1:
+            what = f"{len(found[0].outputs)} arrays (`lrp.mark` names one)"
+        names = [call.path for call in found] if len(found) > 1 else list(known)
+        # The most similar, where there are many.
+        listed = sorted(difflib.get_close_matches(path, names, _LISTED, 0.0))
+        others = f" or {len(names) - len(listed)} others" if len(names) > len(listed) else ""
+        raise ValueError(
+            "expected the path of a module, name scope or mark that is called once (outside of loops) and gives one "
+            f"array, got '{path}' with {what}: take one of "
+            + (", ".join(listed) + others or "no path; the function calls no module that is known")
+        )
+
+    def output(self, path: str) -> Value:
+        """The value that the call of this path gives; see `call`."""
+        return next(iter(self.call(path).outputs.values()))
+
 
 def trace(f: Callable, primals: Sequence[Any]) -> tuple[Graph, Any, list[ModuleCall]]:
     """Trace a function to its graph.
@@ -149,12 +186,7 @@ def trace(f: Callable, primals: Sequence[Any]) -> tuple[Graph, Any, list[ModuleC
         (graph with the primals' leaves as inputs, tree of the outputs' shapes and dtypes, calls of modules).
     """
     records: list[ModuleCall] = []
-
-    def recorded(*primals):
-        with recording(records):
-            return f(*primals)
-
-    closed, shapes = jax.make_jaxpr(recorded, return_shape=True)(*primals)
+    closed, shapes = jax.make_jaxpr(recorded(f, records), return_shape=True)(*primals)
     return graph_of(closed, records), shapes, records
 
 

@@ -4,7 +4,6 @@ A call of a module puts its number into the name stack of every operation inside
 its first argument and its results; a value that `mark` names is such a result. Nothing else about the model changes.
 """
 
-import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +12,18 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 
-from jxai.calls import ModuleCall, intercepted, is_module
+from jxai.lrp.calls import ModuleCall, intercepted, is_module
 
 
-def recording(records: list[ModuleCall]) -> contextlib.AbstractContextManager[None]:
-    """Within this context, calls of modules of the current thread are marked, and appended to `records`.
+def recorded(f: Callable, records: list[ModuleCall]) -> Callable:
+    """A function whose calls of modules are marked, and appended to `records`.
 
     Args:
+        f: the function.
         records: filled as modules are called; a mark's number is an index into it.
 
     Returns:
-        The context.
+        A function of f's arguments.
     """
 
     def marking(call: ModuleCall, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -44,7 +44,7 @@ def recording(records: list[ModuleCall]) -> contextlib.AbstractContextManager[No
                 kwargs = kwargs | {first: _marked(kwargs[first], index, "in")}
             return _marked(function(*args, **kwargs), index, "out")
 
-    return intercepted(marking)
+    return intercepted(f, marking)
 
 
 def _marked(tree: Any, index: int, side: str) -> Any:

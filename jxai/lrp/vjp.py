@@ -1,7 +1,6 @@
 """`lrp.vjp`: as `jax.vjp`, with relevance in the place of gradients."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jxai.calls import normal
 from jxai.checks import as_array, finite, shown
 from jxai.lrp.composites import Composite, check_composite
 from jxai.lrp.flow import Status
-from jxai.lrp.graph import Graph, Value, trace, widen
+from jxai.lrp.graph import Value, trace, widen
 from jxai.lrp.plan import Context, Plan
 from jxai.lrp.planner import make_plan
 from jxai.lrp.ratio import to_ratio, to_relevance
@@ -78,7 +76,7 @@ def explain(
     graph, (outputs, _), records = trace(traced, primals)
     num_outputs = len(jax.tree.leaves(outputs))
     if start is not None:
-        value = _module_output(graph, start)
+        value = graph.output(start)
         outputs, values = jax.ShapeDtypeStruct(value.shape, value.dtype), [value]
     else:
         values = graph.outputs[:num_outputs]
@@ -86,7 +84,7 @@ def explain(
     num_outputs = len(values)
     places: dict[Value, list[str]] = {}
     for path in taps:
-        places.setdefault(_module_output(graph, path), []).append(path)
+        places.setdefault(graph.output(path), []).append(path)
     context = Context(composite, records)
     tokens = {v: i for i, (v, x) in enumerate(zip(graph.inputs, leaves, strict=True)) if not _is_float(x)}
     plan = make_plan(
@@ -140,15 +138,16 @@ def vjp(
 
     Args:
         f: function of the primals to an array or a tree of arrays. It may close over variables and call any
-            number of Flax modules and functions of JAX.
+            number of modules of Linen, NNX, Equinox, Haiku or Keras and functions of JAX.
         *primals: arrays or trees of arrays of floats (bfloat16 is computed in float32), or of integers that are
             looked up in an embedding.
         composite: the rules.
         has_aux: whether `f` returns a pair whose second part is handed through.
-        start: path of a module, such as "encoder/block3": its output is explained in the place of f's.
-        watch: paths of modules at whose outputs relevance is wanted too. What is watched stays an activation of its
+        start: path of a module, such as "encoder/block3", a name scope or an `lrp.mark`: its output is explained
+            in the place of f's. Of what is called several times, one call: "conv#1".
+        watch: paths at whose outputs relevance is wanted too. What is watched stays an activation of its
             own: a batch norm that is watched is not merged into the layer after it.
-        masks: by path of a module, what relevance is multiplied by at its output: an array that broadcasts to it,
+        masks: by path, what relevance is multiplied by at its output: an array that broadcasts to it,
             such as a one for a channel and zeros for the others (concept relevance; Achtibat et al. 2023).
 
     Returns:
@@ -177,7 +176,7 @@ def vjp(
         f, primals, composite, has_aux=has_aux, start=start, taps=[*dict.fromkeys([*watch, *masks])]
     )
     graph = explained.plan.graph
-    taps = {path: jnp.zeros(_module_output(graph, path).shape) for path in watch}
+    taps = {path: jnp.zeros(graph.output(path).shape) for path in watch}
     tokens = {i: jnp.ones(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not _is_float(x)}
     floats = [x for x in explained.leaves if _is_float(x)]
 
@@ -249,36 +248,6 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
             f"expected `target` in [0, {scores.shape[1]}), got values from {known.min()} to {known.max()}"
         )
     return pullback(jax.nn.one_hot(target, scores.shape[1], dtype=scores.dtype) * scores)[0]
-
-
-def _module_output(graph: Graph, path: str) -> Value:
-    """The value that the module, name scope or mark of this path gives."""
-    known = {call.path: call for call in graph.calls.values() if call.outputs}
-    call = known.get(normal(path))
-    if call is None:
-        several = [name for name, one in known.items() if one.record.path == normal(path)]
-        if several:
-            raise ValueError(
-                f"expected the path of one call, got '{path}', which is called {len(several)} times: take one of "
-                f"{_listed(several)}"
-            )
-        near = difflib.get_close_matches(path, known, len(known), 0.0)
-        raise ValueError(
-            f"expected the path of a module, name scope or mark outside of loops, got '{path}': take one of "
-            f"{_listed(near) or 'no path; the function calls no module, has no name scope and no lrp.mark'}"
-        )
-    if len(call.outputs) != 1:
-        raise ValueError(
-            f"expected a module or name scope that gives one array, got '{path}', which gives {len(call.outputs)}: "
-            "take one inside, or name the array by lrp.mark"
-        )
-    return next(iter(call.outputs.values()))
-
-
-def _listed(names: list[str]) -> str:
-    """Names, not too many."""
-    shown = [name or "'' (the whole)" for name in names]
-    return ", ".join(shown[:20]) + (f" or {len(shown) - 20} others" if len(shown) > 20 else "")
 
 
 _ARRAY = object()

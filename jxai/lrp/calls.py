@@ -125,35 +125,39 @@ def normal(path: str) -> str:
     return path.replace("~/", "")
 
 
-@contextlib.contextmanager
-def intercepted(hook: Hook) -> Iterator[None]:
-    """Within this context, the calls of modules of the current thread go through a hook.
+def intercepted(f: Callable, hook: Hook) -> Callable:
+    """A function whose calls of modules, in the thread that runs it, go through a hook.
 
-    Contexts do not add up: in the innermost one, its hook alone is called.
+    Where such a function calls another, the other's hook alone is called within.
 
     Args:
+        f: the function.
         hook: of (call, function, args, kwargs); what it returns takes the place of function(*args, **kwargs).
 
-    Yields:
-        Nothing.
+    Returns:
+        A function of f's arguments.
     """
-    outer, own = getattr(_local, "calls", None), _Calls(hook)
 
-    def interceptor(next_fun, args, kwargs, context):
-        if _local.calls is not own or context.method_name in ("setup", "__init__"):
-            return next_fun(*args, **kwargs)
-        return own(context.module, context.method_name, context.orig_method, next_fun, args, kwargs)
+    def running(*args, **kwargs):
+        outer, own = getattr(_local, "calls", None), _Calls(hook, running.__code__)
 
-    with contextlib.ExitStack() as stack:
-        for one, library, _ in _imported():
-            if one.wrapped is None:
-                stack.enter_context(library.intercept_methods(interceptor))
-        stack.enter_context(_wrapped())
-        # Jitted functions keep what they were traced to: the context makes JAX trace them anew.
-        stack.enter_context(_trace_number(next(_trace_numbers)))
-        _local.calls = own
-        stack.callback(lambda: setattr(_local, "calls", outer))
-        yield
+        def interceptor(next_fun, args, kwargs, context):
+            if _local.calls is not own or context.method_name in ("setup", "__init__"):
+                return next_fun(*args, **kwargs)
+            return own(context.module, context.method_name, context.orig_method, next_fun, args, kwargs)
+
+        with contextlib.ExitStack() as stack:
+            for one, library, _ in _imported():
+                if one.wrapped is None:
+                    stack.enter_context(library.intercept_methods(interceptor))
+            stack.enter_context(_wrapped())
+            # Jitted functions keep what they were traced to: the context makes JAX trace them anew.
+            stack.enter_context(_trace_number(next(_trace_numbers)))
+            stack.callback(setattr, _local, "calls", outer)
+            _local.calls = own
+            return f(*args, **kwargs)
+
+    return running
 
 
 def mark(x: jax.Array, name: str) -> jax.Array:
@@ -194,8 +198,9 @@ def mark(x: jax.Array, name: str) -> jax.Array:
 class _Calls:
     """The calls that are being made, outermost first, and the hook that they go through."""
 
-    def __init__(self, hook: Hook):
+    def __init__(self, hook: Hook, start: types.CodeType):
         self.hook = hook
+        self.start = start
         self.open: list[ModuleCall] = []
         self.tables: dict[int, tuple[Any, dict[int, str], list[tuple[str, Any]]]] = {}
 
@@ -218,22 +223,33 @@ class _Calls:
     def path(self, module: Any) -> str:
         """Where a module stands that is called now."""
         library, imported = _library(module)
+        outer = self.open[-1] if self.open else None
         if library.path is not None:
-            return library.path(module, self.open[-1] if self.open else None)
-        if not self.open:
-            return ""
-        for call in self.open:
-            if id(module) in (table := self.table(library, imported, call.module)[0]):
+            return library.path(module, outer)
+        # What it stands in: modules whose calls are open, or, where f calls another method, or JAX rebuilt a module
+        # under jit, vmap or scan, those whose methods are running.
+        kind = getattr(imported, library.base) if outer is None else type(outer.module)
+        running = [one for one in self.running() if isinstance(one, kind)]
+        for call, one in [*((call, call.module) for call in self.open), *((outer, one) for one in running)]:
+            if id(module) in (table := self.table(library, imported, one)[0]):
                 return _below(call, table[id(module)])
-        # JAX rebuilt it, under jit, vmap or scan: it is in a copy of the module whose method is running, or else
-        # the only one of its class.
-        outer = self.open[-1]
-        for copy in _running(type(outer.module)):
-            if id(module) in (table := self.table(library, imported, copy)[0]):
-                return _below(outer, table[id(module)])
+        if outer is None:
+            return ""
         modules = self.table(library, imported, outer.module)[1]
         alike = [name for name, one in modules if type(one) is type(module)]
         return _below(outer, alike[0] if len(alike) == 1 else type(module).__name__)
+
+    def running(self) -> list[Any]:
+        """The first arguments of the functions that run inside of the innermost open call, outermost first."""
+        found, frame = [], sys._getframe(2)  # of the call whose path is asked for
+        while (frame := frame.f_back) is not None and frame.f_code not in (
+            self.start,
+            type(self).__call__.__code__,
+        ):
+            code = frame.f_code
+            if code.co_argcount and (first := code.co_varnames[0]) in frame.f_locals:
+                found.append(frame.f_locals[first])
+        return found[::-1]
 
     def table(self, library, imported, module) -> tuple[dict[int, str], list[tuple[str, Any]]]:
         if id(module) not in self.tables:
@@ -246,19 +262,6 @@ class _Calls:
                 names.setdefault(id(one), name)
             self.tables[id(module)] = module, names, modules
         return self.tables[id(module)][1:]
-
-
-def _running(kind: type) -> Iterator[Any]:
-    """Objects of a class whose methods are running inside of the innermost intercepted call."""
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_code is not _Calls.__call__.__code__:
-        frame = frame.f_back  # the call whose path is asked for
-    frame = frame.f_back if frame is not None else None
-    while frame is not None and frame.f_code is not _Calls.__call__.__code__:
-        code = frame.f_code
-        if code.co_argcount and type(first := frame.f_locals.get(code.co_varnames[0])) is kind:
-            yield first
-        frame = frame.f_back
 
 
 def _below(outer: ModuleCall | None, name: str) -> str:
@@ -290,7 +293,7 @@ def _library(module: Any) -> tuple[_Library, Any]:
 
 _lock = threading.Lock()
 _threads = 0
-_originals: dict[tuple[type, str], Any] = {}
+_originals: dict[type, Any] = {}
 
 
 @contextlib.contextmanager
@@ -301,35 +304,26 @@ def _wrapped() -> Iterator[None]:
         _threads += 1
         for one, library, base in _imported():
             for kind in one.wrapped(library) if one.wrapped is not None else ():
-                for name, method in list(vars(kind).items()):
-                    if (kind, name) not in _originals and _is_method(kind, name, method):
-                        _originals[kind, name] = method
-                        type.__setattr__(kind, name, _passing(name, method, base))
+                if kind not in _originals and "__call__" in vars(kind):
+                    _originals[kind] = vars(kind)["__call__"]
+                    type.__setattr__(kind, "__call__", _passing(_originals[kind], base))
     try:
         yield
     finally:
         with _lock:
             _threads -= 1
             while not _threads and _originals:
-                (kind, name), method = _originals.popitem()
-                type.__setattr__(kind, name, method)
+                kind, method = _originals.popitem()
+                type.__setattr__(kind, "__call__", method)
 
 
-def _is_method(kind: type, name: str, value: Any) -> bool:
-    if name == "__call__":
-        return callable(value)
-    # Where f calls another method of a module, its paths start there too. Fields are none.
-    fields = getattr(kind, "__annotations__", {})
-    return isinstance(value, types.FunctionType) and not name.startswith("_") and name not in fields
-
-
-def _passing(name: str, method: Any, base: type) -> Callable[..., Any]:
+def _passing(method: Any, base: type) -> Callable[..., Any]:
     @functools.wraps(method)
     def passing(self, *args, **kwargs):
         function = method.__get__(self, type(self)) if hasattr(method, "__get__") else method
         calls = getattr(_local, "calls", None)
         if calls is None or not isinstance(self, base):
             return function(*args, **kwargs)
-        return calls(self, name, function, function, args, kwargs)
+        return calls(self, "__call__", function, function, args, kwargs)
 
     return passing
