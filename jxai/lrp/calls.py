@@ -79,24 +79,30 @@ def _inside_equinox(equinox: Any, module: Any) -> Iterator[tuple[str, Any]]:
     def is_module(node: Any) -> bool:
         return isinstance(node, equinox.Module) and node is not module
 
-    for path, one in jax.tree_util.tree_flatten_with_path(module, is_module)[0]:
+    for path, one in (
+        jax.tree_util.tree_flatten_with_path(module, is_module)[0] if _of_model(type(module)) else ()
+    ):
         if is_module(one):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             yield name, one
             yield from ((f"{name}/{below}", inner) for below, inner in _inside_equinox(equinox, one))
 
 
-def _equinox_modules(equinox: Any) -> Iterator[type]:
-    # Its transformations, such as filter_jit, are modules too, but none of a model.
-    own = ("equinox._", "equinox.internal", "equinox.debug")
-    return (one for one in _subclasses(equinox.Module) if not one.__module__.startswith(own))
+def _of_model(kind: type) -> bool:
+    """Whether a class is no transformation of Equinox, such as filter_jit, which are modules too."""
+    return not kind.__module__.startswith(("equinox._", "equinox.internal", "equinox.debug"))
 
 
 _LIBRARIES = (
     _Library("flax.linen", "Module", path=lambda module, _: "/".join(module.path)),
     _Library("haiku", "Module", path=lambda module, _: normal(module.module_name)),
     _Library("flax.nnx", "Module", inside=_inside_nnx, wrapped=lambda nnx: _subclasses(nnx.Module)),
-    _Library("equinox", "Module", inside=_inside_equinox, wrapped=_equinox_modules),
+    _Library(
+        "equinox",
+        "Module",
+        inside=_inside_equinox,
+        wrapped=lambda equinox: filter(_of_model, _subclasses(equinox.Module)),
+    ),
     # Below `Layer.__call__`, which gives masks to what it returns.
     _Library(
         "keras",

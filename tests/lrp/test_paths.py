@@ -1,0 +1,568 @@
+"""Where operations stand, whichever library calls them: one network in each, and what each has of its own."""
+
+import dataclasses
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jxai import lrp
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+equinox = pytest.importorskip("equinox")
+haiku = pytest.importorskip("haiku")
+keras = pytest.importorskip("keras")
+
+_RANDOM = np.random.default_rng(0)
+X, V, W = (_RANDOM.normal(size=shape).astype(np.float32) for shape in ((2, 4), (4, 5), (5, 3)))
+B = _RANDOM.normal(size=5).astype(np.float32)
+LRP_0 = lrp.Composite(((lrp.Kind.DENSE, lrp.Epsilon(0.0)),), name="LRP-0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """relu(x V + b) W in one library.
+
+    Attributes:
+        apply: of (variables, x).
+        variables: its weights.
+        hidden: path of the first layer.
+        head: path of the last.
+        kind: class of both, None where there is none.
+        f: as a user would hand it over.
+    """
+
+    apply: Callable[[Any, Any], Any]
+    variables: Any
+    hidden: str
+    head: str
+    kind: type | None
+    f: Callable[[Any], Any] | None = None
+
+    def __call__(self, x):
+        return self.f(x) if self.f is not None else self.apply(self.variables, x)
+
+
+def linen():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3, use_bias=False, name="head")(nn.relu(nn.Dense(5, name="hidden")(x)))
+
+    variables = {"params": {"hidden": {"kernel": V, "bias": B}, "head": {"kernel": W}}}
+    return Case(Net().apply, variables, "hidden", "head", nn.Dense)
+
+
+def in_nnx():
+    layers = nnx.Linear(4, 5, rngs=nnx.Rngs(0)), nnx.Linear(5, 3, use_bias=False, rngs=nnx.Rngs(0))
+    layers[0].kernel.set_value(jnp.array(V))
+    layers[0].bias.set_value(jnp.array(B))
+    layers[1].kernel.set_value(jnp.array(W))
+    net = nnx.Sequential(layers[0], nnx.relu, layers[1])
+    graph, state = nnx.split(net)
+    return Case(lambda v, x: nnx.merge(graph, v)(x), state, "layers/0", "layers/2", nnx.Linear, net)
+
+
+def in_equinox():
+    net = equinox.nn.MLP(4, 3, 5, 1, use_final_bias=False, key=jax.random.key(0))
+    at = lambda m: (m.layers[0].weight, m.layers[0].bias, m.layers[1].weight)  # noqa: E731
+    net = equinox.tree_at(at, net, (jnp.array(V.T), jnp.array(B), jnp.array(W.T)))
+    arrays, rest = equinox.partition(net, equinox.is_array)
+    apply = lambda v, x: jax.vmap(equinox.combine(v, rest))(x)  # noqa: E731
+    return Case(apply, arrays, "layers/0", "layers/1", equinox.nn.Linear, jax.vmap(net))
+
+
+def in_haiku():
+    def net(x):
+        return haiku.Linear(3, False, name="head")(jax.nn.relu(haiku.Linear(5, name="hidden")(x)))
+
+    params = {"hidden": {"w": V, "b": B}, "head": {"w": W}}
+    apply = haiku.without_apply_rng(haiku.transform(net)).apply
+    return Case(apply, params, "hidden", "head", haiku.Linear)
+
+
+def in_keras():
+    layer = keras.layers.Dense
+    layers = [layer(5, name="hidden"), keras.layers.ReLU(), layer(3, use_bias=False, name="head")]
+    net = keras.Sequential([keras.Input((4,)), *layers])
+    net.set_weights([V, B, W])
+    variables = [v.value for v in net.trainable_variables]
+    apply = lambda v, x: net.stateless_call(v, [], x)[0]  # noqa: E731
+    return Case(apply, variables, "hidden", "head", layer, net)
+
+
+def scopes():
+    def apply(variables, x):
+        with jax.named_scope("net/hidden"):
+            x = x @ variables[0] + variables[1]
+        x = jax.nn.relu(x)
+        with jax.named_scope("net"), jax.named_scope("head"):
+            return jax.jit(jnp.matmul)(x, variables[2])
+
+    return Case(apply, (V, B, W), "net/hidden", "net/head", None)
+
+
+def marks():
+    def apply(variables, x):
+        x = lrp.mark(x @ variables[0] + variables[1], "hidden")
+        return lrp.mark(jax.nn.relu(x) @ variables[2], "head")
+
+    return Case(apply, (V, B, W), "hidden", "head", None)
+
+
+LIBRARIES = {
+    "Linen": linen,
+    "NNX": in_nnx,
+    "Equinox": in_equinox,
+    "Haiku": in_haiku,
+    "Keras": in_keras,
+    "named_scope": scopes,
+    "mark": marks,
+}
+
+
+@pytest.fixture(scope="module", params=LIBRARIES)
+def case(request):
+    return LIBRARIES[request.param]()
+
+
+# The network's values and its LRP-0, by hand.
+Z = X @ V + B
+Y = np.maximum(Z, 0) @ W
+
+
+def of_hidden(start):
+    """LRP-0 at the hidden layer's output, before ReLU, of relevance `start` of the outputs."""
+    return np.maximum(Z, 0) * ((start / Y) @ W.T)
+
+
+def of_input(hidden):
+    """LRP-0 at the input, of relevance at the hidden layer's output."""
+    return X * ((hidden / Z) @ V.T)
+
+
+START = np.eye(3, dtype=np.float32)[[0, 2]] * Y
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
+
+
+def test_watch(case):
+    y, pullback = lrp.vjp(case, X, composite=LRP_0, watch=[case.hidden, case.head])
+    (relevance,), seen = pullback(START)
+    close(y, Y)
+    close(relevance, of_input(of_hidden(START)))
+    close(seen[case.hidden], of_hidden(START))
+    close(seen[case.head], START)
+
+
+def test_masks(case):
+    mask = np.array([1, 0, 1, 1, 0], np.float32)
+    _, pullback = lrp.vjp(case, X, composite=LRP_0, masks={case.hidden: mask})
+    close(pullback(START)[0], of_input(of_hidden(START) * mask))
+
+
+def test_start(case):
+    hidden, pullback = lrp.vjp(case, X, composite=LRP_0, start=case.hidden)
+    close(hidden, Z)
+    close(pullback(Z)[0], of_input(Z))
+
+
+def rows(f, composite=LRP_0, x=X):
+    return lrp.coverage(f, x, composite=composite).rows
+
+
+def test_coverage_and_patterns(case, request):
+    if request.node.callspec.params["case"] == "mark":
+        return  # a mark names one value, and no operation
+    dense = [row.cells for row in rows(case) if row.operation.kind is lrp.Kind.DENSE]
+    name = "" if case.kind is None else case.kind.__name__
+    assert [cells[:2] for cells in dense] == [(case.hidden, name), (case.head, name)]
+    by_path = lrp.Composite(((f"*{case.hidden}", lrp.Flat()),)) | LRP_0
+    found = {row.operation.path: row.rule for row in rows(case, by_path)}
+    assert found[case.hidden] == lrp.Flat() and found[case.head] == lrp.Epsilon(0.0)
+    if case.kind is not None:
+        by_class = lrp.Composite((((case.kind, lrp.first), lrp.WSquare()),)) | LRP_0
+        found = {row.operation.path: row.rule for row in rows(case, by_class)}
+        assert found[case.hidden] == lrp.WSquare() and found[case.head] == lrp.Epsilon(0.0)
+
+
+def test_a_place_as_a_whole(case, request):
+    if request.node.callspec.params["case"] == "mark":
+        return
+    composite = lrp.Composite(((case.head, lrp.Constant()),)) | LRP_0
+    _, pullback = lrp.vjp(case, X, composite=composite)
+    np.testing.assert_array_equal(pullback(START)[0], 0)
+
+
+def test_a_path_of_nothing_lists_what_there_is(case):
+    with pytest.raises(ValueError, match=rf"'nowhere' with no call: take one of .*{case.head}"):
+        lrp.vjp(case, X, composite=LRP_0, start="nowhere")
+    if case.hidden != "net/hidden":
+        with pytest.raises(ValueError, match="scope or mark that is called once"):
+            lrp.vjp(case, X, composite=LRP_0, start=f"{case.hidden}#0")  # it is called once
+    with pytest.warns(UserWarning, match="got none for .'nowhere'"):
+        rows(case, lrp.Composite((("nowhere", lrp.Flat()),)) | LRP_0)
+
+
+def test_under_transformations(case):
+    explain = jax.jit(lambda x: lrp.vjp(case, x, composite=LRP_0, watch=[case.hidden])[1](START))
+    close(explain(X)[1][case.hidden], of_hidden(START))
+    one = lambda x, r: lrp.vjp(case, x[None], composite=LRP_0, watch=[case.hidden])[1](r[None])  # noqa: E731
+    close(jax.vmap(one)(X, START)[1][case.hidden][:, 0], of_hidden(START))
+
+
+# Modules called several times.
+
+
+def twice_linen():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            layer = nn.Dense(4, name="layer")
+            return layer(nn.relu(layer(x)))
+
+    net = Net()
+    variables = net.init(jax.random.key(0), X)
+    return lambda x: net.apply(variables, x)
+
+
+def twice_nnx():
+    layer = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    return nnx.Sequential(nnx.Dict(layer=layer).layer, nnx.relu, layer)
+
+
+def twice_equinox():
+    class Net(equinox.Module):
+        layer: equinox.nn.Linear
+
+        @equinox.filter_jit
+        def __call__(self, x):
+            return self.layer(jax.nn.relu(self.layer(x)))
+
+    return jax.vmap(Net(equinox.nn.Linear(4, 4, key=jax.random.key(0))))
+
+
+def twice_haiku():
+    def net(x):
+        layer = haiku.Linear(4, name="layer")
+        return layer(jax.nn.relu(layer(x)))
+
+    net = haiku.without_apply_rng(haiku.transform(net))
+    return lambda x: net.apply(net.init(jax.random.key(0), x), x)
+
+
+def twice_keras():
+    inputs, layer = keras.Input((4,)), keras.layers.Dense(4, name="layer")
+    return keras.Model(inputs, layer(keras.ops.relu(layer(inputs))))
+
+
+def twice_scope():
+    def f(x):
+        for _ in range(2):
+            with jax.named_scope("layer"):
+                x = x @ jnp.asarray(V[:, :4])
+            x = jax.nn.relu(x)
+        return x
+
+    return f
+
+
+@pytest.mark.parametrize(
+    "make", [twice_linen, twice_nnx, twice_equinox, twice_haiku, twice_keras, twice_scope]
+)
+def test_one_call_of_several(make):
+    f = make()
+    path = "layers/0" if make is twice_nnx else "layer"
+    places = [row.operation.place for row in rows(f) if row.operation.kind is lrp.Kind.DENSE]
+    assert places == [f"{path}#0", f"{path}#1"]
+    with pytest.raises(ValueError, match=rf"'{path}' with 2 calls: take one of {path}#0, {path}#1"):
+        lrp.vjp(f, X, composite=LRP_0, watch=[path])
+    hidden = np.asarray(lrp.vjp(f, X, composite=LRP_0, start=f"{path}#0")[0])
+    y, pullback = lrp.vjp(f, X, composite=LRP_0, watch=[f"{path}#0", f"{path}#1"])
+    _, seen = pullback(y)
+    assert seen[f"{path}#0"].shape == hidden.shape and not np.allclose(seen[f"{path}#0"], seen[f"{path}#1"])
+    assert not np.any(np.asarray(seen[f"{path}#0"])[hidden < 0])  # before the ReLU
+    for pattern, expected in ((path, (True, True)), (f"{path}#1", (False, True))):
+        composite = lrp.Composite(((pattern, lrp.Flat()),)) | LRP_0
+        found = [row.rule for row in rows(f, composite) if row.operation.kind is lrp.Kind.DENSE]
+        assert tuple(rule == lrp.Flat() for rule in found) == expected
+
+
+# What single libraries have of their own.
+
+
+class Block(equinox.Module):
+    linear: equinox.nn.Linear
+
+    @equinox.filter_jit
+    def __call__(self, x):
+        return jax.nn.relu(self.linear(x))
+
+
+class Blocks(equinox.Module):
+    blocks: list[Block]
+    by_name: dict[str, equinox.nn.Linear]
+
+    def __init__(self, key):
+        self.blocks = [Block(equinox.nn.Linear(4, 4, key=key)) for _ in range(2)]
+        self.by_name = {"last": equinox.nn.Linear(4, 4, key=key)}
+
+    @equinox.filter_jit
+    def __call__(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.features(x)
+
+    def features(self, x):
+        return self.by_name["last"](x)
+
+
+BLOCKS = Blocks(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        jax.vmap(BLOCKS),
+        equinox.filter_vmap(BLOCKS),
+        lambda x: equinox.filter_jit(lambda net, x: jax.vmap(net)(x))(BLOCKS, x),
+        lambda x: jax.lax.map(BLOCKS, x),
+    ],
+    ids=["vmap", "filter_vmap", "filter_jit", "map"],
+)
+def test_equinox_modules_that_jax_rebuilds(f):
+    # Both blocks share one traced jaxpr: the second's layer is named after the second all the same.
+    dense = [row.operation.path for row in rows(f) if row.operation.kind is lrp.Kind.DENSE]
+    assert dense == ["blocks/0/linear", "blocks/1/linear", "by_name/last"]
+
+
+def test_another_method_than_call():
+    (path,) = (row.operation.path for row in rows(jax.vmap(BLOCKS.features)))
+    assert path == "by_name/last"
+
+
+def test_equinox_layers_that_are_scanned():
+    make = equinox.filter_vmap(lambda key: Block(equinox.nn.Linear(4, 4, key=key)))
+
+    class Net(equinox.Module):
+        layers: Block
+        last: equinox.nn.Linear
+
+        def __call__(self, x):
+            arrays, rest = equinox.partition(self.layers, equinox.is_array)
+            step = lambda x, one: (equinox.combine(one, rest)(x), None)  # noqa: E731
+            return self.last(jax.lax.scan(step, x, arrays)[0])
+
+    net = Net(make(jax.random.split(jax.random.key(0), 3)), equinox.nn.Linear(4, 4, key=jax.random.key(0)))
+    dense = [row.operation.path for row in rows(jax.vmap(net)) if row.operation.kind is lrp.Kind.DENSE]
+    assert dense == ["layers/linear", "last"]
+
+
+class Training(nnx.Module):
+    def __init__(self, layer):
+        self.first, self.inner = nnx.Linear(4, 4, rngs=nnx.Rngs(0)), layer
+
+    def __call__(self, x):
+        return self.inner(self.first(x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "match"),
+    [
+        (
+            lambda: nnx.BatchNorm(4, rngs=nnx.Rngs(0)),
+            r"BatchNorm at 'inner' .*use_running_average.*model\.eval",
+        ),
+        (lambda: nnx.Dropout(0.5, rngs=nnx.Rngs(0)), r"Dropout at 'inner' .*deterministic.*model\.eval\(\)"),
+    ],
+    ids=["BatchNorm", "Dropout"],
+)
+def test_an_nnx_model_in_training_mode_is_refused(layer, match):
+    net = Training(layer())
+    with pytest.raises(ValueError, match=match):
+        lrp.vjp(net, X, composite=LRP_0)
+    net.eval()
+    assert next(row.operation.path for row in rows(net)) == "first"
+
+
+def test_nnx_layers_that_need_no_mode():
+    net = Training(nnx.Dropout(0.0, rngs=nnx.Rngs(0)))  # draws nothing
+    assert np.isfinite(lrp.vjp(net, X, composite=LRP_0)[1](np.ones((2, 4), np.float32))[0]).all()
+
+
+def test_haiku_paths_are_parameters_without_the_tilde():
+    net = haiku.without_apply_rng(haiku.transform(lambda x: haiku.nets.MLP([4, 3])(x)))
+    params = net.init(jax.random.key(0), X)
+    assert "mlp/~/linear_0" in params
+    f = lambda x: net.apply(params, x)  # noqa: E731
+    assert [row.operation.path for row in rows(f)] == ["mlp/linear_0", "mlp", "mlp/linear_1"]
+    y, pullback = lrp.vjp(f, X, composite=LRP_0, watch=["mlp/~/linear_0", "mlp/linear_0"])
+    seen = pullback(y)[1]
+    np.testing.assert_array_equal(seen["mlp/~/linear_0"], seen["mlp/linear_0"])
+    composite = lrp.Composite((("mlp/~/linear_0", lrp.Flat()),)) | LRP_0
+    assert rows(f, composite)[0].rule == lrp.Flat()
+
+
+def test_keras_models_in_models_keep_masks():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="last")], name="inner")
+    tokens = keras.Input((6,), dtype="int32")
+    embedded = keras.layers.Embedding(7, 4, mask_zero=True, name="table")(tokens)
+    net = keras.Model(tokens, inner(keras.layers.GlobalAveragePooling1D(name="mean")(embedded)))
+    given = np.array([[1, 2, 3, 0, 0, 0]])
+    y, pullback = lrp.vjp(net, given, composite=LRP_0, watch=["table", "inner/last"])
+    np.testing.assert_allclose(y, net(given), rtol=1e-5, atol=1e-6)
+    (relevance,), seen = pullback(y)
+    assert seen["inner/last"].shape == (1, 3) and np.any(relevance[0, :3])
+    np.testing.assert_allclose(relevance[0, 3:], 0, atol=1e-12)  # what the mask hides
+
+
+# Name scopes and marks.
+
+
+def test_only_the_users_scopes_are_places():
+    def f(x):
+        with jax.named_scope("outer"):
+            x = jnp.einsum("ij,jk->ik", x, jnp.asarray(V))  # has a scope of its own
+            x = jax.jit(jax.nn.softmax)(x)  # jitted inner functions
+            x, _ = jax.lax.scan(lambda c, _: (jnp.tanh(c), None), x, length=2)
+        return jax.vmap(jnp.sin)(x)
+
+    assert {row.operation.path for row in rows(f, lrp.AttnLRP())} == {"outer", ""}
+
+
+def test_scopes_within_modules_are_below_them():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(4, name="first")(x)
+            with jax.named_scope("gate"):
+                x = nn.Dense(4, name="second")(jnp.tanh(x))
+            return lrp.mark(x, "end")
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return Net(name="net")(x) * 2.0
+
+    variables = Outer().init(jax.random.key(0), X)
+    f = lambda x: Outer().apply(variables, x)  # noqa: E731
+    paths = [row.operation.path for row in rows(f, lrp.AttnLRP())]
+    assert paths[:3] == ["net/first", "net/gate", "net/second"]
+    y, pullback = lrp.vjp(f, X, composite=lrp.AttnLRP(), watch=["net/end", "net", "net/gate"])
+    seen = pullback(y)[1]
+    np.testing.assert_array_equal(seen["net/end"], seen["net"])
+
+
+def test_a_scope_that_gives_several_arrays_is_no_start():
+    def f(x):
+        with jax.named_scope("both"):
+            a, b = x @ jnp.asarray(V), x @ jnp.asarray(V + 1)
+        return a * b
+
+    with pytest.raises(ValueError, match=r"'both' with 2 arrays \(`lrp.mark` names one\)"):
+        lrp.vjp(f, X, composite=lrp.AttnLRP(), start="both")
+
+
+def test_marks_change_nothing_elsewhere():
+    f = lambda x: lrp.mark(jnp.tanh(x), "a")  # noqa: E731
+    assert [e.primitive.name for e in jax.make_jaxpr(f)(X).eqns] == ["tanh"]
+    assert lrp.mark(np.float32(2.0), "a") == 2.0
+
+
+def test_a_mark_in_a_function_that_was_jitted_before():
+    f = jax.jit(lambda x: lrp.mark(jnp.tanh(x), "a").sum(1))
+    f(X)
+    y, pullback = lrp.vjp(f, X, composite=lrp.AttnLRP(), watch=["a"])
+    close(pullback(y)[1]["a"], np.tanh(X))
+    np.testing.assert_allclose(f(X), y, rtol=1e-6)
+
+
+def test_marks_of_bad_names():
+    for name, error in ((3, TypeError), ("", ValueError), ("a#1", ValueError)):
+        with pytest.raises(error, match="expected a name"):
+            lrp.mark(X, name)
+    with pytest.raises(TypeError):
+        lrp.mark("text", "a")
+    twice = lambda x: lrp.mark(lrp.mark(x, "a") * 2.0, "a")  # noqa: E731
+    with pytest.raises(ValueError, match="one value with the mark 'a', got 2: give each a name of its own"):
+        lrp.vjp(twice, X, composite=LRP_0)
+
+
+def test_a_mark_in_a_module_that_is_called_twice_is_numbered():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return lrp.mark(nn.Dense(4)(x), "out")
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            net = Net(name="net")
+            return net(nn.relu(net(x)))
+
+    variables = Outer().init(jax.random.key(0), X)
+    f = lambda x: Outer().apply(variables, x)  # noqa: E731
+    y, pullback = lrp.vjp(f, X, composite=LRP_0, watch=["net/out#0", "net/out#1"])
+    assert set(pullback(y)[1]) == {"net/out#0", "net/out#1"}
+
+
+# Classes are as they were.
+
+
+def classes():
+    found = [nnx.Linear, nnx.Sequential, equinox.nn.Linear, equinox.nn.MLP, keras.Operation, Block, Training]
+    return {kind: vars(kind)["__call__"] for kind in found}
+
+
+def test_classes_are_as_they_were_also_after_errors():
+    before = classes()
+    lrp.vjp(in_nnx(), X, composite=LRP_0)
+    with pytest.raises(RuntimeError, match="in the middle"):
+
+        def f(x):
+            assert classes() != before
+            raise RuntimeError("in the middle")
+
+        lrp.vjp(f, X, composite=LRP_0)
+    assert classes() == before
+
+
+def test_threads_explain_side_by_side():
+    found, barrier = {}, threading.Barrier(4)
+    before = classes()
+
+    def explain(name):
+        case = (in_nnx, in_equinox, in_keras, linen)[name % 4]()
+        barrier.wait(timeout=60)
+        for _ in range(3):
+            _, pullback = lrp.vjp(case, X, composite=LRP_0, watch=[case.hidden])
+            found[name] = pullback(START)[1][case.hidden]
+
+    threads = [threading.Thread(target=explain, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert classes() == before and len(found) == 4
+    for seen in found.values():
+        close(seen, of_hidden(START))
+
+
+def test_an_explanation_within_an_explanation_keeps_its_own_marks():
+    case, other = linen(), in_nnx()
+
+    def f(x):
+        (relevance,) = lrp.vjp(other, X, composite=LRP_0)[1](START)  # of constants
+        return case(lrp.mark(x, "x") + 0 * jax.lax.stop_gradient(relevance))
+
+    _, pullback = lrp.vjp(f, X, composite=LRP_0, watch=["hidden", "x"])
+    close(pullback(START)[1]["hidden"], of_hidden(START))
