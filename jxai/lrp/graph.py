@@ -18,7 +18,7 @@ from jax.extend.source_info_util import new_name_stack
 
 from jxai.depthwise import conv_general_dilated, depthwise_p, grouped
 from jxai.lrp.calls import ModuleCall, normal
-from jxai.lrp.interception import recorded
+from jxai.lrp.interception import mark_p, recorded
 
 # Calls that are looked into: primitive -> the parameter that holds what is called. A custom derivative rule gives way
 # to the rules of the operations inside.
@@ -33,7 +33,6 @@ _INLINED = {
 }
 _SCOPE = re.compile(r"jxai:(\d+)")
 _Scope = type(new_name_stack("one").stack[0])  # `jax.named_scope`'s entry; transformations have others
-_MARK = re.compile(r"jxai:(\d+):(in|out):(\d+)")
 
 # So many paths an error lists.
 _LISTED = 20
@@ -331,10 +330,10 @@ class _Walk:
         for eqn in jaxpr.eqns:
             inside = self.last = self.inside(eqn.source_info.name_stack.stack, around, instance)
             inputs, primitive = [read(atom) for atom in eqn.invars], eqn.primitive.name
-            if primitive == "name" and (mark := _MARK.fullmatch(eqn.params["name"])):
+            if eqn.primitive is mark_p:
                 names[eqn.outvars[0]] = inputs[0]
-                call = self.call((int(mark[1]), instance), inside)
-                (call.inputs if mark[2] == "in" else call.outputs)[int(mark[3])] = inputs[0]
+                call = self.call((eqn.params["index"], instance), inside)
+                (call.inputs if eqn.params["side"] == "in" else call.outputs)[eqn.params["leaf"]] = inputs[0]
                 continue
             if (inner := _called(eqn)) is not None:
                 inputs = inputs[1:] if primitive == "cond" else inputs
@@ -420,10 +419,13 @@ def _scope_outputs(graph: Graph) -> None:
 
 
 def _number(graph: Graph) -> None:
-    """Number the calls of one path; refuse a mark that is given twice."""
+    """Number the calls of one path whose results are of use; refuse a mark that is given twice."""
     calls: dict[str, list[Call]] = {}
+    used = {*graph.inputs, *graph.constants, *(v for one in graph.equations for v in one.outputs)}
     for call in graph.calls.values():
-        if call.outputs:
+        if used.isdisjoint(call.outputs.values()):
+            call.outputs.clear()  # such as of a module's `init`
+        else:
             calls.setdefault(call.record.path, []).append(call)
     for path, alike in calls.items():
         marks = [call.outer for call in alike if call.record.module is None and call.record.method == "mark"]

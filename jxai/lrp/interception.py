@@ -1,7 +1,7 @@
 """Where a traced operation stands in the model: calls of modules leave their marks in the jaxpr.
 
-A call of a module puts its number into the name stack of every operation inside, and identities named after it around
-its first argument and its results; a value that `mark` names is such a result. Nothing else about the model changes.
+A call of a module puts its number into the name stack of every operation inside, and identities with it around its
+first argument and its results; a value that `mark` names is such a result. Nothing else about the model changes.
 """
 
 import inspect
@@ -9,10 +9,24 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
 from jax.core import Tracer
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from jxai.lrp.calls import ModuleCall, intercepted, is_module
+
+# An identity that says: this is leaf `leaf` of what call `index` gets ("in") or gives ("out"). Under `vmap` the batch
+# comes first there, wherever an operation before has put its axis, as it does in what the function returns.
+mark_p = Primitive("jxai_mark")
+mark_p.def_impl(lambda x, **_: x)
+mark_p.def_abstract_eval(lambda x, **_: x)
+mlir.register_lowering(mark_p, lambda _, x, **__: [x])
+ad.primitive_jvps[mark_p] = lambda primals, tangents, **place: (mark_p.bind(*primals, **place), *tangents)
+batching.primitive_batchers[mark_p] = lambda args, axes, **place: (
+    mark_p.bind(jnp.moveaxis(args[0], axes[0], 0), **place),
+    0,
+)
 
 
 def recorded(f: Callable, records: list[ModuleCall]) -> Callable:
@@ -53,7 +67,7 @@ def _marked(tree: Any, index: int, side: str) -> Any:
         return tree
     return structure.unflatten(
         [
-            checkpoint_name(leaf, f"jxai:{index}:{side}:{k}") if isinstance(leaf, Tracer) else leaf
+            mark_p.bind(leaf, index=index, side=side, leaf=k) if isinstance(leaf, Tracer) else leaf
             for k, leaf in enumerate(leaves)
         ]
     )
