@@ -26,12 +26,12 @@ from jxai.checks import as_array, shown
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModuleCall:
-    """One call of a module, or one value that `mark` names.
+    """One call of a module, one value that `mark` names, or one name scope that is entered.
 
     Attributes:
-        module: the module; None for a named value.
+        module: the module; None for values and scopes.
         path: where it stands in the model, such as "encoder/block3/conv1".
-        method: the method that is called; "mark" for a named value.
+        method: the method that is called; "mark" for a value, "scope" for a scope.
         parent: the call of a module that it is made in.
     """
 

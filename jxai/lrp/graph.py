@@ -40,9 +40,10 @@ _LISTED = 20
 # Jitted functions of this name are single linear operations of (inputs..., kernel); see `linear_operation`.
 LINEAR_NAME = "jxai_linear_operation"
 
-# One call in the traced function. Of a module or mark: the index of its record, and where the jaxpr was inlined; of a
-# name scope: its path, and how many scopes of the graph were entered before it.
-CallKey = tuple[int | str, int]
+# Where an operation stands in a jaxpr and those that it calls: its number in the last, behind those of the calls.
+Site = tuple[int, ...]
+# One call in the traced function: the index of its record, and the site of the call of the jaxpr that it is in.
+CallKey = tuple[int, Site]
 
 
 @dataclasses.dataclass(eq=False)
@@ -96,6 +97,7 @@ class Call:
         outer: the calls around it, outermost first.
         inputs: leaves of a module's first argument, by number.
         outputs: leaves of its results, by number; of a scope, what is used outside of it.
+        site: where a module's or mark's result is marked.
         number: which of the graph's calls of this path it is, where there are several.
     """
 
@@ -103,6 +105,7 @@ class Call:
     outer: tuple[CallKey, ...] = ()
     inputs: dict[int, Value] = dataclasses.field(default_factory=dict)
     outputs: dict[int, Value] = dataclasses.field(default_factory=dict)
+    site: Site | None = None
     number: int | None = None
 
     @property
@@ -204,7 +207,7 @@ def graph_of(closed: ClosedJaxpr | Jaxpr, records: list[ModuleCall]) -> Graph:
     graph = Graph(inputs, [], [], {}, {})
     names = dict(zip(jaxpr.invars, inputs, strict=True))
     _constants(graph, names, jaxpr, values)
-    graph.outputs = _Walk(graph, records).inline(jaxpr, names, (), 0)
+    graph.outputs = _Walk(graph, records).inline(jaxpr, names, (), ())
     graph = graph.pruned()
     _scope_outputs(graph)
     _number(graph)
@@ -313,12 +316,10 @@ class _Walk:
     def __init__(self, graph: Graph, records: list[ModuleCall]):
         self.graph = graph
         self.records = records
-        self.instances = itertools.count(1)
-        self.scopes = itertools.count()
         self.last: tuple[CallKey, ...] = ()  # the calls around the operation before
 
     def inline(
-        self, jaxpr: Jaxpr, names: dict[Any, Value], around: tuple[CallKey, ...], instance: int
+        self, jaxpr: Jaxpr, names: dict[Any, Value], around: tuple[CallKey, ...], called: Site
     ) -> list[Value]:
         """Append the jaxpr's operations, which stand in the calls `around`; gives the values of its outputs."""
 
@@ -327,20 +328,21 @@ class _Walk:
                 return dataclasses.replace(_value(atom), literal=atom.val)
             return names[atom]
 
-        for eqn in jaxpr.eqns:
-            inside = self.last = self.inside(eqn.source_info.name_stack.stack, around, instance)
+        for position, eqn in enumerate(jaxpr.eqns):
+            inside = self.last = self.inside(eqn.source_info.name_stack.stack, around, called)
             inputs, primitive = [read(atom) for atom in eqn.invars], eqn.primitive.name
             if eqn.primitive is mark_p:
                 names[eqn.outvars[0]] = inputs[0]
-                call = self.call((eqn.params["index"], instance), inside)
+                call = self.call((eqn.params["index"], called), inside)
                 (call.inputs if eqn.params["side"] == "in" else call.outputs)[eqn.params["leaf"]] = inputs[0]
+                call.site = (*called, position)
                 continue
             if (inner := _called(eqn)) is not None:
                 inputs = inputs[1:] if primitive == "cond" else inputs
                 inner, values = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, [])
                 within = dict(zip(inner.invars, inputs, strict=True))
                 _constants(self.graph, within, inner, values)
-                outputs = self.inline(inner, within, inside, next(self.instances))
+                outputs = self.inline(inner, within, inside, (*called, position))
                 names.update(zip(eqn.outvars, outputs, strict=True))
                 continue
             outputs = [_value(var) for var in eqn.outvars]
@@ -348,13 +350,13 @@ class _Walk:
             self.graph.equations.append(Equation(eqn.primitive, inputs, outputs, dict(eqn.params), inside))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def inside(self, stack: Any, around: tuple[CallKey, ...], instance: int) -> tuple[CallKey, ...]:
+    def inside(self, stack: Any, around: tuple[CallKey, ...], called: Site) -> tuple[CallKey, ...]:
         """The calls around an operation, by the name stack of its own jaxpr."""
         found = around
         entries = [entry.name for entry in stack if isinstance(entry, _Scope)]
         for name, after in itertools.pairwise([*entries, ""]):
             if match := _SCOPE.fullmatch(name):
-                key = (int(match[1]), instance)
+                key = (int(match[1]), called)
                 self.call(key, found)
             elif not self.of_library(name, found, after):
                 key = self.scope(name, found)
@@ -379,21 +381,24 @@ class _Walk:
     def scope(self, name: str, around: tuple[CallKey, ...]) -> CallKey:
         """The key of a name scope: the same as of the operation before, if that stands in it too."""
         outer = self.graph.calls[around[-1]].record.path if around else ""
-        path = f"{outer}/{name}" if outer else name
-        before = self.last[len(around)] if self.last[: len(around)] == around < self.last else None
-        if before is not None and before[0] == path:
-            return before
-        key = (path, next(self.scopes))
-        self.graph.calls[key] = Call(ModuleCall(None, path), around)
+        path, depth = f"{outer}/{name}" if outer else name, len(around)
+        if len(self.last) > depth and self.last[:depth] == around:
+            before = self.graph.calls[self.last[depth]].record
+            if (before.method, before.path) == ("scope", path):
+                return self.last[depth]
+        self.records.append(ModuleCall(None, path, "scope"))
+        key = (len(self.records) - 1, ())
+        self.graph.calls[key] = Call(self.records[-1], around)
         return key
 
     def of_library(self, name: str, around: tuple[CallKey, ...], after: str) -> bool:
         """Whether a name scope is one that a library opens by itself: around or in a module's call, or for einsum."""
         if "->" in name or "," in name:
             return True
-        near = [self.records[int(match[1])]] if (match := _SCOPE.fullmatch(after)) else []
-        near += [self.records[around[-1][0]]] if around and isinstance(around[-1][0], int) else []
-        return any(name in _own_names(record) or name.startswith("eqx.nn.") for record in near)
+        near = [int(match[1])] if (match := _SCOPE.fullmatch(after)) else []
+        near += [around[-1][0]] if around else []
+        records = [record for i in near if (record := self.records[i]).module is not None]
+        return any(name in _own_names(record) or name.startswith("eqx.nn.") for record in records)
 
 
 def _own_names(record: ModuleCall) -> set[str]:
@@ -406,7 +411,7 @@ def _own_names(record: ModuleCall) -> set[str]:
 
 def _scope_outputs(graph: Graph) -> None:
     """What a name scope gives: its values that are used outside of it."""
-    scopes = {key for key in graph.calls if isinstance(key[0], str)}
+    scopes = {key for key, call in graph.calls.items() if call.record.method == "scope"}
     if not scopes:
         return
     made = {v: (one, [k for k in one.scopes if k in scopes]) for one in graph.equations for v in one.outputs}
@@ -428,7 +433,7 @@ def _number(graph: Graph) -> None:
         else:
             calls.setdefault(call.record.path, []).append(call)
     for path, alike in calls.items():
-        marks = [call.outer for call in alike if call.record.module is None and call.record.method == "mark"]
+        marks = [call.outer for call in alike if (call.record.module, call.record.method) == (None, "mark")]
         if len(set(marks)) < len(marks):
             raise ValueError(
                 f"expected one value with the mark '{path}', got {len(marks)}: give each a name of its own"

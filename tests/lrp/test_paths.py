@@ -182,7 +182,7 @@ def rows(f, composite=LRP_0):
 
 def layers(f, composite=LRP_0):
     """The rows of dense layers."""
-    return [row for row in layers(f, composite)]
+    return [row for row in rows(f, composite) if row.operation.kind is lrp.Kind.DENSE]
 
 
 def test_coverage_and_patterns(case, request):
