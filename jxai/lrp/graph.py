@@ -253,8 +253,25 @@ def evaluate(equation: Equation, arguments: Sequence[Any]) -> list[Any]:
         params = {**params, "new_dtype": _wide_dtype(params["new_dtype"])}
     if equation.name == "conv_general_dilated":
         return [conv_general_dilated(*arguments, **params)]  # as it is, or its fast form
-    results = equation.primitive.bind(*arguments, **equation.primitive.get_bind_params(params))
-    return list(results) if equation.primitive.multiple_results else [results]
+    return _bind(equation.primitive, arguments, params)
+
+
+def bind(eqn: Any, arguments: Sequence[Any]) -> list[Any]:
+    """Run one operation of a jaxpr as it stands.
+
+    Args:
+        eqn: the operation, as JAX has it.
+        arguments: arrays in place of its inputs.
+
+    Returns:
+        Its results.
+    """
+    return _bind(eqn.primitive, arguments, eqn.params)
+
+
+def _bind(primitive: Primitive, arguments: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    results = primitive.bind(*arguments, **primitive.get_bind_params(params))
+    return list(results) if primitive.multiple_results else [results]
 
 
 def evaluate_all(
