@@ -4,21 +4,18 @@ All that differs between JAX's versions stays here: names and parameters of the 
 """
 
 import dataclasses
-import difflib
 import functools
-import itertools
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
-from jax.extend.source_info_util import new_name_stack
 
 from jxai.depthwise import conv_general_dilated, depthwise_p, grouped
-from jxai.lrp.calls import ModuleCall, normal
+from jxai.lrp.calls import ModuleCall
 from jxai.lrp.interception import mark_p, recorded
+from jxai.lrp.scopes import Call, CallKey, Scopes, Site, find, settle
 
 # Calls that are looked into: primitive -> the parameter that holds what is called. A custom derivative rule gives way
 # to the rules of the operations inside.
@@ -31,19 +28,9 @@ _INLINED = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
-_SCOPE = re.compile(r"jxai:(\d+)")
-_Scope = type(new_name_stack("one").stack[0])  # `jax.named_scope`'s entry; transformations have others
-
-# So many paths an error lists.
-_LISTED = 20
 
 # Jitted functions of this name are single linear operations of (inputs..., kernel); see `linear_operation`.
 LINEAR_NAME = "jxai_linear_operation"
-
-# Where an operation stands in a jaxpr and those that it calls: its number in the last, behind those of the calls.
-Site = tuple[int, ...]
-# One call in the traced function: the index of its record, and the site of the call of the jaxpr that it is in.
-CallKey = tuple[int, Site]
 
 
 @dataclasses.dataclass(eq=False)
@@ -88,33 +75,6 @@ class Equation:
 
 
 @dataclasses.dataclass(eq=False)
-class Call:
-    """A module's call, a name scope or a mark, with the values that it got and gave.
-
-    Attributes:
-        record: the module (None of a scope or mark) and its path, as it is here: where a jitted function is traced
-            once and called by several modules, the path of each.
-        outer: the calls around it, outermost first.
-        inputs: leaves of a module's first argument, by number.
-        outputs: leaves of its results, by number; of a scope, what is used outside of it.
-        site: where a module's or mark's result is marked.
-        number: which of the graph's calls of this path it is, where there are several.
-    """
-
-    record: ModuleCall
-    outer: tuple[CallKey, ...] = ()
-    inputs: dict[int, Value] = dataclasses.field(default_factory=dict)
-    outputs: dict[int, Value] = dataclasses.field(default_factory=dict)
-    site: Site | None = None
-    number: int | None = None
-
-    @property
-    def path(self) -> str:
-        """The record's path, with the number where there are several calls: "conv#1"."""
-        return self.record.path + ("" if self.number is None else f"#{self.number}")
-
-
-@dataclasses.dataclass(eq=False)
 class Graph:
     """The operations of a function in order.
 
@@ -143,38 +103,9 @@ class Graph:
                 needed.update(equation.inputs)
         return dataclasses.replace(self, equations=kept[::-1])
 
-    def call(self, path: str) -> Call:
-        """The one call of this path that gives one array.
-
-        Args:
-            path: of a module, name scope or mark; "conv#1" for one call of several.
-
-        Returns:
-            The call.
-
-        Raises:
-            ValueError: there is none, or there are several, or it gives several arrays.
-        """
-        known = {call.path: call for call in self.calls.values() if call.outputs}
-        found = [call for call in known.values() if normal(path) in (call.path, call.record.path)]
-        if len(found) == 1 == len(found[0].outputs):
-            return found[0]
-        what = f"{len(found)} calls" if found else "no call"
-        if len(found) == 1:
-            what = f"{len(found[0].outputs)} arrays (`lrp.mark` names one)"
-        names = [call.path for call in found] if len(found) > 1 else list(known)
-        # The most similar, where there are many.
-        listed = sorted(difflib.get_close_matches(path, names, _LISTED, 0.0))
-        others = f" or {len(names) - len(listed)} others" if len(names) > len(listed) else ""
-        raise ValueError(
-            "expected the path of a module, name scope or mark that is called once (outside of loops) and gives one "
-            f"array, got '{path}' with {what}: take one of "
-            + (", ".join(listed) + others or "no path; the function calls no module that is known")
-        )
-
     def output(self, path: str) -> Value:
-        """The value that the call of this path gives; see `call`."""
-        return next(iter(self.call(path).outputs.values()))
+        """The value that the one call of a path gives; see `find`."""
+        return next(iter(find(self.calls.values(), path).outputs.values()))
 
 
 def trace(f: Callable, primals: Sequence[Any]) -> tuple[Graph, Any, list[ModuleCall]]:
@@ -207,10 +138,11 @@ def graph_of(closed: ClosedJaxpr | Jaxpr, records: list[ModuleCall]) -> Graph:
     graph = Graph(inputs, [], [], {}, {})
     names = dict(zip(jaxpr.invars, inputs, strict=True))
     _constants(graph, names, jaxpr, values)
-    graph.outputs = _Walk(graph, records).inline(jaxpr, names, (), ())
+    graph.outputs = _Walk(graph, Scopes(graph.calls, records)).inline(jaxpr, names, (), ())
     graph = graph.pruned()
-    _scope_outputs(graph)
-    _number(graph)
+    made = {v: equation.scopes for equation in graph.equations for v in equation.outputs}
+    used = [(v, equation.scopes) for equation in graph.equations for v in equation.inputs]
+    settle(graph.calls, made, [*used, *((v, ()) for v in graph.outputs)], [*graph.inputs, *graph.constants])
     return graph
 
 
@@ -330,10 +262,9 @@ def _called(eqn: Any) -> Any:
 class _Walk:
     """The walk over a jaxpr and those that it calls, which appends their operations to a graph."""
 
-    def __init__(self, graph: Graph, records: list[ModuleCall]):
+    def __init__(self, graph: Graph, scopes: Scopes):
         self.graph = graph
-        self.records = records
-        self.last: tuple[CallKey, ...] = ()  # the calls around the operation before
+        self.scopes = scopes
 
     def inline(
         self, jaxpr: Jaxpr, names: dict[Any, Value], around: tuple[CallKey, ...], called: Site
@@ -346,13 +277,11 @@ class _Walk:
             return names[atom]
 
         for position, eqn in enumerate(jaxpr.eqns):
-            inside = self.last = self.inside(eqn.source_info.name_stack.stack, around, called)
+            inside = self.scopes.inside(eqn.source_info.name_stack, around, called)
             inputs, primitive = [read(atom) for atom in eqn.invars], eqn.primitive.name
             if eqn.primitive is mark_p:
                 names[eqn.outvars[0]] = inputs[0]
-                call = self.call((eqn.params["index"], called), inside)
-                (call.inputs if eqn.params["side"] == "in" else call.outputs)[eqn.params["leaf"]] = inputs[0]
-                call.site = (*called, position)
+                self.scopes.mark(eqn.params, inputs[0], inside, (*called, position))
                 continue
             if (inner := _called(eqn)) is not None:
                 inputs = inputs[1:] if primitive == "cond" else inputs
@@ -366,97 +295,6 @@ class _Walk:
             names.update(zip(eqn.outvars, outputs, strict=True))
             self.graph.equations.append(Equation(eqn.primitive, inputs, outputs, dict(eqn.params), inside))
         return [read(atom) for atom in jaxpr.outvars]
-
-    def inside(self, stack: Any, around: tuple[CallKey, ...], called: Site) -> tuple[CallKey, ...]:
-        """The calls around an operation, by the name stack of its own jaxpr."""
-        found = around
-        entries = [entry.name for entry in stack if isinstance(entry, _Scope)]
-        for name, after in itertools.pairwise([*entries, ""]):
-            if match := _SCOPE.fullmatch(name):
-                key = (int(match[1]), called)
-                self.call(key, found)
-            elif not self.of_library(name, found, after):
-                key = self.scope(name, found)
-            else:
-                continue
-            found = found if key in found else (*found, key)
-        return found
-
-    def call(self, key: CallKey, around: tuple[CallKey, ...]) -> Call:
-        """The call of a module or mark."""
-        if key not in self.graph.calls:
-            record, outer = self.records[key[0]], tuple(one for one in around if one != key)
-            modules = [one for one in outer if self.graph.calls[one].record.module is not None]
-            parent = record.parent
-            if modules and parent is not None and self.records[modules[-1][0]] is not parent:
-                base, below = self.graph.calls[modules[-1]].record.path, record.path.removeprefix(parent.path)
-                if record.path.startswith(parent.path):
-                    record = dataclasses.replace(record, path=f"{base}/{below.strip('/')}".strip("/"))
-            self.graph.calls[key] = Call(record, outer)
-        return self.graph.calls[key]
-
-    def scope(self, name: str, around: tuple[CallKey, ...]) -> CallKey:
-        """The key of a name scope: the same as of the operation before, if that stands in it too."""
-        outer = self.graph.calls[around[-1]].record.path if around else ""
-        path, depth = f"{outer}/{name}" if outer else name, len(around)
-        if len(self.last) > depth and self.last[:depth] == around:
-            before = self.graph.calls[self.last[depth]].record
-            if (before.method, before.path) == ("scope", path):
-                return self.last[depth]
-        self.records.append(ModuleCall(None, path, "scope"))
-        key = (len(self.records) - 1, ())
-        self.graph.calls[key] = Call(self.records[-1], around)
-        return key
-
-    def of_library(self, name: str, around: tuple[CallKey, ...], after: str) -> bool:
-        """Whether a name scope is one that a library opens by itself: around or in a module's call, or for einsum."""
-        if "->" in name or "," in name:
-            return True
-        near = [int(match[1])] if (match := _SCOPE.fullmatch(after)) else []
-        near += [around[-1][0]] if around else []
-        records = [record for i in near if (record := self.records[i]).module is not None]
-        return any(name in _own_names(record) or name.startswith("eqx.nn.") for record in records)
-
-
-def _own_names(record: ModuleCall) -> set[str]:
-    """What a library calls the scope of a module's method."""
-    module, method = record.module, record.method
-    known = (record.path.rpartition("/")[2], getattr(module, "name", None), type(module).__name__)
-    names = {name for name in known if isinstance(name, str)}
-    return names | {method} | {f"{name}.{method}" for name in names}
-
-
-def _scope_outputs(graph: Graph) -> None:
-    """What a name scope gives: its values that are used outside of it."""
-    scopes = {key for key, call in graph.calls.items() if call.record.method == "scope"}
-    if not scopes:
-        return
-    made = {v: (one, [k for k in one.scopes if k in scopes]) for one in graph.equations for v in one.outputs}
-    used = [(v, one.scopes) for one in graph.equations for v in one.inputs]
-    for value, around in [*used, *((v, ()) for v in graph.outputs)]:
-        for key in made[value][1] if value in made else ():
-            outputs = graph.calls[key].outputs
-            if key not in around and value not in outputs.values():
-                outputs[len(outputs)] = value
-
-
-def _number(graph: Graph) -> None:
-    """Number the calls of one path whose results are of use; refuse a mark that is given twice."""
-    calls: dict[str, list[Call]] = {}
-    used = {*graph.inputs, *graph.constants, *(v for one in graph.equations for v in one.outputs)}
-    for call in graph.calls.values():
-        if used.isdisjoint(call.outputs.values()):
-            call.outputs.clear()  # such as of a module's `init`
-        else:
-            calls.setdefault(call.record.path, []).append(call)
-    for path, alike in calls.items():
-        marks = [call.outer for call in alike if (call.record.module, call.record.method) == (None, "mark")]
-        if len(set(marks)) < len(marks):
-            raise ValueError(
-                f"expected one value with the mark '{path}', got {len(marks)}: give each a name of its own"
-            )
-        for number, call in enumerate(alike if len(alike) > 1 else ()):
-            call.number = number
 
 
 def linear_operation(

@@ -11,8 +11,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jxai.checks import check_count, shown
 from jxai.lrp.calls import intercepted
-from jxai.lrp.graph import Call, Site, bind, graph_of
+from jxai.lrp.graph import bind, graph_of
 from jxai.lrp.interception import recorded
+from jxai.lrp.scopes import Call, Site
 
 Features = Callable[[Any, jax.Array], jax.Array]
 Head = Callable[[Any, jax.Array], Any]
@@ -30,9 +31,9 @@ def split(
 
         head(variables, features(variables, x)) = model.apply(variables, x, **options)
 
-    Of any library: a Linen module; an NNX module, whose variables are `nnx.state(model)`; or a function of (variables,
-    x) that calls what it likes, such as `lambda params, x: jax.vmap(equinox.combine(params, rest))(x)` or Haiku's
-    `apply` without key.
+    Of any library: a Linen module, an NNX module, whose variables are `nnx.state(model)`, or a function of
+    (variables, x), such as Haiku's `apply` without key; Equinox's modules take one image, so one maps them:
+    `lambda arrays, x: jax.vmap(equinox.combine(arrays, rest))(x)`.
 
     Both trace the whole model, the second on images of zeros, and compute their part of it. It is checked, once and
     without computing anything, that the scores depend on the image through the module alone: no skip connection leads

@@ -1,11 +1,5 @@
 """Where operations stand, whichever library calls them: one network in each, and what each has of its own."""
 
-import dataclasses
-import os
-import threading
-from collections.abc import Callable
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,145 +8,13 @@ import pytest
 from flax import nnx
 
 from jxai import lrp
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
-equinox = pytest.importorskip("equinox")
-haiku = pytest.importorskip("haiku")
-keras = pytest.importorskip("keras")
-
-_RANDOM = np.random.default_rng(0)
-X, V, W = (_RANDOM.normal(size=shape).astype(np.float32) for shape in ((2, 4), (4, 5), (5, 3)))
-B = _RANDOM.normal(size=5).astype(np.float32)
-LRP_0 = lrp.Composite(((lrp.Kind.DENSE, lrp.Epsilon(0.0)),), name="LRP-0")
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """relu(x V + b) W in one library.
-
-    Attributes:
-        apply: of (variables, x).
-        variables: its weights.
-        hidden: path of the first layer.
-        head: path of the last.
-        kind: class of both, None where there is none.
-        f: as a user would hand it over.
-    """
-
-    apply: Callable[[Any, Any], Any]
-    variables: Any
-    hidden: str
-    head: str
-    kind: type | None
-    f: Callable[[Any], Any] | None = None
-
-    def __call__(self, x):
-        return self.f(x) if self.f is not None else self.apply(self.variables, x)
-
-
-def linen():
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return nn.Dense(3, use_bias=False, name="head")(nn.relu(nn.Dense(5, name="hidden")(x)))
-
-    variables = {"params": {"hidden": {"kernel": V, "bias": B}, "head": {"kernel": W}}}
-    return Case(Net().apply, variables, "hidden", "head", nn.Dense)
-
-
-def in_nnx():
-    layers = nnx.Linear(4, 5, rngs=nnx.Rngs(0)), nnx.Linear(5, 3, use_bias=False, rngs=nnx.Rngs(0))
-    layers[0].kernel.set_value(jnp.array(V))
-    layers[0].bias.set_value(jnp.array(B))
-    layers[1].kernel.set_value(jnp.array(W))
-    net = nnx.Sequential(layers[0], nnx.relu, layers[1])
-    graph, state = nnx.split(net)
-    return Case(lambda v, x: nnx.merge(graph, v)(x), state, "layers/0", "layers/2", nnx.Linear, net)
-
-
-def in_equinox():
-    net = equinox.nn.MLP(4, 3, 5, 1, use_final_bias=False, key=jax.random.key(0))
-    at = lambda m: (m.layers[0].weight, m.layers[0].bias, m.layers[1].weight)  # noqa: E731
-    net = equinox.tree_at(at, net, (jnp.array(V.T), jnp.array(B), jnp.array(W.T)))
-    arrays, rest = equinox.partition(net, equinox.is_array)
-    apply = lambda v, x: jax.vmap(equinox.combine(v, rest))(x)  # noqa: E731
-    return Case(apply, arrays, "layers/0", "layers/1", equinox.nn.Linear, jax.vmap(net))
-
-
-def in_haiku():
-    def net(x):
-        return haiku.Linear(3, False, name="head")(jax.nn.relu(haiku.Linear(5, name="hidden")(x)))
-
-    params = {"hidden": {"w": V, "b": B}, "head": {"w": W}}
-    apply = haiku.without_apply_rng(haiku.transform(net)).apply
-    return Case(apply, params, "hidden", "head", haiku.Linear)
-
-
-def in_keras():
-    layer = keras.layers.Dense
-    layers = [layer(5, name="hidden"), keras.layers.ReLU(), layer(3, use_bias=False, name="head")]
-    net = keras.Sequential([keras.Input((4,)), *layers])
-    net.set_weights([V, B, W])
-    variables = [v.value for v in net.trainable_variables]
-    apply = lambda v, x: net.stateless_call(v, [], x)[0]  # noqa: E731
-    return Case(apply, variables, "hidden", "head", layer, net)
-
-
-def scopes():
-    def apply(variables, x):
-        with jax.named_scope("net/hidden"):
-            x = x @ variables[0] + variables[1]
-        x = jax.nn.relu(x)
-        with jax.named_scope("net"), jax.named_scope("head"):
-            return jax.jit(jnp.matmul)(x, variables[2])
-
-    return Case(apply, (V, B, W), "net/hidden", "net/head", None)
-
-
-def marks():
-    def apply(variables, x):
-        x = lrp.mark(x @ variables[0] + variables[1], "hidden")
-        return lrp.mark(jax.nn.relu(x) @ variables[2], "head")
-
-    return Case(apply, (V, B, W), "hidden", "head", None)
-
-
-LIBRARIES = {
-    "Linen": linen,
-    "NNX": in_nnx,
-    "Equinox": in_equinox,
-    "Haiku": in_haiku,
-    "Keras": in_keras,
-    "named_scope": scopes,
-    "mark": marks,
-}
+from jxai.models import split
+from zoo import LIBRARIES, LRP_0, START, V, W, X, Y, Z, close, equinox, haiku, keras, of_hidden, of_input
 
 
 @pytest.fixture(scope="module", params=LIBRARIES)
 def case(request):
     return LIBRARIES[request.param]()
-
-
-# The network's values and its LRP-0, by hand.
-Z = X @ V + B
-Y = np.maximum(Z, 0) @ W
-
-
-def of_hidden(start):
-    """LRP-0 at the hidden layer's output, before ReLU, of relevance `start` of the outputs."""
-    return np.maximum(Z, 0) * ((start / Y) @ W.T)
-
-
-def of_input(hidden):
-    """LRP-0 at the input, of relevance at the hidden layer's output."""
-    return X * ((hidden / Z) @ V.T)
-
-
-START = np.eye(3, dtype=np.float32)[[0, 2]] * Y
-
-
-def close(got, expected):
-    np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
 
 
 def test_watch(case):
@@ -216,6 +78,19 @@ def test_a_path_of_nothing_lists_what_there_is(case):
             lrp.vjp(case, X, composite=LRP_0, start=f"{case.hidden}#0")  # it is called once
     with pytest.warns(UserWarning, match="got none for .'nowhere'"):
         rows(case, lrp.Composite((("nowhere", lrp.Flat()),)) | LRP_0)
+
+
+def test_split(case, request):
+    if request.node.callspec.params["case"] == "named_scope":
+        return  # marks and modules alone
+    features, head = split(case.apply, case.hidden, variables=case.variables, image_shape=(4,))
+    hidden = jax.jit(features)(case.variables, X)
+    close(hidden, Z)
+    close(head(case.variables, hidden), Y)
+    _, pull = jax.vjp(lambda z: head(case.variables, z), jnp.asarray(Z))
+    close(pull(START)[0], (Z > 0) * (START @ W.T))
+    _, pull = jax.vjp(lambda x: features(case.variables, x), jnp.asarray(X))
+    close(pull(jnp.asarray(Z))[0], Z @ V.T)
 
 
 def test_under_transformations(case):
@@ -428,146 +303,3 @@ def test_keras_models_in_models_keep_masks():
     (relevance,), seen = pullback(y)
     assert seen["inner/last"].shape == (1, 3) and np.any(relevance[0, :3])
     np.testing.assert_allclose(relevance[0, 3:], 0, atol=1e-12)  # what the mask hides
-
-
-# Name scopes and marks.
-
-
-def test_only_the_users_scopes_are_places():
-    def f(x):
-        with jax.named_scope("outer"):
-            x = jnp.einsum("ij,jk->ik", x, jnp.asarray(V))  # has a scope of its own
-            x = jax.jit(jax.nn.softmax)(x)  # jitted inner functions
-            x, _ = jax.lax.scan(lambda c, _: (jnp.tanh(c), None), x, length=2)
-        return jax.vmap(jnp.sin)(x)
-
-    assert {row.operation.path for row in rows(f, lrp.AttnLRP())} == {"outer", ""}
-
-
-def test_scopes_within_modules_are_below_them():
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = nn.Dense(4, name="first")(x)
-            with jax.named_scope("gate"):
-                x = nn.Dense(4, name="second")(jnp.tanh(x))
-            return lrp.mark(x, "end")
-
-    class Outer(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return Net(name="net")(x) * 2.0
-
-    variables = Outer().init(jax.random.key(0), X)
-    f = lambda x: Outer().apply(variables, x)  # noqa: E731
-    paths = [row.operation.path for row in rows(f, lrp.AttnLRP())]
-    assert paths[:3] == ["net/first", "net/gate", "net/second"]
-    y, pullback = lrp.vjp(f, X, composite=lrp.AttnLRP(), watch=["net/end", "net", "net/gate"])
-    seen = pullback(y)[1]
-    np.testing.assert_array_equal(seen["net/end"], seen["net"])
-
-
-def test_a_scope_that_gives_several_arrays_is_no_start():
-    def f(x):
-        with jax.named_scope("both"):
-            a, b = x @ jnp.asarray(V), x @ jnp.asarray(V + 1)
-        return a * b
-
-    with pytest.raises(ValueError, match=r"'both' with 2 arrays \(`lrp.mark` names one\)"):
-        lrp.vjp(f, X, composite=lrp.AttnLRP(), start="both")
-
-
-def test_marks_change_nothing_elsewhere():
-    f = lambda x: lrp.mark(jnp.tanh(x), "a")  # noqa: E731
-    assert [e.primitive.name for e in jax.make_jaxpr(f)(X).eqns] == ["tanh"]
-    assert lrp.mark(np.float32(2.0), "a") == 2.0
-
-
-def test_a_mark_in_a_function_that_was_jitted_before():
-    f = jax.jit(lambda x: lrp.mark(jnp.tanh(x), "a").sum(1))
-    f(X)
-    y, pullback = lrp.vjp(f, X, composite=lrp.AttnLRP(), watch=["a"])
-    close(pullback(y)[1]["a"], np.tanh(X))
-    np.testing.assert_allclose(f(X), y, rtol=1e-6)
-
-
-def test_marks_of_bad_names():
-    for name, error in ((3, TypeError), ("", ValueError), ("a#1", ValueError)):
-        with pytest.raises(error, match="expected a name"):
-            lrp.mark(X, name)
-    with pytest.raises(TypeError):
-        lrp.mark("text", "a")
-    twice = lambda x: lrp.mark(lrp.mark(x, "a") * 2.0, "a")  # noqa: E731
-    with pytest.raises(ValueError, match="one value with the mark 'a', got 2: give each a name of its own"):
-        lrp.vjp(twice, X, composite=LRP_0)
-
-
-def test_a_mark_in_a_module_that_is_called_twice_is_numbered():
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return lrp.mark(nn.Dense(4)(x), "out")
-
-    class Outer(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            net = Net(name="net")
-            return net(nn.relu(net(x)))
-
-    variables = Outer().init(jax.random.key(0), X)
-    f = lambda x: Outer().apply(variables, x)  # noqa: E731
-    y, pullback = lrp.vjp(f, X, composite=LRP_0, watch=["net/out#0", "net/out#1"])
-    assert set(pullback(y)[1]) == {"net/out#0", "net/out#1"}
-
-
-# Classes are as they were.
-
-
-def classes():
-    found = [nnx.Linear, nnx.Sequential, equinox.nn.Linear, equinox.nn.MLP, keras.Operation, Block, Training]
-    return {kind: vars(kind)["__call__"] for kind in found}
-
-
-def test_classes_are_as_they_were_also_after_errors():
-    before = classes()
-    lrp.vjp(in_nnx(), X, composite=LRP_0)
-    with pytest.raises(RuntimeError, match="in the middle"):
-
-        def f(x):
-            assert classes() != before
-            raise RuntimeError("in the middle")
-
-        lrp.vjp(f, X, composite=LRP_0)
-    assert classes() == before
-
-
-def test_threads_explain_side_by_side():
-    found, barrier = {}, threading.Barrier(4)
-    before = classes()
-
-    def explain(name):
-        case = (in_nnx, in_equinox, in_keras, linen)[name % 4]()
-        barrier.wait(timeout=60)
-        for _ in range(3):
-            _, pullback = lrp.vjp(case, X, composite=LRP_0, watch=[case.hidden])
-            found[name] = pullback(START)[1][case.hidden]
-
-    threads = [threading.Thread(target=explain, args=(name,)) for name in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert classes() == before and len(found) == 4
-    for seen in found.values():
-        close(seen, of_hidden(START))
-
-
-def test_an_explanation_within_an_explanation_keeps_its_own_marks():
-    case, other = linen(), in_nnx()
-
-    def f(x):
-        (relevance,) = lrp.vjp(other, X, composite=LRP_0)[1](START)  # of constants
-        return case(lrp.mark(x, "x") + 0 * jax.lax.stop_gradient(relevance))
-
-    _, pullback = lrp.vjp(f, X, composite=LRP_0, watch=["hidden", "x"])
-    close(pullback(START)[1]["hidden"], of_hidden(START))
