@@ -52,14 +52,15 @@ class _Library:
     Attributes:
         name: of what is imported where it is used.
         base: the class of all its modules.
-        path: of a module and the call that its call is made in, for modules that know their names.
+        path: for modules that know their names: of one, of the call that its call is made in, and of the first
+            arguments of the functions that run within that.
         inside: of the library and a module to pairs of a name and a module in it, for those that do not.
         wrapped: of the library to the classes that are wrapped; None where it has interceptors.
     """
 
     name: str
     base: str
-    path: Callable[[Any, ModuleCall | None], str] | None = None
+    path: Callable[[Any, ModuleCall | None, list[Any]], str] | None = None
     inside: Callable[[Any, Any], Iterator[tuple[str, Any]]] = lambda library, module: iter(())
     wrapped: Callable[[Any], Iterator[type]] | None = None
 
@@ -93,9 +94,15 @@ def _of_model(kind: type) -> bool:
     return not kind.__module__.startswith(("equinox._", "equinox.internal", "equinox.debug"))
 
 
+def _path_in_keras(layer: Any, outer: ModuleCall | None, running: list[Any]) -> str:
+    # `stateless_call` of a model is no call of it.
+    within = outer is not None or any(is_module(one, "keras") and one is not layer for one in running)
+    return _below(outer, layer.name) if within else ""
+
+
 _LIBRARIES = (
-    _Library("flax.linen", "Module", path=lambda module, _: "/".join(module.path)),
-    _Library("haiku", "Module", path=lambda module, _: normal(module.module_name)),
+    _Library("flax.linen", "Module", path=lambda module, *_: "/".join(module.path)),
+    _Library("haiku", "Module", path=lambda module, *_: normal(module.module_name)),
     _Library("flax.nnx", "Module", inside=_inside_nnx, wrapped=lambda nnx: _subclasses(nnx.Module)),
     _Library(
         "equinox",
@@ -107,7 +114,7 @@ _LIBRARIES = (
     _Library(
         "keras",
         "Layer",
-        path=lambda layer, outer: "" if outer is None else _below(outer, layer.name),
+        path=_path_in_keras,
         wrapped=lambda keras: iter((keras.Operation,)),
     ),
 )
@@ -230,13 +237,16 @@ class _Calls:
         """Where a module stands that is called now."""
         library, imported = _library(module)
         outer = self.open[-1] if self.open else None
+        running = self.running()
         if library.path is not None:
-            return library.path(module, outer)
+            return library.path(module, outer, running)
         # What it stands in: modules whose calls are open, or, where f calls another method, or JAX rebuilt a module
         # under jit, vmap or scan, those whose methods are running.
         kind = getattr(imported, library.base) if outer is None else type(outer.module)
-        running = [one for one in self.running() if isinstance(one, kind)]
-        for call, one in [*((call, call.module) for call in self.open), *((outer, one) for one in running)]:
+        held = [(call, call.module) for call in self.open] + [
+            (outer, one) for one in running if isinstance(one, kind)
+        ]
+        for call, one in held:
             if id(module) in (table := self.table(library, imported, one)[0]):
                 return _below(call, table[id(module)])
         if outer is None:

@@ -222,7 +222,7 @@ def test_nnx_modules():
         maps, scores = jax.jit(lambda s, x, f=features, h=head: (f(s, x), h(s, f(s, x))))(state, X)
         assert maps.shape == (3, *shape)
         np.testing.assert_allclose(scores, model(X), rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="called once, got 'norm', called 2 times: .*norm#0, norm#1"):
+    with pytest.raises(ValueError, match=r"called once, got 'norm', called 2 times: .*norm#0, norm#1"):
         split(model, "norm", image_shape=SMALL)
 
 
