@@ -52,15 +52,14 @@ class _Library:
     Attributes:
         name: of what is imported where it is used.
         base: the class of all its modules.
-        path: for modules that know their names: of one, of the call that its call is made in, and of the first
-            arguments of the functions that run within that.
+        path: for modules that know their names: of one, the call that its call is made in, and `_Calls.running`.
         inside: of the library and a module to pairs of a name and a module in it, for those that do not.
         wrapped: of the library to the classes that are wrapped; None where it has interceptors.
     """
 
     name: str
     base: str
-    path: Callable[[Any, ModuleCall | None, list[Any]], str] | None = None
+    path: Callable[[Any, ModuleCall | None, Callable[[], list[Any]]], str] | None = None
     inside: Callable[[Any, Any], Iterator[tuple[str, Any]]] = lambda library, module: iter(())
     wrapped: Callable[[Any], Iterator[type]] | None = None
 
@@ -94,9 +93,9 @@ def _of_model(kind: type) -> bool:
     return not kind.__module__.startswith(("equinox._", "equinox.internal", "equinox.debug"))
 
 
-def _path_in_keras(layer: Any, outer: ModuleCall | None, running: list[Any]) -> str:
+def _path_in_keras(layer: Any, outer: ModuleCall | None, running: Callable[[], list[Any]]) -> str:
     # `stateless_call` of a model is no call of it.
-    within = outer is not None or any(is_module(one, "keras") and one is not layer for one in running)
+    within = outer is not None or any(is_module(one, "keras") and one is not layer for one in running())
     return _below(outer, layer.name) if within else ""
 
 
@@ -237,15 +236,13 @@ class _Calls:
         """Where a module stands that is called now."""
         library, imported = _library(module)
         outer = self.open[-1] if self.open else None
-        running = self.running()
         if library.path is not None:
-            return library.path(module, outer, running)
+            return library.path(module, outer, self.running)
         # What it stands in: modules whose calls are open, or, where f calls another method, or JAX rebuilt a module
         # under jit, vmap or scan, those whose methods are running.
         kind = getattr(imported, library.base) if outer is None else type(outer.module)
-        held = [(call, call.module) for call in self.open] + [
-            (outer, one) for one in running if isinstance(one, kind)
-        ]
+        held = [(call, call.module) for call in self.open]
+        held += [(outer, one) for one in self.running() if isinstance(one, kind)]
         for call, one in held:
             if id(module) in (table := self.table(library, imported, one)[0]):
                 return _below(call, table[id(module)])
@@ -257,11 +254,10 @@ class _Calls:
 
     def running(self) -> list[Any]:
         """The first arguments of the functions that run inside of the innermost open call, outermost first."""
-        found, frame = [], sys._getframe(2)  # of the call whose path is asked for
-        while (frame := frame.f_back) is not None and frame.f_code not in (
-            self.start,
-            type(self).__call__.__code__,
-        ):
+        found, frame, own = [], sys._getframe(), type(self).__call__.__code__
+        while frame.f_code is not own and frame.f_back is not None:
+            frame = frame.f_back  # to the call whose path is asked for
+        while (frame := frame.f_back) is not None and frame.f_code not in (self.start, own):
             code = frame.f_code
             if code.co_argcount and (first := code.co_varnames[0]) in frame.f_locals:
                 found.append(frame.f_locals[first])

@@ -38,7 +38,7 @@ class Kind(enum.Enum):
     MOVE = "move"
     """Moving, copying or choosing entries: reshaping, slicing, padding, concatenation, maxima, ..."""
     MODULE = "module"
-    """A whole Flax module."""
+    """A whole module, or name scope."""
     NESTED = "nested"
     """A loop or a branch, whose inside has its own operations."""
     OTHER = "other"

@@ -77,7 +77,7 @@ def split(
             inside of a loop or `nn.remat`, or what the model returns depends on the image through other modules too;
             or the model does not take such images. Later, where images or maps have another shape.
     """
-    if not callable(model) or not isinstance(path, str):
+    if not callable(model) or isinstance(model, type) or not isinstance(path, str):
         raise TypeError(
             f"expected a module of Flax, or a function of variables and images, and a path, got {shown(model)} and "
             f"{shown(path)}: give both"
@@ -140,21 +140,21 @@ class _Traced:
     def site(self) -> Site:
         """Where the module's output is; refuses no call, several, what is no array, and what is inside of loops."""
         path, calls = self.path, graph_of(self.jaxpr, self.records).calls.values()
-        given = [call for call in calls if call.outputs and call.site is not None]
+        given = [call for call in calls if call.outputs and call.site is not None and call.record.path]
         found = [call for call in given if path in (call.path, call.record.path)]
         if len(found) > 1:
             raise ValueError(
                 f"expected a module that is called once, got {path!r}, called {len(found)} times: choose another, or "
                 f"one of {', '.join(call.path for call in found)}"
             )
-        within = any(record.path == path for record in self.records)
+        within = bool(path) and any(record.path == path for record in self.records)
         if within and not (found and self.reached(found[0])):
             raise ValueError(
                 f"expected a module in the model's own trace, got {path!r}, called inside of nn.scan, nn.remat or "
                 "alike: choose one outside of what is transformed"
             )
         if not found:
-            known = sorted({call.path for call in given} - {""})
+            known = sorted({call.path for call in given})
             raise ValueError(
                 f"expected the path of a module that the model calls, got {path!r}: it calls {', '.join(known)}"
             )
