@@ -1,7 +1,6 @@
 """One network, relu(x V + b) W, in every library, and its LRP-0 by hand."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,6 @@ from flax import nnx
 
 from jxai import lrp
 
-os.environ.setdefault("KERAS_BACKEND", "jax")
 equinox = pytest.importorskip("equinox")
 haiku = pytest.importorskip("haiku")
 keras = pytest.importorskip("keras")
