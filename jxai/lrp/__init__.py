@@ -1,5 +1,6 @@
 """Layer-wise relevance propagation of any Flax model, as pure functions that can be trained through."""
 
+from jxai.lrp.calls import mark
 from jxai.lrp.conservation import Conservation, conservation
 from jxai.lrp.coverage import Coverage, Row, coverage
 from jxai.lrp.engine.marks import fixed
@@ -69,6 +70,7 @@ __all__ = [
     "first",
     "fixed",
     "linear_operation",
+    "mark",
     "relevance",
     "sun2020",
     "vjp",

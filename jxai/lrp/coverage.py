@@ -31,7 +31,7 @@ class Row:
             " ".join(_shape(s) for s in operation.inputs) + " -> " + " ".join(map(_shape, operation.outputs))
         )
         parameters = f"{operation.parameters:,}" if operation.parameters else ""
-        return operation.path, module, _what(operation), _rule(self.rule), shapes, parameters
+        return operation.place, module, _what(operation), _rule(self.rule), shapes, parameters
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,11 +10,13 @@ import numpy as np
 from jax.core import Tracer
 
 from jxai.checks import as_array, finite, shown
+from jxai.lrp.calls import normal
 from jxai.lrp.engine.facts import Flags, Status
-from jxai.lrp.engine.graph import Program, Tokens, Value, widen
+from jxai.lrp.engine.graph import Tokens, widen
 from jxai.lrp.engine.places import Context
 from jxai.lrp.engine.plan import Plan, make_plan
 from jxai.lrp.engine.run import Probes, run
+from jxai.lrp.engine.scopes import find
 from jxai.lrp.engine.trace import trace
 from jxai.lrp.rules.composites import Composite, check_composite
 from jxai.lrp.rules.ratio import to_ratio, to_relevance
@@ -84,7 +86,7 @@ def explain(
     program, (outputs, _), records = trace(traced, primals)
     num_outputs = len(jax.tree.leaves(outputs))
     if start is not None:
-        value = _module_output(program, start)
+        value = next(iter(find(program.calls.values(), start).outputs.values()))
         outputs, values = jax.ShapeDtypeStruct(value.shape, value.dtype), [value]
     else:
         values = program.outputs[:num_outputs]
@@ -92,12 +94,12 @@ def explain(
     program = dataclasses.replace(program, outputs=values, auxiliary=auxiliary).pruned()
     context = Context(composite, records, frozenset(taps))
     places = context.taps(program)
-    for path in taps:
-        if not any(path in paths for paths in places.values()) and not any(r.path == path for r in records):
-            _module_output(program, path)
     flags = [Flags() if _is_float(x) else Flags(Status.HELD, token=True) for x in leaves]
     plan = make_plan(program, context, flags, places)
     if unmet := sorted(set(taps) - set(plan.watched())):
+        for path in unmet:
+            if not any(record.path == normal(path).partition("#")[0] for record in records):
+                find(program.calls.values(), path)
         raise ValueError(
             f"expected to watch or mask modules on the way from the inputs to the outputs, got {', '.join(unmet)}, "
             "where no relevance passes: leave them out"
@@ -140,15 +142,16 @@ def vjp(
 
     Args:
         f: function of the primals to an array or a tree of arrays. It may close over variables and call any
-            number of Flax modules and functions of JAX.
+            number of modules of Linen, NNX, Equinox, Haiku or Keras and functions of JAX.
         *primals: arrays or trees of arrays of floats (bfloat16 is computed in float32), or of integers that are
             looked up in an embedding.
         composite: the rules.
         has_aux: whether `f` returns a pair whose second part is handed through.
-        start: path of a module, such as "encoder/block3": its output is explained in the place of f's.
-        watch: paths of modules at whose outputs relevance is wanted too. What is watched stays an activation of its
+        start: path of a module, such as "encoder/block3", a name scope or an `lrp.mark`: its output is explained
+            in the place of f's. Of what is called several times, one call: "conv#1".
+        watch: paths at whose outputs relevance is wanted too. What is watched stays an activation of its
             own: a batch norm that is watched is not merged into the layer after it.
-        masks: by path of a module, what relevance is multiplied by at its output: an array that broadcasts to it,
+        masks: by path, what relevance is multiplied by at its output: an array that broadcasts to it,
             such as a one for a channel and zeros for the others (concept relevance; Achtibat et al. 2023).
 
     Returns:
@@ -249,19 +252,6 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
             f"expected `target` in [0, {scores.shape[1]}), got values from {known.min()} to {known.max()}"
         )
     return pullback(jax.nn.one_hot(target, scores.shape[1], dtype=scores.dtype) * scores)[0]
-
-
-def _module_output(program: Program, path: str) -> Value:
-    """The value that the module of this path gives."""
-    calls = [call for call in program.calls.values() if call.record.path == path and call.outputs]
-    if len(calls) != 1 or len(calls[0].outputs) != 1:
-        known = sorted({call.record.path for call in program.calls.values() if call.outputs})
-        what = f"{len(calls)} calls" if calls else "no call"
-        raise ValueError(
-            f"expected the path of a module that is called once (outside of loops) and gives one array, got '{path}' "
-            f"with {what}: take one of {', '.join(known) or 'no path; the function calls no Flax module'}"
-        )
-    return next(iter(calls[0].outputs.values()))
 
 
 _ARRAY = object()

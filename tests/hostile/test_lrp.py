@@ -186,6 +186,15 @@ CASES = {
             )
         },
     ),
+    "mark": Case(
+        lambda x, name: lrp.vjp(lambda x: lrp.mark(x * 2.0, name), x, composite=lrp.AttnLRP(), watch=[name])[
+            1
+        ](jnp.ones(x.shape)),
+        {
+            "x": IMAGES,
+            "name": one_of("a", "α/b", bad=[Spoilt(v, refused=True) for v in ("", "a#0", None, 3)]),
+        },
+    ),
     "relevance": Case(
         lambda **given: lrp.relevance(scores, **given),
         {"x": IMAGES, "target": integers("n", below="k"), "composite": COMPOSITE},

@@ -161,8 +161,7 @@ def test_several_outputs_where_one_is_asked_for_are_refused():
         lrp.conservation(lambda t: jnp.take(KERNEL, t, axis=0), np.ones((2, 3), int), composite=LRP_0)
 
 
-def test_classes_that_are_no_linen_modules_are_no_patterns():
-    from flax import nnx
-
-    with pytest.raises(TypeError, match="class of Linen modules"):
-        lrp.Composite(((nnx.Linear, lrp.Flat()),))
+@pytest.mark.parametrize("other", [int, np.ndarray, lrp.Flat])
+def test_classes_that_are_no_modules_are_no_patterns(other):
+    with pytest.raises(TypeError, match=r"class of modules \(of Linen, NNX, Equinox, Haiku or Keras\)"):
+        lrp.Composite(((other, lrp.Flat()),))

@@ -313,7 +313,9 @@ def test_refusals_name_the_module_and_how_to_get_by():
 
     variables = draw(Outer(), X)
     f = lambda x: Outer().apply(variables, x)  # noqa: E731
-    with pytest.raises(ValueError, match=r"other \(div\) in Divided at 'inner' in LRP-0.*\(\(\('inner', jax.lax.div_p\), lrp"):
+    with pytest.raises(
+        ValueError, match=r"other \(div\) in Divided at 'inner' in LRP-0.*\(\(\('inner', jax.lax.div_p\), lrp"
+    ):
         lrp.vjp(f, X, composite=LRP_0)
     _, (ours,) = explain(f, X, composite=lrp.Composite((("inner", lrp.Gradient()),)) | LRP_0)
     assert np.isfinite(ours).all()

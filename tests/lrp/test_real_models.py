@@ -148,8 +148,8 @@ def test_z_plus_conserves_relevance_where_every_result_has_positive_contribution
 
 
 # Vision transformer. Relevance is not conserved: a softmax's derivative sums to zero (AttnLRP), layer norm takes away
-# a deviation which is held constant, biases and positions absorb. So it is compared with input times gradient of a second
-# ViT, in which what is held constant is cut off by hand.
+# a deviation which is held constant, biases and positions absorb. So it is compared with input times gradient of a
+# second ViT, in which what is held constant is cut off by hand.
 
 
 def halved(x):

@@ -14,7 +14,7 @@ from jax import lax
 
 from jxai.lrp.engine import primitives
 from jxai.lrp.engine.facts import Flags, Status
-from jxai.lrp.engine.graph import Equation, Tokens, widen
+from jxai.lrp.engine.graph import Equation, Program, Tokens, widen
 from jxai.lrp.engine.trace import program_of
 
 Inside = Callable[[Any, list[Flags]], Any]
@@ -40,10 +40,13 @@ class Loop:
         return found
 
 
-def plan(equation: Equation, records: list[Any], flags: list[Flags], inside: Inside) -> Loop:
+def plan(
+    program: Program, equation: Equation, records: list[Any], flags: list[Flags], inside: Inside
+) -> Loop:
     """Plan what is inside of a loop or branch.
 
     Args:
+        program: what the loop or branch stands in.
         equation: the loop or branch.
         records: the calls of modules.
         flags: of the equation's operands.
@@ -55,11 +58,16 @@ def plan(equation: Equation, records: list[Any], flags: list[Flags], inside: Ins
     params = equation.params
     loop = Loop(equation, ())
     if loop.what is primitives.Loop.SCAN:
-        plans = _plans_of_scan(equation, program_of(params["jaxpr"], records), flags, inside)
+        plans = _plans_of_scan(
+            equation, program_of(params["jaxpr"], records, (program, equation)), flags, inside
+        )
     elif loop.what is primitives.Loop.BRANCH:
-        plans = [inside(program_of(branch, records), flags[1:]) for branch in params["branches"]]
+        plans = [
+            inside(program_of(branch, records, (program, equation)), flags[1:])
+            for branch in params["branches"]
+        ]
     else:
-        plans = [inside(program_of(params["jaxpr"], records), flags)]
+        plans = [inside(program_of(params["jaxpr"], records, (program, equation)), flags)]
     return dataclasses.replace(loop, plans=tuple(plans))
 
 

@@ -183,7 +183,7 @@ def _has_row(known: Row) -> bool:
 
 
 def _of_integers(facts: Facts, equation: Equation) -> bool:
-    """Whether an independent result is made of counts or answers: an adjacency, a mask. (Narrower ones may be weights.)"""
+    """Whether an independent result is made of counts or answers: an adjacency, a mask. (int8 may be weights.)"""
     counts = (np.bool_, np.int32, np.int64)
     return (
         not row(equation).drawn
@@ -404,7 +404,7 @@ def kernel_index(facts: Facts, equation: Equation) -> int | None:
 
 
 def origins(facts: Facts, value: Value, limit: int = 16) -> Iterator[Value]:
-    """A value and what it comes from by moves, sums, scales and contractions, which are linear in it, nearest first."""
+    """A value and what it is linear in, by moves, sums, scales and contractions, nearest first."""
     seen, pending = {value}, [value]
     while pending and limit:
         one = pending.pop(0)

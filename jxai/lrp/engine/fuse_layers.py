@@ -1,7 +1,7 @@
 """Linear layers with what belongs to them: biases, batch norm merged as values flow, padding, extraction of patches.
 
-A convolution or dense layer z = W x is followed, as far as its result has one use alone, through moves, and sums with,
-and products by, what does not depend on the input: these become the layer's bias and scale its kernel. The same goes
+A convolution or dense layer z = W x is followed, as far as its result has one use alone, through moves, and sums
+with, and products by, what does not depend on the input: these become the layer's bias and scale its kernel. The same goes
 for such operations before it (Guillemot et al. 2020; Pahde et al. 2022). No name of a layer or variable is looked at.
 
 A shift is a bias where it is given, as weights are. A constant of the program is one only where no function of each
@@ -108,12 +108,7 @@ def _follow(facts: Facts, producer: dict[Value, Node], layer: _Layer, merge: boo
         axes = {b: of_kernel[a] for a, b in moved.items()}
         if known.moves and not known.entrywise and len(one.inputs) == 1 and _as_many(one):
             pending.append(one)
-        elif (
-            known.affine
-           
-            and one.outputs[0].shape == value.shape
-            and _fits(facts, one, value)
-        ):
+        elif known.affine and one.outputs[0].shape == value.shape and _fits(facts, one, value):
             constant = _constant(facts, one)
             if known.scales and not (merge and _on_axes(constant, axes)):
                 break

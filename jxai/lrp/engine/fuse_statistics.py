@@ -136,7 +136,7 @@ class _Recognizer:
                 return
 
     def _held_factor(self, product: Value, other: Value) -> None:
-        """In (x · g) / d, g / d may be a statistic of x, though g alone is none: a norm over the mean of all norms."""
+        """In (x · g) / d, g / d may be a statistic of x though g alone is none: a norm over the mean of all norms."""
         equation = self.facts.producer.get(product)
         if equation is None or equation.name != "mul" or len(self.facts.carriers(equation)) != 2:
             return
@@ -190,7 +190,7 @@ class _Recognizer:
             (value,) = carriers
 
     def _form(self, value: Value, origin: Value) -> _Form | None:
-        """How a value depends on another, by the rows of what lies between; None where it is not homogeneous in it."""
+        """How a value depends on another, by the rows of what lies between; None where not homogeneously."""
         facts, begin = self.facts, self.facts.producer.get(origin)
         first = -1 if begin is None else facts.order[begin]
         memo: dict[Value, _Form | None] = {origin: _Form(1.0)}

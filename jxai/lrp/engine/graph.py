@@ -11,8 +11,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 
 from jxai.depthwise import conv_general_dilated
 
-# One call of a module in the traced function: the index of its record, and where the jaxpr was inlined.
-CallKey = tuple[int, int]
+# One call of a module, and where an equation stands in a jaxpr and those that it calls; see `scopes`.
+CallKey = tuple[int, tuple[int, ...]]
+Site = tuple[int, ...]
 
 
 @dataclasses.dataclass(eq=False)
@@ -45,6 +46,7 @@ class Equation:
         outputs: results.
         params: the primitive's parameters.
         scopes: the calls of modules around it, outermost first.
+        site: where it stands in the jaxpr and those that it calls.
     """
 
     primitive: Primitive
@@ -52,20 +54,12 @@ class Equation:
     outputs: list[Value]
     params: dict[str, Any]
     scopes: tuple[CallKey, ...] = ()
+    site: Site = ()
 
     @property
     def name(self) -> str:
         """The primitive's name."""
         return self.primitive.name
-
-
-@dataclasses.dataclass(eq=False)
-class Call:
-    """A module's call with the values that it got and gave."""
-
-    record: Any
-    inputs: dict[int, Value] = dataclasses.field(default_factory=dict)
-    outputs: dict[int, Value] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(eq=False)
@@ -86,7 +80,7 @@ class Program:
     outputs: list[Value]
     equations: list[Equation]
     constants: dict[Value, Any]
-    calls: dict[CallKey, Call]
+    calls: dict[CallKey, Any]
     fixed: set[Value] = dataclasses.field(default_factory=set)
     auxiliary: list[Value] = dataclasses.field(default_factory=list)
 
@@ -182,7 +176,7 @@ def _flat(values: Iterable[Any]) -> Iterable[Any]:
 
 
 def axes_kept(equation: Equation, index: int = 0) -> dict[int, int]:
-    """Which axes of an operand of an operation that moves entries are axes of its result, in the same order of entries.
+    """Which axes of an operand of an operation that moves entries are axes of its result, entries in the same order.
 
     Args:
         equation: the operation.
@@ -214,7 +208,7 @@ def axes_kept(equation: Equation, index: int = 0) -> dict[int, int]:
 
 
 def through(moves: Iterable[Equation], axes: dict[int, int]) -> dict[int, int]:
-    """Axes of some value (the keys) as axes of what a chain of moves makes of it: `axes` carried through the moves."""
+    """`axes`, whose values are axes of what moves begin with, carried to what the moves make of it."""
     for move in moves:
         kept = axes_kept(move)
         axes = {a: kept[b] for a, b in axes.items() if b in kept}
@@ -233,7 +227,7 @@ class Tokens:
 
     Attributes:
         array: the integers.
-        place: numbers of the same shape, moved as the integers are: the cotangent of a token's number is its relevance.
+        place: numbers of the same shape, moved as the integers are: their cotangents are the tokens' relevances.
     """
 
     array: Any

@@ -1,83 +1,107 @@
-"""Where a traced operation stands in the model: calls of Flax modules leave their marks in the jaxpr.
+"""Where a traced operation stands in the model: calls of modules leave their marks in the jaxpr.
 
-A call of a Linen module puts its number into the name stack of every operation inside, and identities named after
-it around its first argument and its results. Nothing else about the model changes.
+A call of a module puts its number into the name stack of every operation inside, and identities with it around its
+first argument and its results; a value that `mark` names is such a result. Nothing else about the model changes.
 """
 
-import contextlib
-import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jxai.lrp.calls import ModuleCall, intercepted, is_module
+
+# An identity that says: this is leaf `leaf` of what call `index` gets ("in") or gives ("out"). Under `vmap` the batch
+# comes first there, wherever an operation before has put its axis, as it does in what the function returns.
+mark_p = Primitive("jxai_mark")
+mark_p.def_impl(lambda x, **_: x)
+mark_p.def_abstract_eval(lambda x, **_: x)
+mlir.register_lowering(mark_p, lambda _, x, **__: [x])
+ad.primitive_jvps[mark_p] = lambda primals, tangents, **place: (mark_p.bind(*primals, **place), *tangents)
+batching.primitive_batchers[mark_p] = lambda args, axes, **place: (
+    mark_p.bind(jnp.moveaxis(args[0], axes[0], 0), **place),
+    0,
+)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ModuleCall:
-    """One call of a Linen module.
-
-    Attributes:
-        module: the bound module.
-        path: where it stands in the model, such as "encoder/block3/conv1".
-    """
-
-    module: nn.Module
-    path: str
-
-
-@contextlib.contextmanager
-def recording(records: list[ModuleCall]) -> Iterator[None]:
-    """Within this context, module calls of the current thread are marked, and appended to `records`.
+def recorded(f: Callable, records: list[ModuleCall]) -> Callable:
+    """A function whose calls of modules are marked, and appended to `records`.
 
     Args:
+        f: the function.
         records: filled as modules are called; a mark's number is an index into it.
 
-    Yields:
-        Nothing.
+    Returns:
+        A function of f's arguments.
     """
 
-    def interceptor(next_fun, args, kwargs, context):
-        module, method = context.module, context.method_name
-        if method == "setup":
-            return next_fun(*args, **kwargs)
+    def marking(call: ModuleCall, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
         index = len(records)
-        records.append(ModuleCall(module, "/".join(module.path)))
+        records.append(call)
+        if call.module is None:
+            return _marked(args[0], index, "out")
+        if is_module(call.module, "flax.nnx"):
+            _refuse_training(call, function, args, kwargs)
         with jax.named_scope(f"jxai:{index}"):
-            if method != "__call__":
-                return next_fun(*args, **kwargs)
-            bound = inspect.signature(context.orig_method).bind(*args, **kwargs)
-            first = next(iter(bound.arguments), None)
-            # Arguments of other kinds, such as *args, keep no mark; a rule for the whole module finds its input
-            # by the flow of values then.
-            if first is not None and bound.signature.parameters[first].kind in (
-                inspect.Parameter.POSITIONAL_ONLY,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                inspect.Parameter.KEYWORD_ONLY,
-            ):
-                bound.arguments[first] = _marked(bound.arguments[first], index, "in")
-                args, kwargs = bound.args, bound.kwargs
-            return _marked(next_fun(*args, **kwargs), index, "out")
+            if call.method != "__call__":
+                return function(*args, **kwargs)
+            # The first argument alone; where a rule takes the module as a whole, others come by the flow of values.
+            if args:
+                args = (_marked(args[0], index, "in"), *args[1:])
+            elif kwargs:
+                first = next(iter(kwargs))
+                kwargs = kwargs | {first: _marked(kwargs[first], index, "in")}
+            return _marked(function(*args, **kwargs), index, "out")
 
-    with nn.intercept_methods(interceptor):
-        yield
+    return intercepted(f, marking)
 
 
 def _marked(tree: Any, index: int, side: str) -> Any:
-    leaves, structure = jax.tree.flatten(tree)
+    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: is_module(node, "flax.nnx"))
+    if not any(isinstance(leaf, Tracer) for leaf in leaves):
+        return tree
     return structure.unflatten(
         [
-            checkpoint_name(leaf, f"jxai:{index}:{side}:{k}") if isinstance(leaf, Tracer) else leaf
+            mark_p.bind(leaf, index=index, side=side, leaf=k) if isinstance(leaf, Tracer) else leaf
             for k, leaf in enumerate(leaves)
         ]
     )
 
 
-FIXED = "jxai:fixed"
+def _refuse_training(call: ModuleCall, function: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Refuse NNX modules that draw at random, or take and keep the statistics of the batch."""
+    module = call.module
+    flags = {"use_running_average": True, "deterministic": _rate(module) > 0}
+    flags = {name for name, matters in flags.items() if matters and hasattr(module, name)}
+    if not flags or call.method != "__call__":
+        return
+    given = inspect.signature(function).bind(*args, **kwargs).arguments
+    for name in flags:
+        value = given.get(name)
+        if (getattr(module, name) if value is None else value) is False:
+            raise ValueError(
+                f"expected an NNX model that is evaluated, got {type(module).__name__} at {call.path!r} in training "
+                f"mode ({name} is False): call model.eval() first"
+            )
+
+
+def _rate(module: Any) -> float:
+    rates = (getattr(module, name, 0) for name in ("rate", "dropout_rate"))
+    return max((rate for rate in rates if isinstance(rate, int | float)), default=0)
+
+
+# An identity that says: these are no weights.
+fixed_p = Primitive("jxai_fixed")
+fixed_p.def_impl(lambda x: x)
+fixed_p.def_abstract_eval(lambda x: x)
+mlir.register_lowering(fixed_p, lambda _, x: [x])
+ad.deflinear2(fixed_p, lambda ct, _: [ct])
+batching.primitive_batchers[fixed_p] = lambda args, axes: (fixed_p.bind(*args), axes[0])
 
 
 def fixed(x: jax.Array) -> jax.Array:
@@ -101,4 +125,4 @@ def fixed(x: jax.Array) -> jax.Array:
     Returns:
         The same.
     """
-    return checkpoint_name(jnp.asarray(x), FIXED)
+    return fixed_p.bind(jnp.asarray(x))

@@ -7,9 +7,11 @@ from typing import Any, NoReturn
 
 import jax
 
+from jxai.lrp.calls import normal
 from jxai.lrp.engine.facts import Node
 from jxai.lrp.engine.graph import CallKey, Program, Value
 from jxai.lrp.engine.primitives import named_row, row_of
+from jxai.lrp.engine.scopes import find
 from jxai.lrp.rules.base import Rule
 from jxai.lrp.rules.operation import Kind, Operation
 
@@ -20,17 +22,15 @@ class Context:
 
     Attributes:
         composite: the rules.
-        records: the calls of modules.
+        records: the calls of modules, name scopes and marks.
         places: paths that are watched or masked.
         used: indices of the composite's rules that were met.
-        outer: modules around a loop or branch.
     """
 
     composite: Any
     records: list[Any]
     places: frozenset[str] = frozenset()
     used: set[int] = dataclasses.field(default_factory=set)
-    outer: tuple[Any, ...] = ()
 
     def find(self, operation: Operation) -> Rule | None:
         """The composite's rule for an operation."""
@@ -40,10 +40,12 @@ class Context:
         self.used.add(index)
         return self.composite.rules[index][1]
 
-    def calls(self, program: Program, scopes: Iterable[CallKey]) -> tuple[Any, ...]:
-        """The calls of modules around an operation, outermost first, each once."""
-        found = (*self.outer, *(program.calls[key].record for key in scopes))
-        return tuple({id(record): record for record in found}.values())
+    def place(self, program: Program, scopes: Iterable[CallKey]) -> dict[str, Any]:
+        """The fields of an `Operation` that say where it stands."""
+        calls = [program.calls[key] for key in scopes]
+        modules = {id(call.record.module or call): call.record.module for call in calls}
+        path, number = (calls[-1].record.path, calls[-1].number) if calls else ("", None)
+        return {"modules": tuple(modules.values()), "path": path, "call": number}
 
     def warn(self) -> None:
         """Warn of patterns that matched nothing."""
@@ -63,12 +65,10 @@ class Context:
 
     def operation(self, program: Program, node: Node, first: bool = False) -> Operation:
         """A node as patterns and reports see it; its place is that of its last equation."""
-        calls = self.calls(program, node.scopes)
         return Operation(
             node.kind,
             node.primitives,
-            tuple(call.module for call in calls),
-            calls[-1].path if calls else "",
+            **self.place(program, node.scopes),
             first=first,
             inputs=tuple(v.shape for v in node.inputs),
             outputs=tuple(v.shape for v in node.outputs),
@@ -89,8 +89,7 @@ class Context:
         for key in program.calls:
             if key not in around or any(outer in claims for outer in around[key]):
                 continue
-            calls = self.calls(program, around[key])
-            operation = Operation(Kind.MODULE, modules=tuple(c.module for c in calls), path=calls[-1].path)
+            operation = Operation(Kind.MODULE, **self.place(program, around[key]))
             index = self.composite.find(operation)
             if index is not None and self.composite.rules[index][1].takes_modules:
                 claims[key] = self.composite.rules[index][1]
@@ -98,11 +97,15 @@ class Context:
         return claims
 
     def taps(self, program: Program) -> dict[Value, list[str]]:
-        """The values at the outputs of watched modules inside of a loop."""
+        """The values of the places that are watched or masked, with their paths."""
         found: dict[Value, list[str]] = {}
-        for call in program.calls.values():
-            if call.record.path in self.places and len(call.outputs) == 1:
-                found.setdefault(next(iter(call.outputs.values())), []).append(call.record.path)
+        for path in sorted(self.places):
+            if any(
+                call.outputs and normal(path) in (call.path, call.record.path)
+                for call in program.calls.values()
+            ):
+                (value,) = find(program.calls.values(), path).outputs.values()
+                found.setdefault(value, []).append(path)
         return found
 
     def refuse(self, operation: Operation) -> NoReturn:
@@ -121,9 +124,9 @@ class Context:
         pattern = f"lrp.{operation.kind}"
         if operation.kind is Kind.OTHER and hasattr(jax.lax, f"{operation.primitives[-1]}_p"):
             pattern = f"jax.lax.{operation.primitives[-1]}_p"
-        if operation.path:
+        if operation.modules:
             # A path alone would take the whole module where the rule is for any operation.
-            pattern = f"'{operation.path}'" if layer else f"('{operation.path}', {pattern})"
+            pattern = f"'{operation.place}'" if layer else f"('{operation.place}', {pattern})"
         raise ValueError(
             f"expected a rule for {what}, got none for {operation} in {self.composite.name}: put one in front, for "
             f"example lrp.Composite((({pattern}, {example}),)) | composite"

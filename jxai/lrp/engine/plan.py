@@ -217,10 +217,9 @@ class _Planner:
 
     def _nested(self, node: Node) -> None:
         (equation,) = node.equations
-        context = dataclasses.replace(self.context, outer=self.context.calls(self.program, node.scopes))
 
         def inside(program: Program, flags: list[Flags]) -> Plan:
-            return make_plan(program, context, flags)
+            return make_plan(program, self.context, flags)
 
         flags = [
             Flags(
@@ -232,7 +231,7 @@ class _Planner:
             )
             for v in equation.inputs
         ]
-        loop = control_flow.plan(equation, self.context.records, flags, inside)
+        loop = control_flow.plan(self.program, equation, self.context.records, flags, inside)
         self.loops[node] = loop
         for value, flag in zip(equation.outputs, control_flow.flags_of(loop), strict=True):
             if flag.deep:
@@ -372,7 +371,9 @@ def _keep_zeros(steps: list[Step], outputs: list[Value]) -> list[Step]:
         freed = not free.isdisjoint(step.outputs)
         if rule is not None and step.operation is not None:
             if inside:
-                step = dataclasses.replace(step, rule=keeping_zeros(rule, step.operation, bool(step.constants), freed))
+                step = dataclasses.replace(
+                    step, rule=keeping_zeros(rule, step.operation, bool(step.constants), freed)
+                )
             if rule.gives_zeros or (inside and rule.hands_on_zeros):
                 loose.update(step.inputs)
             if rule.frees or (freed and rule.hands_on_zeros):
@@ -415,16 +416,12 @@ def _gradient_plan(program: Program, context: Context, flags: list[Flags]) -> Pl
             Kind.NESTED if nested else Kind.ACTIVATION, (equation,), given, (), tuple(equation.outputs)
         )
         operation = context.operation(program, node)
-        outer = context.calls(program, equation.scopes)
 
-        def inside(program: Program, flags: list[Flags], outer: Any = outer) -> Plan:
-            return make_plan(program, dataclasses.replace(context, outer=outer), flags)
+        def inside(program: Program, flags: list[Flags]) -> Plan:
+            return make_plan(program, context, flags)
 
-        loop = (
-            control_flow.plan(equation, context.records, [Flags()] * len(equation.inputs), inside)
-            if nested
-            else None
-        )
+        flags = [Flags()] * len(equation.inputs)
+        loop = control_flow.plan(program, equation, context.records, flags, inside) if nested else None
         rule = context.find(operation) if len(given) == 1 and is_relu(equation) else None
         function = _computing(node, given)
         if rule is not None or loop is not None:

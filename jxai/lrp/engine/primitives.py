@@ -1,12 +1,12 @@
 """What is known of JAX's primitives, one row each: the only place where the engine learns what an operation does.
 
-Facts, kinds and plans follow from the rows; a primitive without a row is refused unless a composite has a rule for it.
-`declare` adds a row for a primitive, a Pallas kernel or a jitted function of somebody else's.
+Facts, kinds and plans follow from the rows; a primitive without a row is refused unless a composite has a rule for
+it. `declare` adds a row for a primitive, a Pallas kernel or a jitted function of somebody else's.
 """
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -49,7 +49,7 @@ class Row:
 
     Attributes:
         entrywise: a result's entry is a function of the operands' entries at the same place.
-        moves: it moves, copies or chooses entries, so that its plain derivative hands relevance to where they came from.
+        moves: it moves, copies or chooses entries: its plain derivative hands relevance to where they came from.
         sums: it adds up entries along axes.
         contracts: it multiplies two operands entry by entry and adds up: one of them may be a layer's kernel.
         linear: in which operands.
@@ -114,18 +114,18 @@ _ROWS: dict[str, Row] = {}
 _NAMED: dict[tuple[str, str], Row] = {}
 
 
-def _fill(names: Iterable[str], **fields: Any) -> None:
-    _ROWS.update(dict.fromkeys(names, Row(**fields)))
+def _fill(names: str, **fields: Any) -> None:
+    _ROWS.update(dict.fromkeys(names.split(), Row(**fields)))
 
 
 # Entry by entry, linear.
-_fill(("add", "add_any"), entrywise=True, linear=Linear.JOINTLY, sign=Sign.KEPT)
-_fill(("sub",), entrywise=True, linear=Linear.JOINTLY)
-_fill(("mul",), entrywise=True, linear=Linear.EACH, sign=Sign.KEPT)
-_fill(("div",), entrywise=True, linear=Linear.FIRST, sign=Sign.KEPT)
-_fill(("neg",), entrywise=True, linear=Linear.JOINTLY, degree=1)
+_fill("add add_any", entrywise=True, linear=Linear.JOINTLY, sign=Sign.KEPT)
+_fill("sub", entrywise=True, linear=Linear.JOINTLY)
+_fill("mul", entrywise=True, linear=Linear.EACH, sign=Sign.KEPT)
+_fill("div", entrywise=True, linear=Linear.FIRST, sign=Sign.KEPT)
+_fill("neg", entrywise=True, linear=Linear.JOINTLY, degree=1)
 _fill(
-    ("convert_element_type", "copy", "copy_p", "name", "reduce_precision", "pvary", "pcast"),
+    "convert_element_type copy copy_p name reduce_precision pvary pcast jxai_fixed",
     entrywise=True,
     moves=True,
     linear=Linear.JOINTLY,
@@ -134,125 +134,69 @@ _fill(
 )
 # Entry by entry, not linear.
 _fill(
-    (
-        "acos",
-        "acosh",
-        "asin",
-        "asinh",
-        "atan",
-        "atan2",
-        "atanh",
-        "clamp",
-        "cos",
-        "cosh",
-        "digamma",
-        "erf",
-        "erf_inv",
-    )
-    + (
-        "expm1",
-        "lgamma",
-        "log",
-        "log1p",
-        "nextafter",
-        "rem",
-        "sin",
-        "sinh",
-        "tan",
-        "tanh",
-        "round",
-        "floor",
-        "ceil",
-    ),
+    "acos acosh asin asinh atan atan2 atanh clamp cos cosh digamma erf erf_inv expm1 lgamma log "
+    "log1p nextafter rem sin sinh tan tanh round floor ceil",
     entrywise=True,
 )
-_fill(("round", "floor", "ceil"), entrywise=True, sign=Sign.KEPT)
-_fill(("clamp",), entrywise=True, sign=Sign.BOUNDED)
-_fill(("exp", "exp2", "logistic", "erfc"), entrywise=True, sign=Sign.POSITIVE)
-_fill(("abs",), entrywise=True, degree=1, sign=Sign.POSITIVE)
-_fill(("sign",), entrywise=True, degree=0)
-_fill(("square",), entrywise=True, degree=2, sign=Sign.POSITIVE)
-_fill(("sqrt",), entrywise=True, degree=1 / 2, sign=Sign.POSITIVE)
-_fill(("rsqrt",), entrywise=True, degree=-1 / 2, sign=Sign.POSITIVE)
-_fill(("cbrt",), entrywise=True, degree=1 / 3)
-_fill(("pow", "integer_pow"), entrywise=True, sign=Sign.KEPT, values=1)
-_fill(("max",), entrywise=True, moves=True, sign=Sign.LARGEST)
-_fill(("min",), entrywise=True, moves=True, sign=Sign.KEPT)
+_fill("round floor ceil", entrywise=True, sign=Sign.KEPT)
+_fill("clamp", entrywise=True, sign=Sign.BOUNDED)
+_fill("exp exp2 logistic erfc", entrywise=True, sign=Sign.POSITIVE)
+_fill("abs", entrywise=True, degree=1, sign=Sign.POSITIVE)
+_fill("sign", entrywise=True, degree=0)
+_fill("square", entrywise=True, degree=2, sign=Sign.POSITIVE)
+_fill("sqrt", entrywise=True, degree=1 / 2, sign=Sign.POSITIVE)
+_fill("rsqrt", entrywise=True, degree=-1 / 2, sign=Sign.POSITIVE)
+_fill("cbrt", entrywise=True, degree=1 / 3)
+_fill("pow integer_pow", entrywise=True, sign=Sign.KEPT, values=1)
+_fill("max", entrywise=True, moves=True, sign=Sign.LARGEST)
+_fill("min", entrywise=True, moves=True, sign=Sign.KEPT)
 _fill(
-    ("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "is_finite", "eq_to", "le_to", "lt_to"),
+    "eq ne lt le gt ge and or xor not is_finite eq_to le_to lt_to",
     entrywise=True,
     compares=True,
 )
-_fill(("stop_gradient",), entrywise=True, linear=Linear.JOINTLY, degree=1, sign=Sign.KEPT, holds=True)
-_fill(("select_n",), entrywise=True, moves=True, linear=Linear.JOINTLY, sign=Sign.KEPT, selects=True)
+_fill("stop_gradient", entrywise=True, linear=Linear.JOINTLY, degree=1, sign=Sign.KEPT, holds=True)
+_fill("select_n", entrywise=True, moves=True, linear=Linear.JOINTLY, sign=Sign.KEPT, selects=True)
 # Moving, copying, choosing.
 _fill(
-    (
-        "broadcast_in_dim",
-        "concatenate",
-        "device_put",
-        "expand_dims",
-        "optimization_barrier",
-        "pad",
-        "reshape",
-        "rev",
-    )
-    + (
-        "sharding_constraint",
-        "mesh_cast",
-        "slice",
-        "split",
-        "squeeze",
-        "stack",
-        "tile",
-        "transpose",
-        "unstack",
-    )
-    + ("reshard", "broadcast", "all_gather", "all_gather_invariant", "ppermute", "all_to_all"),
+    "broadcast_in_dim concatenate device_put expand_dims optimization_barrier pad reshape rev "
+    "sharding_constraint mesh_cast slice split squeeze stack tile transpose unstack reshard "
+    "broadcast all_gather all_gather_invariant ppermute all_to_all",
     moves=True,
     linear=Linear.JOINTLY,
     sign=Sign.KEPT,
 )
-_fill(("dynamic_slice", "gather"), moves=True, linear=Linear.JOINTLY, sign=Sign.KEPT, values=1)
-_fill(("dynamic_update_slice",), moves=True, linear=Linear.JOINTLY, sign=Sign.KEPT, values=2)
+_fill("dynamic_slice gather", moves=True, linear=Linear.JOINTLY, sign=Sign.KEPT, values=1)
+_fill("dynamic_update_slice", moves=True, linear=Linear.JOINTLY, sign=Sign.KEPT, values=2)
 _fill(
-    (
-        "cummax",
-        "cummin",
-        "reduce_max",
-        "reduce_min",
-        "reduce_window_max",
-        "reduce_window_min",
-        "sort",
-        "top_k",
-    )
-    + ("approx_top_k", "pmax", "pmin"),
+    "cummax cummin reduce_max reduce_min reduce_window_max reduce_window_min sort top_k approx_top_k "
+    "pmax pmin",
     moves=True,
     degree=1,
     sign=Sign.KEPT,
 )
-_fill(("argsort",), moves=True)
+_fill("argsort", moves=True)
 # The operands are what is written to, where, and what is written.
-_fill(("scatter", "scatter-add", "scatter_add"), moves=True, linear=Linear.JOINTLY)
-_fill(("scatter-max", "scatter_max", "scatter-min", "scatter_min"), moves=True)
-_fill(("scatter-mul", "scatter_mul"), linear=Linear.FIRST)
+_fill("scatter scatter-add scatter_add", moves=True, linear=Linear.JOINTLY)
+_fill("scatter-max scatter_max scatter-min scatter_min", moves=True)
+_fill("scatter-mul scatter_mul", linear=Linear.FIRST)
 # Complex numbers and transforms, linear over the reals.
-_fill(("real", "imag", "complex", "conj", "fft"), moves=True, linear=Linear.JOINTLY)
+_fill("real imag complex conj fft", moves=True, linear=Linear.JOINTLY)
 # Adding up.
 _fill(
-    ("reduce_sum", "reduce_window_sum", "cumsum", "psum", "psum_invariant", "psum2", "reduce_scatter"),
+    "reduce_sum reduce_window_sum cumsum psum psum_invariant psum2 reduce_scatter",
     sums=True,
     linear=Linear.JOINTLY,
     sign=Sign.KEPT,
 )
 # Products.
-_fill(("dot_general",), contracts=True, linear=Linear.EACH, sign=Sign.KEPT, dense=True)
-_fill(("conv_general_dilated",), contracts=True, linear=Linear.EACH, sign=Sign.KEPT, kernel=1)
-_fill(("ragged_dot", "ragged_dot_general"), contracts=True, linear=Linear.EACH, kernel=1, values=2, dense=True)
-_fill(("bcoo_dot_general",), contracts=True, linear=Linear.EACH, kernel=0, dense=True)
-_fill(("triangular_solve",), linear=Linear.JOINTLY)
+_fill("dot_general", contracts=True, linear=Linear.EACH, sign=Sign.KEPT, dense=True)
+_fill("conv_general_dilated", contracts=True, linear=Linear.EACH, sign=Sign.KEPT, kernel=1)
+_fill("ragged_dot ragged_dot_general", contracts=True, linear=Linear.EACH, kernel=1, values=2, dense=True)
+_fill("bcoo_dot_general", contracts=True, linear=Linear.EACH, kernel=0, dense=True)
+_fill("triangular_solve", linear=Linear.JOINTLY)
 # What has no derivative, so that relevance cannot so much as be stopped behind it.
-_fill(("while", "pure_callback", "io_callback"), opaque=True)
+_fill("while pure_callback io_callback", opaque=True)
 # Functions inside.
 for _name, _inside in {
     "jit": "jaxpr",
@@ -264,22 +208,14 @@ for _name, _inside in {
     "custom_vjp_call_jaxpr": "fun_jaxpr",
     "custom_lin": "jaxpr",
 }.items():
-    _fill((_name,), inside=_inside)
-_fill(("scan",), loop=Loop.SCAN)
-_fill(("cond",), loop=Loop.BRANCH)
-_fill(("checkpoint", "remat", "remat2"), loop=Loop.AGAIN)
+    _fill(_name, inside=_inside)
+_fill("scan", loop=Loop.SCAN)
+_fill("cond", loop=Loop.BRANCH)
+_fill("checkpoint remat remat2", loop=Loop.AGAIN)
 # Given, not computed.
 _fill(
-    (
-        "random_seed",
-        "random_wrap",
-        "random_unwrap",
-        "random_bits",
-        "random_fold_in",
-        "random_split",
-        "random_gamma",
-    )
-    + ("threefry2x32", "rng_bit_generator", "rng_uniform"),
+    "random_seed random_wrap random_unwrap random_bits random_fold_in random_split random_gamma "
+    "threefry2x32 rng_bit_generator rng_uniform",
     drawn=True,
 )
 
@@ -297,7 +233,7 @@ def named_row(name: str) -> Row:
 
 
 def degree_of(equation: Any) -> float | None:
-    """The degree of an operation of one operand with values: f(t·x) = t^degree f(x) for t > 0; None if it has none."""
+    """The degree of an operation of one operand with values, f(t·x) = t^degree f(x) for t > 0, or None."""
     if "y" in equation.params and equation.name == "integer_pow":
         return float(equation.params["y"])
     if equation.name == "pow":

@@ -4,9 +4,8 @@ All that differs between JAX's versions stays here and in `control_flow`: names 
 hold other jaxprs. Expressions written twice are one: what two equal operations of equal operands give is one value.
 """
 
+import dataclasses
 import inspect
-import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,15 +13,11 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from jxai.lrp.engine.graph import Call, CallKey, Equation, Program, Value
-from jxai.lrp.engine.marks import FIXED, ModuleCall, recording
+from jxai.lrp.calls import ModuleCall
+from jxai.lrp.engine.graph import Equation, Program, Value
+from jxai.lrp.engine.marks import fixed_p, mark_p, recorded
 from jxai.lrp.engine.primitives import Loop, row_of
-
-_SCOPE = re.compile(r"jxai:(\d+)")
-_MARK = re.compile(r"jxai:(\d+):(in|out):(\d+)")
-
-_trace_number = jax.make_user_context(0)
-_trace_numbers = itertools.count(1)
+from jxai.lrp.engine.scopes import CallKey, Scopes, Site, settle
 
 
 def trace(f: Callable, primals: Sequence[Any]) -> tuple[Program, Any, list[ModuleCall]]:
@@ -36,93 +31,79 @@ def trace(f: Callable, primals: Sequence[Any]) -> tuple[Program, Any, list[Modul
         (program with the primals' leaves as inputs, tree of the outputs' shapes and dtypes, calls of modules).
     """
     records: list[ModuleCall] = []
-
-    def recorded(*primals):
-        with recording(records):
-            return f(*primals)
-
-    # Jitted functions within `f` keep what they were traced to: the context makes JAX trace them anew.
-    with _trace_number(next(_trace_numbers)):
-        closed, shapes = jax.make_jaxpr(recorded, return_shape=True)(*primals)
+    # Traced anew: what jitted functions within `f` keep of other calls has no marks.
+    closed, shapes = jax.make_jaxpr(recorded(f, records), return_shape=True)(*primals)
     return program_of(closed, records), shapes, records
 
 
-def program_of(closed: ClosedJaxpr | Jaxpr, records: list[ModuleCall]) -> Program:
+def program_of(
+    closed: ClosedJaxpr | Jaxpr, records: list[ModuleCall], within: tuple[Program, Equation] | None = None
+) -> Program:
     """The program of a jaxpr.
 
     Args:
         closed: the jaxpr; an open one has no constants.
         records: the calls of modules met when it was traced.
+        within: the program and the loop or branch that the jaxpr is inside of.
 
     Returns:
         The program.
     """
-    jaxpr, values = (closed.jaxpr, closed.consts) if isinstance(closed, ClosedJaxpr) else (closed, [])
-    inputs = [_value(var) for var in jaxpr.invars]
+    closed = _closed(closed)
+    inputs = [_value(var) for var in closed.jaxpr.invars]
     program = Program(inputs, [], [], {}, {})
-    names = dict(zip(jaxpr.invars, inputs, strict=True))
-    _constants(program, names, jaxpr, values)
-    program.outputs = _Inliner(program, records).inline(jaxpr, names, (), 0)
-    program.calls = dict(sorted(program.calls.items()))
-    return program.pruned()
+    names = dict(zip(closed.jaxpr.invars, inputs, strict=True))
+    _constants(program, names, closed.jaxpr, closed.consts)
+    around, site = (within[1].scopes, within[1].site) if within else ((), ())
+    for key in around:
+        outer = within[0].calls[key] if within else None
+        program.calls[key] = dataclasses.replace(outer, inputs={}, outputs={})
+    program.outputs = _Inliner(program, records).inline(closed.jaxpr, names, around, site)
+    program = program.pruned()
+    made = {v: one.scopes for one in program.equations for v in one.outputs}
+    used = [(v, one.scopes) for one in program.equations for v in one.inputs]
+    used += [(v, around) for v in program.outputs]
+    settle(program.calls, made, used, [*program.inputs, *program.constants])
+    return program
 
 
 class _Inliner:
     """Appends jaxprs' operations to a program."""
 
     def __init__(self, program: Program, records: list[ModuleCall]):
-        self.program, self.records = program, records
-        self.instances = itertools.count(1)
+        self.program, self.scopes = program, Scopes(program.calls, records)
         self.seen: dict[Any, list[Value]] = {}
 
     def inline(
-        self, jaxpr: Jaxpr, names: dict[Any, Value], scopes: tuple[CallKey, ...], instance: int
+        self, jaxpr: Jaxpr, names: dict[Any, Value], around: tuple[CallKey, ...], called: Site
     ) -> list[Value]:
-        """Append the jaxpr's operations; gives the values of its outputs."""
-        for eqn in jaxpr.eqns:
-            found = [(int(i), instance) for i in _SCOPE.findall(str(eqn.source_info.name_stack))]
-            inside = tuple(dict.fromkeys((*scopes, *found)))
-            for key in inside:
-                self._call(key)
+        """Append the jaxpr's operations, which stand in the calls `around`; gives the values of its outputs."""
+        for position, eqn in enumerate(jaxpr.eqns):
+            inside, site = self.scopes.inside(eqn.source_info.name_stack, around, called), (*called, position)
             inputs = [_read(names, atom) for atom in eqn.invars]
-            if (marked := self._mark(eqn, inputs, instance)) is not None:
-                names[eqn.outvars[0]] = marked
-                continue
-            if (inner := _called(eqn)) is not None:
+            if eqn.primitive is mark_p:
+                outputs = inputs
+                self.scopes.mark(eqn.params, inputs[0], inside, site)
+            elif (inner := _called(eqn)) is not None:
                 inputs = inputs[len(inputs) - len(inner.jaxpr.invars) :]  # without the index of a choice
                 within = dict(zip(inner.jaxpr.invars, inputs, strict=True))
                 _constants(self.program, within, inner.jaxpr, inner.consts)
-                outputs = self.inline(inner.jaxpr, within, inside, next(self.instances))
+                outputs = self.inline(inner.jaxpr, within, inside, site)
             else:
-                outputs = self._append(eqn, inputs, inside)
+                outputs = self._append(eqn, inputs, inside, site)
             names.update(zip(eqn.outvars, outputs, strict=True))
         return [_read(names, atom) for atom in jaxpr.outvars]
 
-    def _call(self, key: CallKey) -> Call:
-        return self.program.calls.setdefault(key, Call(self.records[key[0]]))
-
-    def _mark(self, eqn: Any, inputs: list[Value], instance: int) -> Value | None:
-        """The value that a mark stands for, or None where the operation is no mark."""
-        name = eqn.params.get("name") if eqn.primitive.name == "name" else None
-        if name == FIXED:
-            value = self._append(eqn, inputs, ())[0]
-            self.program.fixed.add(value)
-            return value
-        mark = _MARK.fullmatch(name) if isinstance(name, str) else None
-        if mark is None:
-            return None
-        call = self._call((int(mark[1]), instance))
-        (call.inputs if mark[2] == "in" else call.outputs)[int(mark[3])] = inputs[0]
-        return inputs[0]
-
-    def _append(self, eqn: Any, inputs: list[Value], scopes: tuple[CallKey, ...]) -> list[Value]:
+    def _append(self, eqn: Any, inputs: list[Value], scopes: tuple[CallKey, ...], site: Site) -> list[Value]:
         outputs = [_value(var) for var in eqn.outvars]
-        equation = Equation(eqn.primitive, inputs, outputs, dict(eqn.params), scopes)
+        equation = Equation(eqn.primitive, inputs, outputs, dict(eqn.params), scopes, site)
         key = _identity(equation)
         if key is not None and (known := self.seen.get(key)) is not None:
             return known
         if key is not None:
             self.seen[key] = outputs
+        if eqn.primitive is fixed_p:
+            self.program.fixed.update(outputs)
         self.program.equations.append(equation)
         return outputs
 
@@ -130,7 +111,7 @@ class _Inliner:
 def _identity(equation: Equation) -> Any:
     """What equal operations share, or None for those that stand for themselves: layers, loops, unknown ones."""
     row = row_of(equation.primitive, equation.params)
-    if not (row.entrywise or row.moves or row.sums) or equation.name == "name":
+    if not (row.entrywise or row.moves or row.sums):
         return None
     operands = tuple(
         v if v.literal is None else (np.asarray(v.literal).tobytes(), v.dtype) for v in equation.inputs

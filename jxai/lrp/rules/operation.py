@@ -5,7 +5,6 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 
 
@@ -43,7 +42,7 @@ class Kind(enum.Enum):
     MOVE = "move"
     """Moving, copying or choosing entries: reshaping, slicing, padding, concatenation, maxima, ..."""
     MODULE = "module"
-    """A whole Flax module."""
+    """A whole module, or name scope."""
     NESTED = "nested"
     """A loop or a branch, whose inside has its own operations."""
     OTHER = "other"
@@ -57,8 +56,10 @@ class Operation:
     Attributes:
         kind: what it is to a rule.
         primitives: the names of JAX's primitives that it is made of, in order.
-        modules: the bound Flax modules around it, outermost first; for a module, itself last.
-        path: path of the innermost module, such as "encoder/block3"; "" outside.
+        modules: the modules around it, of Flax (bound) or another library, outermost first; for a module, itself
+            last. A name scope stands in it as None.
+        path: path of the innermost module or name scope, such as "encoder/block3"; "" outside.
+        call: where that is called several times: which of its calls, from 0.
         first: no linear layer lies between it and the input.
         inputs: shapes of the inputs that carry relevance.
         outputs: shapes of the results.
@@ -68,8 +69,9 @@ class Operation:
 
     kind: Kind
     primitives: tuple[str, ...] = ()
-    modules: tuple[nn.Module, ...] = ()
+    modules: tuple[Any, ...] = ()
     path: str = ""
+    call: int | None = None
     first: bool = False
     inputs: tuple[tuple[int, ...], ...] = ()
     outputs: tuple[tuple[int, ...], ...] = ()
@@ -77,12 +79,19 @@ class Operation:
     entrywise: bool = False
 
     @property
-    def module(self) -> nn.Module | None:
+    def module(self) -> Any:
         """The innermost module, or None outside of any."""
-        return self.modules[-1] if self.modules else None
+        modules = self.modules[-1:] if self.kind is Kind.MODULE else self.modules
+        return next((one for one in reversed(modules) if one is not None), None)
+
+    @property
+    def place(self) -> str:
+        """The path, with the number of the call where there are several: "conv#1"."""
+        return self.path + ("" if self.call is None else f"#{self.call}")
 
     def __str__(self) -> str:
-        where = f"{type(self.module).__name__} at '{self.path}'" if self.module is not None else "no module"
+        what = "no module" if self.module is None else type(self.module).__name__
+        where = f"{what} at '{self.place}'" if self.modules else what
         return f"{self.kind.value} ({', '.join(self.primitives)}) in {where}"
 
 
