@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import as_array, finite
-from jxai.lrp.engine.plan import Step
+from jxai.lrp.engine.explain import explain
 from jxai.lrp.engine.run import Probes
+from jxai.lrp.engine.steps import Step
 from jxai.lrp.rules.base import Constant, Gradient
 from jxai.lrp.rules.composites import Composite, check_composite
 from jxai.lrp.rules.linear import LinearRule
 from jxai.lrp.rules.operation import Kind
 from jxai.lrp.rules.ratio import to_ratio, to_relevance
-from jxai.lrp.vjp import explain
 
 
 @flax.struct.dataclass
