@@ -1,5 +1,6 @@
 """`lrp.vjp`: as `jax.vjp`, with relevance in the place of gradients."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,7 +54,8 @@ def vjp(
             such as a one for a channel and zeros for the others (concept relevance; Achtibat et al. 2023).
 
     Returns:
-        (y, pullback), or (y, pullback, aux). `pullback(relevance)` takes a tree of y's shape and gives the
+        (y, pullback), or (y, pullback, aux). The pullback is a pytree, as `jax.vjp`'s, and may leave a `jit`.
+        `pullback(relevance)` takes a tree of y's shape and gives the
         tuple of the primals' relevances, of the primals' shapes and, where they are floats, dtypes; with `watch`
         it gives a pair of that and a dictionary of relevances by path, before masks.
 
@@ -87,30 +89,61 @@ def vjp(
 
     found, ratio_pullback, aux = jax.vjp(outputs, floats, taps, tokens, has_aux=True)
     y = jax.tree.unflatten(jax.tree.structure(explained.outputs), found)
-    ratios = composite.relevance
-
-    def pullback(relevance):
-        _check_same_shapes(relevance, y)
-        given = [
-            finite("relevance of the outputs", as_array(r, z.dtype))
-            for r, z in zip(jax.tree.leaves(relevance), found, strict=True)
-        ]
-        given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if ratios else given
-        of_floats, watched, of_tokens = ratio_pullback(given)
-        if ratios:
-            of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
-        rest = iter(of_floats)
-        leaves = [
-            next(rest).astype(jnp.result_type(p)) if is_float(p) else of_tokens[i]
-            for i, p in enumerate(jax.tree.leaves(tuple(primals)))
-        ]
-        relevances = finite("relevance", jax.tree.unflatten(explained.structure, leaves))
-        return (relevances, watched) if watch else relevances
-
+    leaves = jax.tree.leaves(tuple(primals))
+    known = _Known(
+        explained.structure,
+        jax.tree.structure(explained.outputs),
+        tuple(jnp.result_type(x) for x in leaves),
+        composite.relevance,
+        bool(watch),
+    )
+    pullback = jax.tree_util.Partial(_pull_back, known, ratio_pullback, found, floats)
     if has_aux:
         arrays = iter(aux)
         return y, pullback, jax.tree.map(lambda x: next(arrays) if x is ARRAY else x, explained.auxiliary)
     return y, pullback
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What a pullback knows beside arrays.
+
+    Attributes:
+        primals: their tree.
+        outputs: their tree.
+        dtypes: of the primals' leaves.
+        ratios: whether ratios travel, or gradients.
+        watched: whether relevance inside is asked for.
+    """
+
+    primals: Any
+    outputs: Any
+    dtypes: tuple[Any, ...]
+    ratios: bool
+    watched: bool
+
+
+def _pull_back(
+    known: _Known, ratio_pullback: Any, found: list[jax.Array], floats: list[jax.Array], relevance: Any
+) -> Any:
+    """Relevance of the primals, and of what is watched, from that of the outputs; see `vjp`."""
+    _check_same_shapes(relevance, jax.tree.unflatten(known.outputs, found))
+    given = [
+        finite("relevance of the outputs", as_array(r, z.dtype))
+        for r, z in zip(jax.tree.leaves(relevance), found, strict=True)
+    ]
+    given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if known.ratios else given
+    of_floats, watched, of_tokens = ratio_pullback(given)
+    if known.ratios:
+        of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
+    rest = iter(of_floats)
+    leaves = [
+        next(rest).astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else of_tokens[i]
+        for i, dtype in enumerate(known.dtypes)
+    ]
+    relevances = finite("relevance", jax.tree.unflatten(known.primals, leaves))
+    return (relevances, watched) if known.watched else relevances
 
 
 def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Composite) -> jax.Array:
