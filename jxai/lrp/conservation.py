@@ -72,8 +72,8 @@ def conservation(
 ) -> Conservation:
     """Follow relevance through a function, image by image; works under jit.
 
-    The function takes each image by itself: one that couples them (a graph's nodes, statistics of the batch) is refused,
-    and under jit gives NaN.
+    The function takes each image by itself: one that couples them (a graph's nodes, statistics of the batch) is
+    refused, and under jit gives NaN.
 
     Example:
         >>> import jax.numpy as jnp
@@ -151,8 +151,8 @@ def _of_rows_alone(f: Callable, x: jax.Array, found: dict[str, jax.Array]) -> di
     whole, alone = f(x), found.pop("outputs")
     if jnp.shape(whole) != alone.shape:
         raise ValueError(
-            f"expected a function of a batch (N, ...) to one result an image, got {jnp.shape(whole)} for {len(x)} images "
-            f"and {alone.shape[1:]} for one: add an axis of images, f(x[0])[None]"
+            f"expected a function of a batch (N, ...) to one result an image, got {jnp.shape(whole)} for {len(x)} "
+            f"images and {alone.shape[1:]} for one: add an axis of images, f(x[0])[None]"
         )
     difference = jnp.abs(whole.astype(alone.dtype) - alone)
     scale = jnp.max(jnp.abs(alone), initial=0.0)

@@ -181,12 +181,17 @@ def _tapped(x: jax.Array, paths: tuple[str, ...], probes: Probes) -> jax.Array:
     return x
 
 
+def _arriving(ratio: jax.Array, x: jax.Array) -> jax.Array:
+    """Relevance by its ratio; 0 where none arrives at an infinite x, such as a mask of -inf."""
+    return jnp.where(jnp.isinf(x) & (ratio == 0), 0, to_relevance(ratio, x))
+
+
 @jax.custom_vjp
 def _tap(x: jax.Array, zeros: jax.Array) -> jax.Array:
     return x
 
 
-_tap.defvjp(lambda x, zeros: (x, x), lambda x, ratio: (ratio, to_relevance(ratio, x)))
+_tap.defvjp(lambda x, zeros: (x, x), lambda x, ratio: (ratio, _arriving(ratio, x)))
 
 
 @jax.custom_vjp
@@ -195,5 +200,5 @@ def _metered(x: jax.Array, zero: jax.Array) -> jax.Array:
 
 
 _metered.defvjp(
-    lambda x, zero: (x, x), lambda x, ratio: (ratio, jnp.sum(to_relevance(ratio, x)).astype(ratio.dtype))
+    lambda x, zero: (x, x), lambda x, ratio: (ratio, jnp.sum(_arriving(ratio, x)).astype(ratio.dtype))
 )

@@ -97,7 +97,7 @@ def keep_zeros(steps: list[Step], outputs: list[Value]) -> list[Step]:
                 step = dataclasses.replace(
                     step, rule=keeping_zeros(rule, step.operation, bool(step.constants), freed)
                 )
-            if rule.gives_zeros or (inside and rule.hands_on_zeros):
+            if rule.gives_zeros or rule.frees or (inside and rule.hands_on_zeros):
                 loose.update(step.inputs)
             if rule.frees or (freed and rule.hands_on_zeros):
                 free.update(step.inputs)

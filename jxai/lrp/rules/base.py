@@ -39,17 +39,13 @@ class Rule:
     takes_modules: ClassVar[bool] = True
     holds: ClassVar[bool] = False
     masks_relu: ClassVar[bool] = False
+    gives_zeros: ClassVar[bool] = False
     hands_on_zeros: ClassVar[bool] = True
 
     @property
     def frees(self) -> bool:
         """See `Rule`."""
         return False
-
-    @property
-    def gives_zeros(self) -> bool:
-        """See `Rule`."""
-        return self.frees
 
     def apply(self, application: Application) -> list[jax.Array]:
         """Compute the operation so that its VJP carries ratios by this rule.
@@ -136,13 +132,11 @@ def pass_relevance(x: jax.Array, y: jax.Array) -> jax.Array:
     return y
 
 
-# No ratio goes back along y. Gradients of relevance do, for they meet the forward function.
+# No ratio goes back along y. Gradients of relevance do, for they meet the forward function. The quotient is made of
+# values alone: what ratios meet on their way back is one product, which XLA may repeat at little cost.
 pass_relevance.defvjp(
-    lambda x, y: (y, (x, y)),
-    lambda residuals, ratio: (
-        to_ratio(to_relevance(ratio, residuals[1]), residuals[0]),
-        None,
-    ),
+    lambda x, y: (y, to_ratio(to_relevance(jnp.ones_like(y), y), x)),
+    lambda quotient, ratio: (ratio * quotient, None),
 )
 
 
@@ -150,10 +144,8 @@ pass_relevance.defvjp(
 class Pass(Rule):
     """R_in = R_out, for what keeps the shape: activations, batch norm that is not merged ("identity")."""
 
-    @property
-    def gives_zeros(self) -> bool:
-        """What is zero may have a result, and so relevance, that is not."""
-        return True
+    # What is zero may have a result, and so relevance, that is not.
+    gives_zeros: ClassVar[bool] = True
 
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
@@ -330,7 +322,8 @@ def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool)
 
 def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
     """z, whose relevance where it is exactly 0 goes to all that it is the sum of in equal shares."""
-    function, mean = application.function, application.operation.kind in (Kind.MEAN, Kind.FIXED)
+    function, kind = application.function, application.operation.kind
+    mean = kind in (Kind.MEAN, Kind.FIXED)
 
     def spread(relevance: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
         if not mean:  # a difference has terms too: its operands, whatever their signs
@@ -340,12 +333,21 @@ def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
         counts, back = jax.vjp(lambda x: function([x], constants)[0], jnp.ones_like(inputs[0]))
         return list(back(jnp.where(counts == 0, 0, relevance / jnp.where(counts == 0, 1, counts))))
 
+    def factors(z: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
+        """For terms of z's shape: what its ratio is multiplied by."""
+        # The sign of each term.
+        signs = jax.vjp(lambda xs: function(xs, constants)[0], inputs)[1](jnp.ones_like(z))[0]
+        whole = to_relevance(jnp.ones_like(z), z) / len(inputs)
+        return [jnp.where(z == 0, to_ratio(whole, x), sign) for x, sign in zip(inputs, signs, strict=True)]
+
     @jax.custom_vjp
     def shared(inputs, constants, z):
         return z
 
     def bwd(residuals, ratio):
         inputs, constants, z = residuals
+        if kind is Kind.SUM and all(x.shape == z.shape for x in inputs):
+            return [ratio * factor for factor in factors(z, inputs, constants)], None, None
         found = spread(jnp.where(z == 0, to_relevance(ratio, z), 0), inputs, constants)
         ratios = [to_ratio(r, x) for r, x in zip(found, inputs, strict=True)]
         return ratios, None, jnp.where(z == 0, 0, ratio)
