@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from jxai.lrp.engine.explain import explain
 from jxai.lrp.rules.base import Rule
 from jxai.lrp.rules.composites import Composite
 from jxai.lrp.rules.operation import Operation
-from jxai.lrp.vjp import explain
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

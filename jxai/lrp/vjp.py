@@ -10,111 +10,10 @@ import numpy as np
 from jax.core import Tracer
 
 from jxai.checks import as_array, finite, shown
-from jxai.lrp.calls import normal
-from jxai.lrp.engine.facts import Flags, Status
-from jxai.lrp.engine.graph import Tokens, widen
-from jxai.lrp.engine.places import Context
-from jxai.lrp.engine.plan import Plan, make_plan
-from jxai.lrp.engine.run import Probes, run
-from jxai.lrp.engine.scopes import find
-from jxai.lrp.engine.trace import trace
+from jxai.lrp.engine.explain import ARRAY, explain, is_float
+from jxai.lrp.engine.run import Probes
 from jxai.lrp.rules.composites import Composite, check_composite
 from jxai.lrp.rules.ratio import to_ratio, to_relevance
-
-
-@dataclasses.dataclass(frozen=True)
-class Explained:
-    """A traced function with its plan.
-
-    Attributes:
-        plan: its steps.
-        leaves: the primals' leaves, at least float32; integers stay.
-        structure: of the primals.
-        outputs: tree of the outputs' shapes.
-        num_outputs: how many of the plan's outputs are not auxiliary.
-        auxiliary: tree of the auxiliary outputs, `_ARRAY` in the place of arrays.
-        composite: the rules.
-    """
-
-    plan: Plan
-    leaves: list[Any]
-    structure: Any
-    outputs: Any
-    num_outputs: int
-    auxiliary: Any
-    composite: Composite
-
-    def run(
-        self, floats: list[Any], probes: Probes, places: dict[int, Any] | None = None
-    ) -> tuple[list[Any], list[Any]]:
-        """(outputs, auxiliary outputs) as lists, for the primals' leaves of floats and the places of tokens."""
-        given = iter(floats)
-        arguments = [
-            next(given)
-            if _is_float(x)
-            else Tokens(jnp.asarray(x), places[i] if places else jnp.zeros(jnp.shape(x)))
-            for i, x in enumerate(self.leaves)
-        ]
-        results = run(self.plan, arguments, probes, gradients=not self.composite.relevance)
-        return results[: self.num_outputs], results[self.num_outputs :]
-
-
-def explain(
-    f: Callable,
-    primals: Sequence[Any],
-    composite: Composite,
-    *,
-    has_aux: bool = False,
-    start: str | None = None,
-    taps: Sequence[str] = (),
-) -> Explained:
-    """Trace a function and give every operation its rule; for the arguments see `vjp`."""
-    check_composite(composite)
-    leaves, structure = jax.tree.flatten(tuple(primals))
-    for leaf in leaves:
-        _check_leaf(leaf)
-    kept: list[Any] = []
-
-    def traced(*primals):
-        if not has_aux:
-            return f(*primals), ()
-        y, aux = f(*primals)
-        arrays, rest = _split(aux)
-        kept.append(rest)
-        return y, arrays
-
-    program, (outputs, _), records = trace(traced, primals)
-    num_outputs = len(jax.tree.leaves(outputs))
-    if start is not None:
-        value = next(iter(find(program.calls.values(), start).outputs.values()))
-        outputs, values = jax.ShapeDtypeStruct(value.shape, value.dtype), [value]
-    else:
-        values = program.outputs[:num_outputs]
-    auxiliary = program.outputs[num_outputs:]
-    program = dataclasses.replace(program, outputs=values, auxiliary=auxiliary).pruned()
-    context = Context(composite, records, frozenset(taps))
-    places = context.taps(program)
-    flags = [Flags() if _is_float(x) else Flags(Status.HELD, token=True) for x in leaves]
-    plan = make_plan(program, context, flags, places)
-    if unmet := sorted(set(taps) - set(plan.watched())):
-        for path in unmet:
-            if not any(record.path == normal(path).partition("#")[0] for record in records):
-                find(program.calls.values(), path)
-        raise ValueError(
-            f"expected to watch or mask modules on the way from the inputs to the outputs, got {', '.join(unmet)}, "
-            "where no relevance passes: leave them out"
-        )
-    context.warn()
-    if any(not _is_float(x) for x in leaves) and not any(step.tokens for step in plan.operations()):
-        x = next(x for x in leaves if not _is_float(x))
-        raise TypeError(
-            f"expected integers to be looked up in a table, as nn.Embed does, got {jnp.result_type(x)} of shape "
-            f"{jnp.shape(x)} in no embedding: convert the input to floats, or close over it"
-        )
-    rest = kept[0] if has_aux else None
-    # Shapes alone do where nothing is run.
-    leaves = [x if isinstance(x, jax.ShapeDtypeStruct) else widen(x) for x in leaves]
-    return Explained(plan, leaves, structure, outputs, len(values), rest, composite)
 
 
 def vjp(
@@ -155,7 +54,8 @@ def vjp(
             such as a one for a channel and zeros for the others (concept relevance; Achtibat et al. 2023).
 
     Returns:
-        (y, pullback), or (y, pullback, aux). `pullback(relevance)` takes a tree of y's shape and gives the
+        (y, pullback), or (y, pullback, aux). The pullback is a pytree, as `jax.vjp`'s, and may leave a `jit`.
+        `pullback(relevance)` takes a tree of y's shape and gives the
         tuple of the primals' relevances, of the primals' shapes and, where they are floats, dtypes; with `watch`
         it gives a pair of that and a dictionary of relevances by path, before masks.
 
@@ -181,38 +81,69 @@ def vjp(
     )
     shapes = explained.plan.watched()
     taps = {path: jnp.zeros(shapes[path]) for path in watch}
-    tokens = {i: jnp.zeros(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not _is_float(x)}
-    floats = [x for x in explained.leaves if _is_float(x)]
+    tokens = {i: jnp.zeros(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not is_float(x)}
+    floats = [x for x in explained.leaves if is_float(x)]
 
     def outputs(floats, taps, tokens):
         return explained.run(floats, Probes(taps=taps, masks=masks), tokens)
 
     found, ratio_pullback, aux = jax.vjp(outputs, floats, taps, tokens, has_aux=True)
     y = jax.tree.unflatten(jax.tree.structure(explained.outputs), found)
-    ratios = composite.relevance
-
-    def pullback(relevance):
-        _check_same_shapes(relevance, y)
-        given = [
-            finite("relevance of the outputs", as_array(r, z.dtype))
-            for r, z in zip(jax.tree.leaves(relevance), found, strict=True)
-        ]
-        given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if ratios else given
-        of_floats, watched, of_tokens = ratio_pullback(given)
-        if ratios:
-            of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
-        rest = iter(of_floats)
-        leaves = [
-            next(rest).astype(jnp.result_type(p)) if _is_float(p) else of_tokens[i]
-            for i, p in enumerate(jax.tree.leaves(tuple(primals)))
-        ]
-        relevances = finite("relevance", jax.tree.unflatten(explained.structure, leaves))
-        return (relevances, watched) if watch else relevances
-
+    leaves = jax.tree.leaves(tuple(primals))
+    known = _Known(
+        explained.structure,
+        jax.tree.structure(explained.outputs),
+        tuple(jnp.result_type(x) for x in leaves),
+        composite.relevance,
+        bool(watch),
+    )
+    pullback = jax.tree_util.Partial(_pull_back, known, ratio_pullback, found, floats)
     if has_aux:
         arrays = iter(aux)
-        return y, pullback, jax.tree.map(lambda x: next(arrays) if x is _ARRAY else x, explained.auxiliary)
+        return y, pullback, jax.tree.map(lambda x: next(arrays) if x is ARRAY else x, explained.auxiliary)
     return y, pullback
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What a pullback knows beside arrays.
+
+    Attributes:
+        primals: their tree.
+        outputs: their tree.
+        dtypes: of the primals' leaves.
+        ratios: whether ratios travel, or gradients.
+        watched: whether relevance inside is asked for.
+    """
+
+    primals: Any
+    outputs: Any
+    dtypes: tuple[Any, ...]
+    ratios: bool
+    watched: bool
+
+
+def _pull_back(
+    known: _Known, ratio_pullback: Any, found: list[jax.Array], floats: list[jax.Array], relevance: Any
+) -> Any:
+    """Relevance of the primals, and of what is watched, from that of the outputs; see `vjp`."""
+    _check_same_shapes(relevance, jax.tree.unflatten(known.outputs, found))
+    given = [
+        finite("relevance of the outputs", as_array(r, z.dtype))
+        for r, z in zip(jax.tree.leaves(relevance), found, strict=True)
+    ]
+    given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if known.ratios else given
+    of_floats, watched, of_tokens = ratio_pullback(given)
+    if known.ratios:
+        of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
+    rest = iter(of_floats)
+    leaves = [
+        next(rest).astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else of_tokens[i]
+        for i, dtype in enumerate(known.dtypes)
+    ]
+    relevances = finite("relevance", jax.tree.unflatten(known.primals, leaves))
+    return (relevances, watched) if known.watched else relevances
 
 
 def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Composite) -> jax.Array:
@@ -254,19 +185,6 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
     return pullback(jax.nn.one_hot(target, scores.shape[1], dtype=scores.dtype) * scores)[0]
 
 
-_ARRAY = object()
-
-
-def _split(tree: Any) -> tuple[list[Any], Any]:
-    """(arrays among the leaves, the tree with `_ARRAY` in their place)."""
-    leaves, structure = jax.tree.flatten(tree)
-    arrays = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-    rest = structure.unflatten(
-        [_ARRAY if is_array else leaf for leaf, is_array in zip(leaves, arrays, strict=True)]
-    )
-    return [leaf for leaf, is_array in zip(leaves, arrays, strict=True) if is_array], rest
-
-
 def _checked_paths(start: Any, watch: Any, masks: Any) -> dict[str, Any]:
     """The masks, as arrays."""
     masks = {} if masks is None else masks
@@ -277,25 +195,6 @@ def _checked_paths(start: Any, watch: Any, masks: Any) -> dict[str, Any]:
             f"{shown(masks)}: see lrp.vjp"
         )
     return {path: finite("masks", as_array(mask)) for path, mask in masks.items()}
-
-
-def _is_float(x: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(x), jnp.floating)
-
-
-def _check_leaf(x: Any) -> None:
-    dtype = jnp.result_type(x if isinstance(x, jax.ShapeDtypeStruct) else as_array(x))
-    if dtype == np.float16 or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-        raise TypeError(
-            f"expected primals of float32, float64 or bfloat16, or integers for an embedding, got {dtype}: "
-            "convert them to float32, or close over them"
-        )
-    if 0 in (shape := jnp.shape(x)):
-        raise ValueError(
-            f"expected primals with values, got an array of shape {shape}: give one image at least"
-        )
-    if not isinstance(x, jax.ShapeDtypeStruct):
-        finite("primals", as_array(x))
 
 
 def _check_same_shapes(relevance: Any, y: Any) -> None:

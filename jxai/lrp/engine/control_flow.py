@@ -14,61 +14,36 @@ from jax import lax
 
 from jxai.lrp.engine import primitives
 from jxai.lrp.engine.facts import Flags, Status
-from jxai.lrp.engine.graph import Equation, Program, Tokens, widen
-from jxai.lrp.engine.trace import program_of
+from jxai.lrp.engine.graph import Equation, Loop, Tokens, widen
 
 Inside = Callable[[Any, list[Flags]], Any]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Loop:
-    """A loop or a branch, planned.
-
-    Attributes:
-        equation: the loop or branch.
-        plans: of the functions inside; of a scan, those of the first iterations, then that of all others.
-    """
-
-    equation: Equation
-    plans: tuple[Any, ...]
-
-    @property
-    def what(self) -> primitives.Loop:
-        """How it runs what is inside."""
-        found = primitives.row_of(self.equation.primitive, self.equation.params).loop
-        assert found is not None
-        return found
-
-
-def plan(
-    program: Program, equation: Equation, records: list[Any], flags: list[Flags], inside: Inside
-) -> Loop:
+def plan(equation: Equation, flags: list[Flags], inside: Inside) -> Loop:
     """Plan what is inside of a loop or branch.
 
     Args:
-        program: what the loop or branch stands in.
         equation: the loop or branch.
-        records: the calls of modules.
         flags: of the equation's operands.
-        inside: function of (a program, its inputs' flags) to its plan.
+        inside: function of (a jaxpr, its inputs' flags) to its plan.
 
     Returns:
         The loop with its plans.
     """
     params = equation.params
     loop = Loop(equation, ())
-    if loop.what is primitives.Loop.SCAN:
-        plans = _plans_of_scan(
-            equation, program_of(params["jaxpr"], records, (program, equation)), flags, inside
-        )
-    elif loop.what is primitives.Loop.BRANCH:
-        plans = [
-            inside(program_of(branch, records, (program, equation)), flags[1:])
-            for branch in params["branches"]
-        ]
+    if _what(loop) is primitives.Loop.SCAN:
+        plans = _plans_of_scan(equation, params["jaxpr"], flags, inside)
+    elif _what(loop) is primitives.Loop.BRANCH:
+        plans = [inside(branch, flags[1:]) for branch in params["branches"]]
     else:
-        plans = [inside(program_of(params["jaxpr"], records, (program, equation)), flags)]
+        plans = [inside(params["jaxpr"], flags)]
     return dataclasses.replace(loop, plans=tuple(plans))
+
+
+def _what(loop: Loop) -> primitives.Loop | None:
+    """How it runs what is inside."""
+    return primitives.row(loop.equation).loop
 
 
 def flags_of(loop: Loop) -> list[Flags]:
@@ -86,11 +61,6 @@ def flags_of(loop: Loop) -> list[Flags]:
     return [joined(flags) for flags in zip(*(plan.flags for plan in loop.plans), strict=True)]
 
 
-def length_of(loop: Loop) -> int | None:
-    """How many iterations a scan has; None of what is no scan."""
-    return loop.equation.params["length"] if loop.what is primitives.Loop.SCAN else None
-
-
 def run(loop: Loop, arguments: list[Any], inside: Any, taps: dict[str, jax.Array]) -> list[Any]:
     """Run a loop or branch.
 
@@ -104,9 +74,9 @@ def run(loop: Loop, arguments: list[Any], inside: Any, taps: dict[str, jax.Array
         Its results.
     """
     params = loop.equation.params
-    if loop.what is primitives.Loop.SCAN:
+    if _what(loop) is primitives.Loop.SCAN:
         return _run_scan(loop, arguments, inside, taps)
-    if loop.what is primitives.Loop.BRANCH:
+    if _what(loop) is primitives.Loop.BRANCH:
         index, *operands = arguments
         tokens = [flags.token for flags in flags_of(loop)]
 
@@ -140,14 +110,14 @@ def _scan_operands(equation: Equation) -> tuple[int, int]:
     return params["num_consts"], params["num_carry"]
 
 
-def _plans_of_scan(equation: Equation, program: Any, flags: list[Flags], inside: Inside) -> list[Any]:
+def _plans_of_scan(equation: Equation, jaxpr: Any, flags: list[Flags], inside: Inside) -> list[Any]:
     start, count = _scan_operands(equation)
     length = equation.params["length"]
     # What is carried may become anything that an iteration makes of it.
     carried = [dataclasses.replace(f, nonnegative=False) for f in flags[start : start + count]]
 
     def planned(carried: list[Flags]) -> Any:
-        return inside(program, [*flags[:start], *carried, *flags[start + count :]])
+        return inside(jaxpr, [*flags[:start], *carried, *flags[start + count :]])
 
     found: list[Any] = []
     while True:

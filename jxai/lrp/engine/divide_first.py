@@ -102,7 +102,7 @@ def _uncopied(producer: dict[Value, Equation], value: Value) -> Value:
 
 
 def _aligned(product: Equation, side: int, total: Equation, spread: list[Equation]) -> bool:
-    """Whether each of the sum's axes divides that axis of the product that comes from the same axis of the weights."""
+    """Whether each of the sum's axes divides that axis of the product that comes from that of the weights."""
     contracting, batch = product.params["dimension_numbers"]
     rank = len(product.inputs[side].shape)
     free = [a for a in range(rank) if a not in (*contracting[side], *batch[side])]

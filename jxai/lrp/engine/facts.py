@@ -12,14 +12,14 @@ import dataclasses
 import enum
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jxai.lrp.engine.graph import CallKey, Equation, Program, Value
-from jxai.lrp.engine.primitives import Linear, Row, never_negative, row_of
+from jxai.lrp.engine.primitives import Linear, Row, never_negative, row
 from jxai.lrp.rules.operation import Kind
 
 
@@ -107,11 +107,6 @@ class Facts:
             found.add(equation)
             pending.extend(equation.inputs)
         return sorted(found, key=self.order.__getitem__)
-
-
-def row(equation: Equation) -> Row:
-    """The row of an equation's primitive."""
-    return row_of(equation.primitive, equation.params)
 
 
 def analyze(program: Program, flags: Iterable[Flags], ends: Iterable[Value] = ()) -> Facts:
@@ -401,27 +396,3 @@ def kernel_index(facts: Facts, equation: Equation) -> int | None:
         index = known.kernel % len(equation.inputs)
         return index if facts.independent(equation.inputs[index]) else None
     return next((i for i, v in enumerate(equation.inputs[: known.values]) if facts.independent(v)), None)
-
-
-def origins(facts: Facts, value: Value, limit: int = 16) -> Iterator[Value]:
-    """A value and what it is linear in, by moves, sums, scales and contractions, nearest first."""
-    seen, pending = {value}, [value]
-    while pending and limit:
-        one = pending.pop(0)
-        limit -= 1
-        yield one
-        equation = facts.producer.get(one)
-        if equation is None:
-            continue
-        known = row(equation)
-        if known.linear is Linear.NO and not known.moves:
-            continue
-        operands = (
-            equation.inputs[:1]
-            if known.linear is Linear.FIRST
-            else equation.inputs[known.selects : known.values]
-        )
-        for operand in operands:
-            if facts.varies(operand) and operand not in seen:
-                seen.add(operand)
-                pending.append(operand)

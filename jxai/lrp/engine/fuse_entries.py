@@ -8,9 +8,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jxai.lrp.engine.facts import Facts, Graph, Node, make_node, rounds, row
+from jxai.lrp.engine.facts import Facts, Graph, Node, make_node, rounds
 from jxai.lrp.engine.graph import Value
-from jxai.lrp.engine.primitives import Linear
+from jxai.lrp.engine.primitives import Linear, row
 from jxai.lrp.rules.operation import Kind
 
 _FUSED = (Kind.SHIFT, Kind.MOVE, Kind.ACTIVATION, Kind.SUM, Kind.PRODUCT, Kind.OTHER, Kind.NORMALISATION)

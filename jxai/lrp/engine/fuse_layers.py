@@ -1,8 +1,9 @@
 """Linear layers with what belongs to them: biases, batch norm merged as values flow, padding, extraction of patches.
 
 A convolution or dense layer z = W x is followed, as far as its result has one use alone, through moves, and sums
-with, and products by, what does not depend on the input: these become the layer's bias and scale its kernel. The same goes
-for such operations before it (Guillemot et al. 2020; Pahde et al. 2022). No name of a layer or variable is looked at.
+with, and products by, what does not depend on the input: these become the layer's bias and scale its kernel. The
+same goes for such operations before it (Guillemot et al. 2020; Pahde et al. 2022). No name of a layer or variable is
+looked at.
 
 A shift is a bias where it is given, as weights are. A constant of the program is one only where no function of each
 entry follows: `sigmoid(z + 1)`, `relu6(z + 3)` are functions of z, however they are written.
@@ -16,8 +17,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.lrp.engine.facts import Facts, Graph, Node, kernel_index, rounds, row
-from jxai.lrp.engine.graph import Equation, Value, evaluate, evaluate_all, same_shapes, through, widen
+from jxai.lrp.engine.facts import Facts, Graph, Node, kernel_index, rounds
+from jxai.lrp.engine.graph import (
+    Equation,
+    Value,
+    evaluate,
+    evaluate_all,
+    kernel_axes,
+    same_shapes,
+    through,
+    widen,
+)
+from jxai.lrp.engine.primitives import row
 from jxai.lrp.rules.operation import Kind, Linear
 
 _KINDS = (Kind.CONVOLUTION, Kind.DENSE, Kind.FIXED)
@@ -343,38 +354,6 @@ def _builder(facts: Facts, layer: _Layer, names: list[Value]) -> Callable[[list[
         return Linear(contract, kernel, bias, nonnegative, rectified, channels, batch)
 
     return build
-
-
-def kernel_axes(equation: Equation, kernel: int) -> tuple[dict[int, int], dict[int, int]]:
-    """Which axes of the operand, and of the result, are axes of the kernel.
-
-    Args:
-        equation: a contraction.
-        kernel: index of its kernel.
-
-    Returns:
-        (operand's axis -> kernel's axis, result's axis -> kernel's axis).
-    """
-    params = equation.params
-    if equation.name == "conv_general_dilated":
-        numbers = params["dimension_numbers"]
-        alone = params["feature_group_count"] == params["batch_group_count"] == 1
-        out = {numbers.out_spec[1]: numbers.rhs_spec[0]} if params["batch_group_count"] == 1 else {}
-        return ({numbers.lhs_spec[1]: numbers.rhs_spec[1]} if alone else {}), out
-    if equation.name != "dot_general":
-        return {}, {}
-    contracting, batch = params["dimension_numbers"]
-    other = 1 - kernel
-    of_input = dict(zip(contracting[other], contracting[kernel], strict=True))
-    of_input |= dict(zip(batch[other], batch[kernel], strict=True))
-
-    def free(index: int) -> list[int]:
-        bound = {*contracting[index], *batch[index]}
-        return [axis for axis in range(len(equation.inputs[index].shape)) if axis not in bound]
-
-    start = len(batch[0]) + (0 if kernel == 0 else len(free(0)))
-    of_output = dict(enumerate(batch[kernel])) | {start + i: a for i, a in enumerate(free(kernel))}
-    return of_input, of_output
 
 
 def _alone(producer: dict[Value, Node], equation: Equation) -> bool:

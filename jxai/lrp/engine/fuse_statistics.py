@@ -1,8 +1,7 @@
 """Softmax and normalization, recognized by what is computed, not by how it is written.
 
-A value d is homogeneous of degree k in a value e where d(t·e) = t^k d(e) for t > 0, small stabilizers aside. It is a
-statistic of e where it also adds up or compares several entries of e and is never negative: a norm, a maximum, a
-deviation, a sum of what is not negative.
+A value that is homogeneous in a value e (see `forms`) is a statistic of e where it also adds up or compares
+several entries of e and is never negative: a norm, a maximum, a deviation, a sum of what is not negative.
 
 - A quotient n / d, or a product n · r with r = 1 / d, in which n is linear in e and the degrees cancel, is a
   normalization: its statistic is a constant to relevance (Achtibat et al. 2024, section 3.3.2).
@@ -19,33 +18,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from jxai.lrp.engine.facts import Facts, Graph, Node, make_node, origins, row
+from jxai.lrp.engine.facts import Facts, Graph, Node, make_node
+from jxai.lrp.engine.forms import CONSTANT, Form, form_of, origins
 from jxai.lrp.engine.graph import Equation, Value
-from jxai.lrp.engine.primitives import Linear, degree_of
+from jxai.lrp.engine.primitives import Linear, row
 from jxai.lrp.rules.operation import Kind
-
-# Added constants up to this are stabilizers.
-_SMALL = 1.1e-2
-
-
-@dataclasses.dataclass(frozen=True)
-class _Form:
-    """How a value depends on another one.
-
-    Attributes:
-        degree: of homogeneity.
-        reduced: whether several entries enter each.
-        linear: whether it is linear.
-        reciprocal: whether it is a constant over something linear.
-    """
-
-    degree: float
-    reduced: bool = False
-    linear: bool = True
-    reciprocal: bool = False
-
-
-_CONSTANT = _Form(0.0, linear=False)
 
 
 def fuse_statistics(graph: Graph, facts: Facts) -> Graph:
@@ -142,7 +119,7 @@ class _Recognizer:
             return
         for value, factor in (equation.inputs, equation.inputs[::-1]):
             for origin in origins(self.facts, value):
-                above, below = self._form(factor, origin), self._form(other, origin)
+                above, below = form_of(self.facts, factor, origin), form_of(self.facts, other, origin)
                 if above and below and above.reduced and above.degree <= below.degree:
                     self.statistics.add(factor)
                     self.found[product] = make_node(
@@ -150,10 +127,10 @@ class _Recognizer:
                     )
                     return
 
-    def _statistic(self, value: Value, other: Value, divides: bool) -> tuple[_Form | None, Value]:
+    def _statistic(self, value: Value, other: Value, divides: bool) -> tuple[Form | None, Value]:
         """What `other` is of something that `value` is linear in, where the two make a normalization."""
         for origin in origins(self.facts, value):
-            form = self._form(other, origin)
+            form = form_of(self.facts, other, origin)
             if form is None or not form.reduced:
                 continue
             positive = any(v in self.facts.nonnegative for v in self._scale_of(other))
@@ -162,7 +139,7 @@ class _Recognizer:
         if divides and (factors := self._factors(other)) is not None:
             forms = [self._statistic(value, one, divides)[0] for one in factors]
             if all(form is not None for form in forms):
-                return dataclasses.replace(_CONSTANT, reduced=True), value
+                return dataclasses.replace(CONSTANT, reduced=True), value
         return None, value
 
     def _factors(self, value: Value) -> list[Value] | None:
@@ -188,36 +165,6 @@ class _Recognizer:
             if len(carriers) != 1:
                 return
             (value,) = carriers
-
-    def _form(self, value: Value, origin: Value) -> _Form | None:
-        """How a value depends on another, by the rows of what lies between; None where not homogeneously."""
-        facts, begin = self.facts, self.facts.producer.get(origin)
-        first = -1 if begin is None else facts.order[begin]
-        memo: dict[Value, _Form | None] = {origin: _Form(1.0)}
-
-        def known(one: Value) -> bool:
-            return one in memo or not facts.varies(one)
-
-        pending = [value]
-        while pending:
-            one = pending[-1]
-            equation = facts.producer.get(one)
-            if known(one):
-                pending.pop()
-                memo.setdefault(one, _CONSTANT)
-            elif equation is None or facts.order[equation] <= first or not _may_be_homogeneous(equation):
-                return None
-            elif missing := [
-                v for v in equation.inputs if v.literal is None and v not in memo and not known(v)
-            ]:
-                pending += missing
-            else:
-                pending.pop()
-                forms = [memo.get(v, _CONSTANT) if v.literal is None else _CONSTANT for v in equation.inputs]
-                memo[one] = _combined(facts, equation, forms)
-                if memo[one] is None:
-                    return None
-        return memo[value]
 
     # Softmax.
 
@@ -286,7 +233,7 @@ class _Recognizer:
         for log in logs:
             for origin in origins(self.facts, _positive(self.facts, log.inputs[0])):
                 form, base = (
-                    self._form(_positive(self.facts, log.inputs[0]), origin),
+                    form_of(self.facts, _positive(self.facts, log.inputs[0]), origin),
                     self._exponential(origin),
                 )
                 same = base is not None and base is _unshifted(self.facts, value)
@@ -296,69 +243,6 @@ class _Recognizer:
 
     def _is_log(self, value: Value) -> bool:
         return any(True for _ in _logarithms(self.facts, value))
-
-
-def _combined(facts: Facts, equation: Equation, forms: list[_Form]) -> _Form | None:
-    """The form of an operation's result from those of its operands; None where it has none."""
-    known = row(equation)
-    operands = list(zip(equation.inputs, forms, strict=True))[known.selects : known.values]
-    moving = [(v, form) for v, form in operands if form is not _CONSTANT]
-    if not moving:
-        return _CONSTANT
-    reduced = any(form.reduced for _, form in moving)
-    if known.contracts and any(facts.given(v) for v in equation.inputs):
-        return None  # a layer, no statistic
-    if known.scales or known.contracts:
-        reduced = reduced or known.contracts
-        if known.linear is Linear.FIRST:
-            above, below = forms
-            if above is _CONSTANT:
-                return _Form(-below.degree, reduced, linear=False, reciprocal=below.linear)
-            one = above if below is _CONSTANT else _CONSTANT
-            return _Form(above.degree - below.degree, reduced, one.linear, one.reciprocal)
-        alone = len(moving) == 1
-        degree = sum(form.degree for _, form in moving)
-        return _Form(degree, reduced, alone and moving[0][1].linear, alone and moving[0][1].reciprocal)
-    degrees = {form.degree for _, form in moving}
-    if len(degrees) > 1:
-        return None
-    (degree,) = degrees
-    linear, reciprocal = all(form.linear for _, form in moving), all(form.reciprocal for _, form in moving)
-    power = None if known.shifts or known.moves or not known.entrywise else degree_of(equation)
-    if power is not None and len(moving) == 1:
-        if known.copies or (equation.name == "abs" and moving[0][0] in facts.nonnegative):
-            return _Form(degree, reduced, linear, reciprocal)
-        return _Form(degree * power, reduced, linear=False, reciprocal=linear and power == -1)
-    constants = [v for v, form in operands if form is _CONSTANT]
-    if known.shifts or equation.name in ("max", "min"):
-        if not all(_is_small(facts, v) for v in constants):
-            return None
-        largest = equation.name in ("max", "min")
-        same = not largest or (len(moving) == 1 and moving[0][0] in facts.nonnegative)
-        return _Form(degree, reduced, linear and same, reciprocal and same and not constants)
-    if known.sums:
-        return _Form(degree, True, linear)
-    if known.moves:
-        chosen = known.linear is Linear.NO
-        adds = equation.name.startswith("scatter") and equation.name.endswith("add")
-        return _Form(degree, reduced or chosen or adds, linear and not chosen, reciprocal and not chosen)
-    return None
-
-
-def _may_be_homogeneous(equation: Equation) -> bool:
-    known = row(equation)
-    linear = known.linear is not Linear.NO or known.moves or known.sums or known.contracts
-    return known.loop is None and (linear or degree_of(equation) is not None)
-
-
-def _is_small(facts: Facts, value: Value) -> bool:
-    """Whether a constant is a stabilizer: a small number, or zero."""
-    while value.literal is None:
-        equation = facts.producer.get(value)
-        if equation is None or not row(equation).moves or not equation.inputs:
-            return False
-        value = equation.inputs[0]
-    return bool(np.all(np.abs(np.asarray(value.literal, float)) <= _SMALL))
 
 
 def _moved_from(facts: Facts, value: Value) -> Iterator[Value]:

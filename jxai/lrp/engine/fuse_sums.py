@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from jxai.lrp.engine.facts import Facts, Graph, Node, make_node, row
+from jxai.lrp.engine.facts import Facts, Graph, Node, make_node
 from jxai.lrp.engine.graph import Equation, Value
+from jxai.lrp.engine.primitives import row
 from jxai.lrp.rules.operation import Kind
 
 

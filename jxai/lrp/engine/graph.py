@@ -94,6 +94,24 @@ class Program:
         return dataclasses.replace(self, equations=kept[::-1])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loop:
+    """A loop or a branch, planned.
+
+    Attributes:
+        equation: the loop or branch.
+        plans: of the functions inside; of a scan, those of the first iterations, then that of all others.
+    """
+
+    equation: Equation
+    plans: tuple[Any, ...]
+
+    @property
+    def length(self) -> int | None:
+        """How many iterations a scan has; None of what is no scan."""
+        return self.equation.params.get("length")
+
+
 def evaluate(equation: Equation, arguments: Sequence[Any]) -> list[Any]:
     """Run one operation as it stands; operands wider than traced (float32 for bfloat16) give wider results.
 
@@ -218,6 +236,38 @@ def through(moves: Iterable[Equation], axes: dict[int, int]) -> dict[int, int]:
 def same_shapes(shape: tuple[int, ...]) -> Any:
     """A small array of as many axes, which broadcasts to an array of this shape."""
     return jnp.zeros((1,) * len(shape), jax.dtypes.canonicalize_dtype(float))
+
+
+def kernel_axes(equation: Equation, kernel: int) -> tuple[dict[int, int], dict[int, int]]:
+    """Which axes of the operand, and of the result, are axes of the kernel.
+
+    Args:
+        equation: a contraction.
+        kernel: index of its kernel.
+
+    Returns:
+        (operand's axis -> kernel's axis, result's axis -> kernel's axis).
+    """
+    params = equation.params
+    if equation.name == "conv_general_dilated":
+        numbers = params["dimension_numbers"]
+        alone = params["feature_group_count"] == params["batch_group_count"] == 1
+        out = {numbers.out_spec[1]: numbers.rhs_spec[0]} if params["batch_group_count"] == 1 else {}
+        return ({numbers.lhs_spec[1]: numbers.rhs_spec[1]} if alone else {}), out
+    if equation.name != "dot_general":
+        return {}, {}
+    contracting, batch = params["dimension_numbers"]
+    other = 1 - kernel
+    of_input = dict(zip(contracting[other], contracting[kernel], strict=True))
+    of_input |= dict(zip(batch[other], batch[kernel], strict=True))
+
+    def free(index: int) -> list[int]:
+        bound = {*contracting[index], *batch[index]}
+        return [axis for axis in range(len(equation.inputs[index].shape)) if axis not in bound]
+
+    start = len(batch[0]) + (0 if kernel == 0 else len(free(0)))
+    of_output = dict(enumerate(batch[kernel])) | {start + i: a for i, a in enumerate(free(kernel))}
+    return of_input, of_output
 
 
 @jax.tree_util.register_dataclass

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jxai.lrp.engine import control_flow
@@ -14,86 +14,13 @@ from jxai.lrp.engine.fuse_layers import fuse_layers
 from jxai.lrp.engine.fuse_modules import fuse_modules
 from jxai.lrp.engine.fuse_statistics import fuse_statistics
 from jxai.lrp.engine.fuse_sums import fuse_sums
-from jxai.lrp.engine.graph import Equation, Program, Value, as_float, evaluate_all
+from jxai.lrp.engine.graph import Equation, Loop, Program, Value, as_float, evaluate_all
 from jxai.lrp.engine.places import Context
 from jxai.lrp.engine.primitives import is_relu, rectifies, row_of
-from jxai.lrp.rules.base import Rule, cut, default_rule, keeping_zeros
-from jxai.lrp.rules.operation import Kind, Linear, Operation
-
-Function = Callable[[list[Any], list[Any]], list[Any]]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Step:
-    """One operation to run.
-
-    Attributes:
-        inputs: values that carry relevance.
-        constants: values that do not.
-        outputs: results.
-        function: of both lists of arrays to the list of results.
-        operation: what it is; None for what only computes.
-        rule: its rule; None for what only computes, and for loops and branches.
-        linear: of the constants' arrays and `rectified`, for linear layers.
-        rectified: no relevance arrives where the result is negative.
-        held: constants that depend on the input and are cut off here.
-        loop: for loops and branches: the equation and the plans of what is inside.
-        taps: for a value that is watched or masked: the paths of its places.
-        equation: for what only computes, and what looks tokens up: the equation.
-        tokens: whether it looks tokens up.
-        relu: whether it is max(x, 0).
-    """
-
-    inputs: tuple[Value, ...]
-    constants: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-    function: Function | None = None
-    operation: Operation | None = None
-    rule: Rule | None = None
-    linear: Callable[[list[Any], bool], Linear] | None = None
-    rectified: bool = False
-    held: frozenset[Value] = frozenset()
-    loop: control_flow.Loop | None = None
-    taps: tuple[str, ...] = ()
-    equation: Equation | None = None
-    tokens: bool = False
-    relu: bool = False
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
-    """Steps from a program's inputs to its outputs.
-
-    Attributes:
-        program: what was planned.
-        steps: in order.
-        flags: of the outputs.
-        tokens: integers that stand for tokens.
-    """
-
-    program: Program
-    steps: tuple[Step, ...]
-    flags: tuple[Flags, ...]
-    tokens: frozenset[Value] = frozenset()
-
-    def operations(self) -> Iterator[Step]:
-        """All steps with an operation, those inside of loops and branches after their step."""
-        for step in self.steps:
-            if step.operation is not None:
-                yield step
-            for plan in step.loop.plans if step.loop else ():
-                yield from plan.operations()
-
-    def watched(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the watched values by path, those inside of loops with an axis of iterations in front."""
-        found: dict[str, tuple[int, ...]] = {}
-        for step in self.steps:
-            found.update(dict.fromkeys(step.taps, step.inputs[0].shape if step.taps else ()))
-            for plan in step.loop.plans if step.loop else ():
-                length = control_flow.length_of(step.loop) if step.loop else None
-                front = () if length is None else (length,)
-                found.update({path: (*front, *shape) for path, shape in plan.watched().items()})
-        return found
+from jxai.lrp.engine.steps import Function, Plan, Step, keep_zeros, rectified
+from jxai.lrp.engine.trace import program_of
+from jxai.lrp.rules.base import Rule, cut, default_rule
+from jxai.lrp.rules.operation import Kind, Operation
 
 
 def make_plan(
@@ -147,7 +74,7 @@ class _Planner:
         self.held: set[Value] = {v for v, s in facts.status.items() if s is Status.HELD}
         self.deep = {v for v, flag in zip(graph.program.inputs, flags, strict=True) if flag.deep}
         self.nodes: list[tuple[Node, Operation]] = []
-        self.loops: dict[Node, control_flow.Loop] = {}
+        self.loops: dict[Node, Loop] = {}
 
     def plan(self) -> Plan:
         for node in self.graph.nodes:
@@ -159,7 +86,7 @@ class _Planner:
             steps += [self._step(node, operation)] if relevant else self._computing(node)
             steps += self._watch(node.outputs, live)
         outputs = self.program.outputs
-        steps = _rectified(_keep_zeros(steps, [v for v in outputs if self._carries(v)]), outputs)
+        steps = rectified(keep_zeros(steps, [v for v in outputs if self._carries(v)]), outputs)
         flags = [
             Flags(
                 Status.HELD if v in self.held else self.facts.status.get(v, Status.INDEPENDENT),
@@ -218,8 +145,9 @@ class _Planner:
     def _nested(self, node: Node) -> None:
         (equation,) = node.equations
 
-        def inside(program: Program, flags: list[Flags]) -> Plan:
-            return make_plan(program, self.context, flags)
+        def inside(jaxpr: Any, flags: list[Flags]) -> Plan:
+            within = (self.program, equation)
+            return make_plan(program_of(jaxpr, self.context.records, within), self.context, flags)
 
         flags = [
             Flags(
@@ -231,7 +159,7 @@ class _Planner:
             )
             for v in equation.inputs
         ]
-        loop = control_flow.plan(self.program, equation, self.context.records, flags, inside)
+        loop = control_flow.plan(equation, flags, inside)
         self.loops[node] = loop
         for value, flag in zip(equation.outputs, control_flow.flags_of(loop), strict=True):
             if flag.deep:
@@ -359,50 +287,6 @@ def _moved_to_ends(graph: Graph, taps: dict[Value, tuple[str, ...]]) -> dict[Val
     return found
 
 
-# What is known of steps once all are: where zeros carry relevance, where negative results carry none.
-
-
-def _keep_zeros(steps: list[Step], outputs: list[Value]) -> list[Step]:
-    """Where a value that is exactly zero may carry relevance, have it handed on rather than lost."""
-    loose, free = set(outputs), set[Value]()
-    found: list[Step] = []
-    for step in reversed(steps):
-        rule, inside = step.rule, not loose.isdisjoint(step.outputs)
-        freed = not free.isdisjoint(step.outputs)
-        if rule is not None and step.operation is not None:
-            if inside:
-                step = dataclasses.replace(
-                    step, rule=keeping_zeros(rule, step.operation, bool(step.constants), freed)
-                )
-            if rule.gives_zeros or (inside and rule.hands_on_zeros):
-                loose.update(step.inputs)
-            if rule.frees or (freed and rule.hands_on_zeros):
-                free.update(step.inputs)
-        elif step.loop is not None or step.taps:
-            loose.update(step.inputs if inside or step.loop is not None else ())
-            free.update(step.inputs if freed else ())
-        found.append(step)
-    return found[::-1]
-
-
-def _rectified(steps: list[Step], outputs: list[Value]) -> list[Step]:
-    """Layers whose result goes to a ReLU alone, which hands nothing on where it is negative."""
-    uses: dict[Value, list[Step | None]] = {v: [None] for v in outputs}
-    for step in steps:
-        for value in (*step.inputs, *step.constants):
-            uses.setdefault(value, []).append(step)
-
-    def masks(step: Step) -> bool:
-        using = uses.get(step.outputs[0], [])
-        after = using[0] if len(using) == 1 else None
-        return after is not None and after.relu and after.rule is not None and after.rule.masks_relu
-
-    return [
-        dataclasses.replace(step, rectified=True) if step.linear is not None and masks(step) else step
-        for step in steps
-    ]
-
-
 # Gradients.
 
 
@@ -417,11 +301,11 @@ def _gradient_plan(program: Program, context: Context, flags: list[Flags]) -> Pl
         )
         operation = context.operation(program, node)
 
-        def inside(program: Program, flags: list[Flags]) -> Plan:
-            return make_plan(program, context, flags)
+        def inside(jaxpr: Any, flags: list[Flags], equation: Equation = equation) -> Plan:
+            return make_plan(program_of(jaxpr, context.records, (program, equation)), context, flags)
 
         flags = [Flags()] * len(equation.inputs)
-        loop = control_flow.plan(program, equation, context.records, flags, inside) if nested else None
+        loop = control_flow.plan(equation, flags, inside) if nested else None
         rule = context.find(operation) if len(given) == 1 and is_relu(equation) else None
         function = _computing(node, given)
         if rule is not None or loop is not None:

@@ -227,6 +227,11 @@ def row_of(primitive: Primitive, params: dict[str, Any]) -> Row:
     return _ROWS.get(primitive.name, UNKNOWN)
 
 
+def row(equation: Any) -> Row:
+    """The row of an equation's primitive."""
+    return row_of(equation.primitive, equation.params)
+
+
 def named_row(name: str) -> Row:
     """The row of a primitive's name."""
     return _ROWS.get(name, UNKNOWN)

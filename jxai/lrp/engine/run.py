@@ -173,7 +173,7 @@ def _tapped(x: jax.Array, paths: tuple[str, ...], probes: Probes) -> jax.Array:
                 mask = jnp.broadcast_to(mask, x.shape)
             except ValueError as error:
                 raise ValueError(
-                    f"expected a mask of '{path}' that broadcasts to {x.shape}, got {mask.shape}: one a channel or all"
+                    f"expected a mask of '{path}' that broadcasts to {x.shape}, got {mask.shape}: one a channel"
                 ) from error
             x = scale_ratio(x, mask)
         if path in probes.taps:

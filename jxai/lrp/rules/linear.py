@@ -182,7 +182,7 @@ class LinearRule(Rule):
                 None if meters is None else [s - d for s, d in zip(stabilised, denominators, strict=True)]
             )
             needs_inputs = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
-            shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+            shapes = [jax.typeof(x) for x in inputs]  # and how they lie on devices
             held = inputs if needs_inputs else [jnp.zeros((), x.dtype) for x in inputs]
             return z, (held, kernel, bias, kept, absorbing, _Shapes(shapes))
 

@@ -22,8 +22,8 @@ def to_ratio(relevance: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def to_relevance(ratio: jax.Array, x: jax.Array) -> jax.Array:
-    """c · x, the inverse of `to_ratio`."""
-    return ratio * _nonzero(x)
+    """c · x, the inverse of `to_ratio`; 0 where nothing arrives at an infinite x, such as a mask of -inf."""
+    return jnp.where(jnp.isinf(x) & (ratio == 0), 0, ratio * _nonzero(x)).astype(jnp.result_type(ratio, x))
 
 
 def stabilise(z: jax.Array, epsilon: float) -> jax.Array:
