@@ -12,7 +12,7 @@ class Kind(enum.Enum):
     """What an operation is to a rule, whichever library called it."""
 
     CONVOLUTION = "convolution"
-    """A convolution by a kernel that does not depend on the input and is given, with its bias; patches @ kernel too."""
+    """A convolution by a given kernel that does not depend on the input, with its bias; also patches @ kernel."""
     DENSE = "dense"
     """A contraction with a kernel that does not depend on the input and is given, with its bias."""
     SUM = "sum"
