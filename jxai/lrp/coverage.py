@@ -61,7 +61,8 @@ def coverage(f: Callable, *primals: Any, composite: Composite) -> Coverage:
     Example:
         >>> import jax.numpy as jnp
         >>> from jxai import lrp
-        >>> f = lambda x: jnp.tanh(x @ jnp.ones((3, 2)))
+        >>> kernel = jnp.ones((3, 2))
+        >>> f = lambda x: jnp.tanh(x @ kernel)
         >>> print(lrp.coverage(f, jnp.ones((1, 3)), composite=lrp.EpsilonPlus()))
         path  module  operation         rule     shapes            parameters
         ----  ------  ----------------  -------  ----------------  ----------

@@ -377,7 +377,7 @@ declare(depthwise_p, means=grouped)
 def linear_operation(
     function: Callable[[Any, jax.Array], jax.Array],
 ) -> Callable[[Any, jax.Array], jax.Array]:
-    """Have the walk take a function as one linear layer, however it computes.
+    """Have a function taken as one linear layer, however it computes.
 
     For example a convolution by Fourier or Winograd transforms, whose inner products mean nothing to a rule.
 

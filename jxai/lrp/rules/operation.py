@@ -12,9 +12,9 @@ class Kind(enum.Enum):
     """What an operation is to a rule, whichever library called it."""
 
     CONVOLUTION = "convolution"
-    """A convolution by a kernel that does not depend on the input, with its bias."""
+    """A convolution by a given kernel that does not depend on the input, with its bias; also patches @ kernel."""
     DENSE = "dense"
-    """A contraction with a kernel that does not depend on the input, with its bias."""
+    """A contraction with a kernel that does not depend on the input and is given, with its bias."""
     SUM = "sum"
     """The sum or difference of two or more activations, as at the end of a residual block."""
     MEAN = "mean"

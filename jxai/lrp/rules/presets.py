@@ -1,8 +1,8 @@
 """The composites of the literature.
 
 Where nothing else is said: activations pass, max pooling goes to the winner, sums and means hand on in proportion
-(LRP-0), attention follows AttnLRP, batch norm is merged into the linear layer next to it. With `norm`, sums and
-average pooling are stabilised (`Norm`), as zennit has it.
+(LRP-0) and so do fixed maps, attention and normalization follow AttnLRP, batch norm is merged into the linear layer
+next to it. With `norm`, sums and average pooling are stabilised (`Norm`), as zennit has it.
 """
 
 import dataclasses
