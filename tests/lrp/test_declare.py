@@ -74,6 +74,9 @@ def test_what_a_primitive_means_is_what_is_explained(name):
     assert_close(ours, explained(lambda x: function(jnp.sin(x)) @ W), rtol=1e-8)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="parameters with a default are not handed on: another function is explained"
+)
 def test_parameters_of_a_primitive_are_keywords_of_what_it_means():
     p = primitive(gelu, differentiable=False)
     lrp.declare(p, means=gelu)
