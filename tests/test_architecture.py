@@ -165,8 +165,14 @@ LRP_LAYERS = 6
 KNOW_NAMES = ("engine/primitives.py", "engine/divide_first.py", "engine/fuse_*.py", "engine/forms.py")
 # (file, function) that may as well, and why.
 MAY_COMPARE = {
-    ("engine/graph.py", "evaluate"): "runs a convolution by its fast form, and keeps the precision of conversions",
-    ("engine/graph.py", "_is_value"): "positions stay integers where the values that they choose from are floats",
+    (
+        "engine/graph.py",
+        "evaluate",
+    ): "runs a convolution by its fast form, and keeps the precision of conversions",
+    (
+        "engine/graph.py",
+        "_is_value",
+    ): "positions stay integers where the values that they choose from are floats",
     ("engine/graph.py", "axes_kept"): "reads each primitive's own parameters",
     ("engine/graph.py", "kernel_axes"): "reads each primitive's own parameters",
     ("coverage.py", "_what"): "leaves out of a table what says no more than the kind",

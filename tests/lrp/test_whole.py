@@ -1,4 +1,4 @@
-"""What holds of every function: inner values used twice, watched scans, meshes, jit, planning, and what is refused."""
+"""What holds of every function: inner values used twice, watched scans, meshes, jit, planning, refusals."""
 
 import flax.linen as nn
 import jax

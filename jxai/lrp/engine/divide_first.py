@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from jax import lax
 
@@ -26,10 +27,8 @@ def divide_first(program: Program) -> Program:
 
 
 def _rewritten(producer: dict[Value, Equation], quotient: Equation) -> list[Equation] | None:
-    if quotient.name != "div":
-        return None
-    moves, product = _behind(producer, quotient.inputs[0])
-    spread, total = _behind(producer, quotient.inputs[1])
+    numerator, (spread, total) = _quotient(producer, quotient)
+    moves, product = _behind(producer, numerator) if numerator is not None else ([], None)
     if (
         product is None
         or total is None
@@ -74,6 +73,23 @@ def _rewritten(producer: dict[Value, Equation], quotient: Equation) -> list[Equa
             dataclasses.replace(product, inputs=operands, outputs=list(quotient.outputs)),
         ]
     return None
+
+
+def _quotient(producer: dict[Value, Equation], equation: Equation) -> tuple[Value | None, Any]:
+    """(what is divided, what it is divided by, see `_behind`) of n / d and of n · (1 / d); (None, ...) of others."""
+    if equation.name == "div":
+        return equation.inputs[0], _behind(producer, equation.inputs[1])
+    for value, other in (equation.inputs, equation.inputs[::-1]) if equation.name == "mul" else ():
+        after, one = _behind(producer, other)
+        if one is None:
+            continue
+        inverse = one.name == "integer_pow" and one.params["y"] == -1
+        if inverse or (
+            one.name == "div" and one.inputs[0].literal is not None and one.inputs[0].literal == 1
+        ):
+            before, total = _behind(producer, one.inputs[-1])
+            return value, ([*before, *after], total)
+    return None, ([], None)
 
 
 def _chain(producer: dict[Value, Equation], value: Value) -> Iterator[Equation]:

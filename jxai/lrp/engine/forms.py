@@ -52,7 +52,17 @@ def form_of(facts: Any, value: Value, origin: Value) -> Form | None:
         if known(one):
             pending.pop()
             memo.setdefault(one, CONSTANT)
-        elif equation is None or facts.order[equation] <= first or not _may_be_homogeneous(equation):
+        elif equation is None or facts.order[equation] <= first:
+            return None
+        elif (power := _power(facts, equation)) is not None:
+            of, exponent = power
+            if of not in memo and not known(of):
+                pending.append(of)
+                continue
+            pending.pop()
+            form = memo.get(of) or CONSTANT
+            memo[one] = Form(form.degree * exponent, form.reduced, linear=False)
+        elif not _may_be_homogeneous(equation):
             return None
         elif missing := [v for v in equation.inputs if v.literal is None and v not in memo and not known(v)]:
             pending += missing
@@ -116,6 +126,26 @@ def _may_be_homogeneous(equation: Equation) -> bool:
     known = row(equation)
     linear = known.linear is not Linear.NO or known.moves or known.sums or known.contracts
     return known.loop is None and (linear or degree_of(equation) is not None)
+
+
+def _power(facts: Any, equation: Equation) -> tuple[Value, float] | None:
+    """(v, k) of exp(k log v), or None."""
+    if equation.name != "exp":
+        return None
+    value, exponent = equation.inputs[0], 1.0
+    while (one := facts.producer.get(value)) is not None:
+        if one.name == "log":
+            return one.inputs[0], exponent
+        numbers = [v.literal for v in one.inputs if v.literal is not None and not np.ndim(v.literal)]
+        if one.name == "neg":
+            exponent, value = -exponent, one.inputs[0]
+        elif row(one).scales and len(numbers) == 1 and sum(facts.varies(v) for v in one.inputs) == 1:
+            factor = float(numbers[0])
+            exponent = exponent / factor if row(one).linear is Linear.FIRST else exponent * factor
+            (value,) = (v for v in one.inputs if v.literal is None)
+        else:
+            return None
+    return None
 
 
 def _is_small(facts: Any, value: Value) -> bool:

@@ -99,7 +99,7 @@ class _Recognizer:
                     continue  # refused as it stands
                 if any(v in self.softmaxes for v in _moved_from(self.facts, origin)):
                     return self._softmax(equation.outputs[0], origin)
-            self.statistics.add(other)
+            self.statistics.update(self._scale_of(other))
             self._held_factor(value, other)
             self.found[equation.outputs[0]] = make_node(
                 self.facts, Kind.NORMALISATION, [equation], equation.outputs, held=[other]
@@ -164,7 +164,7 @@ class _Recognizer:
             carriers = self.facts.carriers(equation)
             if len(carriers) != 1:
                 return
-            (value,) = carriers
+            (value,) = carriers  # also of 1 / value
 
     # Softmax.
 
@@ -174,6 +174,8 @@ class _Recognizer:
             equation = self.facts.producer.get(value)
             if equation is not None and equation.name in ("exp", "exp2"):
                 return _unshifted(self.facts, equation.inputs[0])
+            if equation is not None and equation.name == "pow" and self.facts.independent(equation.inputs[0]):
+                return _unshifted(self.facts, equation.inputs[1])
         return None
 
     def _softmax(self, value: Value, base: Value) -> None:
@@ -267,17 +269,30 @@ def _without_copies(facts: Facts, value: Value) -> Value:
 
 
 def _unshifted(facts: Facts, value: Value) -> Value:
-    """What a value is, less a maximum of itself, or less what is held."""
-    value = _without_copies(facts, value)
-    equation = facts.producer.get(value)
-    if equation is None or equation.name != "sub":
+    """What a value is before a shift that all entries share, and a scale: a maximum, a number, what is held."""
+    value = inner = _without_copies(facts, value)
+    while (equation := facts.producer.get(inner)) is not None and row(equation).scales:
+        numbers = [v for v in equation.inputs if not facts.varies(v) and _is_number(v)]
+        if len(numbers) != 1 or len(facts.carriers(equation)) != 1:
+            return value
+        inner = _without_copies(facts, facts.carriers(equation)[0])
+    if (
+        equation is None
+        or not row(equation).shifts
+        or (equation.name == "sub" and not facts.varies(equation.inputs[0]))
+    ):
         return value
-    before, shift = equation.inputs
-    if not facts.varies(before) or shift.literal is not None or facts.independent(shift):
-        return value
+    before, shift = equation.inputs if facts.varies(equation.inputs[0]) else equation.inputs[::-1]
+    if facts.independent(shift):
+        return _without_copies(facts, before) if _is_number(shift) else value
     if not facts.varies(shift) or (_is_maximum(facts, shift) and _depends_on(facts, shift, before)):
         return _without_copies(facts, before)
     return value
+
+
+def _is_number(value: Value) -> bool:
+    """Whether a value is one number, the same for all entries."""
+    return math.prod(value.shape) == 1
 
 
 def _is_maximum(facts: Facts, value: Value) -> bool:

@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jxai.checks import as_array
 from jxai.lrp.calls import ModuleCall, intercepted, is_module
 
 # An identity that says: this is leaf `leaf` of what call `index` gets ("in") or gives ("out"). Under `vmap` the batch
@@ -125,4 +126,4 @@ def fixed(x: jax.Array) -> jax.Array:
     Returns:
         The same.
     """
-    return fixed_p.bind(jnp.asarray(x))
+    return fixed_p.bind(as_array(x))

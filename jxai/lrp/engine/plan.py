@@ -16,7 +16,7 @@ from jxai.lrp.engine.fuse_statistics import fuse_statistics
 from jxai.lrp.engine.fuse_sums import fuse_sums
 from jxai.lrp.engine.graph import Equation, Loop, Program, Value, as_float, evaluate_all
 from jxai.lrp.engine.places import Context
-from jxai.lrp.engine.primitives import is_relu, rectifies, row_of
+from jxai.lrp.engine.primitives import Linear, is_relu, rectifies, row_of
 from jxai.lrp.engine.steps import Function, Plan, Step, keep_zeros, rectified
 from jxai.lrp.engine.trace import program_of
 from jxai.lrp.rules.base import Rule, cut, default_rule
@@ -221,10 +221,12 @@ def _with_held(node: Node, held: set[Value]) -> Node:
     if len(inputs) == 1:
         # A gate that is held scales, a term that is held shifts.
         kind = {Kind.PRODUCT: Kind.MOVE, Kind.SUM: Kind.SHIFT}.get(kind, kind)
+        first, *others = node.equations
+        known = row_of(first.primitive, first.params)
         divided = (
-            kind is Kind.OTHER and node.primitives == ("div",) and node.equations[0].inputs[0] is inputs[0]
+            known.scales and known.linear is Linear.FIRST and first.inputs[0] is inputs[0] and not others
         )
-        kind = Kind.MOVE if divided else kind
+        kind = Kind.MOVE if kind is Kind.OTHER and divided else kind
     return dataclasses.replace(node, kind=kind, inputs=inputs, constants=constants)
 
 

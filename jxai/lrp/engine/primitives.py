@@ -6,6 +6,7 @@ it. `declare` adds a row for a primitive, a Pallas kernel or a jitted function o
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -150,11 +151,7 @@ _fill("cbrt", entrywise=True, degree=1 / 3)
 _fill("pow integer_pow", entrywise=True, sign=Sign.KEPT, values=1)
 _fill("max", entrywise=True, moves=True, sign=Sign.LARGEST)
 _fill("min", entrywise=True, moves=True, sign=Sign.KEPT)
-_fill(
-    "eq ne lt le gt ge and or xor not is_finite eq_to le_to lt_to",
-    entrywise=True,
-    compares=True,
-)
+_fill("eq ne lt le gt ge and or xor not is_finite eq_to le_to lt_to", entrywise=True, compares=True)
 _fill("stop_gradient", entrywise=True, linear=Linear.JOINTLY, degree=1, sign=Sign.KEPT, holds=True)
 _fill("select_n", entrywise=True, moves=True, linear=Linear.JOINTLY, sign=Sign.KEPT, selects=True)
 # Moving, copying, choosing.
@@ -322,21 +319,20 @@ def declare(
     if not isinstance(primitive, Primitive | str):
         raise TypeError(f"expected a primitive of JAX or its name, got {shown(primitive)}: see lrp.declare")
     key = primitive if isinstance(primitive, str) else primitive.name
-    if (means is not None) + (like is not None) + bool(fields) != 1:
-        raise ValueError(f"expected one of like=, means= and fields for '{key}': give just one")
+    if not key or not isinstance(name, str | None) or name == "":
+        raise ValueError(f"expected names, got {shown(key)} and {shown(name)}: see lrp.declare")
+    if (said := (means is not None) + (like is not None) + bool(fields)) != 1:
+        raise ValueError(
+            f"expected one of like=, means= and fields for '{key}', got {said} of them: give one"
+        )
     if means is not None and not callable(means):
         raise TypeError(f"expected a function for means=, got {shown(means)}: see lrp.declare")
     if like is not None and not (isinstance(like, Primitive) and like.name in _ROWS):
         raise ValueError(
             f"expected like= to be a primitive with a row, got {shown(like)}: use means= or fields"
         )
-    row = (
-        Row(means=means)
-        if means is not None
-        else _ROWS[like.name]
-        if like is not None
-        else _from_fields(fields)
-    )
+    row = Row(means=means) if like is None else _ROWS[like.name]
+    row = _from_fields(fields) if fields else row
     if (key in _ROWS) if name is None else ((key, name) in _NAMED):
         what = key if name is None else f"{key} named '{name}'"
         raise ValueError(f"expected a primitive without a row, got '{what}', which has one: declare it once")
@@ -346,29 +342,33 @@ def declare(
         _NAMED[key, name] = row
 
 
+_WORDS: dict[str, Any] = {
+    "linear": {"jointly": Linear.JOINTLY, "each": Linear.EACH, "first": Linear.FIRST},
+    "sign": {"kept": Sign.KEPT, "positive": Sign.POSITIVE},
+}
+_NUMBERS: dict[str, Any] = {
+    "values": (int, 1),
+    "kernel": (int, -math.inf),
+    "degree": (int | float, -math.inf),
+}
+
+
 def _from_fields(fields: dict[str, Any]) -> Row:
-    known = {
-        "entrywise",
-        "moves",
-        "sums",
-        "contracts",
-        "linear",
-        "degree",
-        "sign",
-        "values",
-        "opaque",
-        "kernel",
-    }
+    known = {*_NUMBERS, *_WORDS, "entrywise", "moves", "sums", "contracts", "opaque"}
     if unknown := set(fields) - known:
         raise ValueError(f"expected fields of {sorted(known)}, got {sorted(unknown)}: see lrp.declare")
-    words = {"linear": {"jointly": Linear.JOINTLY, "each": Linear.EACH, "first": Linear.FIRST}}
-    words["sign"] = {"kept": Sign.KEPT, "positive": Sign.POSITIVE}
-    for field, allowed in words.items():
-        if field in fields and fields[field] not in allowed:
+    for field, value in fields.items():
+        of, least = _NUMBERS.get(field, (bool, 0))
+        if field not in _WORDS and not (
+            isinstance(value, of) and isinstance(value, bool) == (of is bool) and least <= value < math.inf
+        ):
+            raise ValueError(f"expected {field} to be a {of}, got {shown(value)}: see lrp.declare")
+    for field, allowed in _WORDS.items():
+        if field in fields and not (isinstance(fields[field], str) and fields[field] in allowed):
             raise ValueError(
                 f"expected {field} of {sorted(allowed)}, got {shown(fields[field])}: see lrp.declare"
             )
-    return Row(**{k: words[k][v] if k in words else v for k, v in fields.items()})
+    return Row(**{k: _WORDS[k][v] if k in _WORDS else v for k, v in fields.items()})
 
 
 declare(depthwise_p, means=grouped)

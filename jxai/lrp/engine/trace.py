@@ -145,18 +145,27 @@ def _called(eqn: Any) -> ClosedJaxpr | None:
     """The jaxpr that stands in an operation's place, or None."""
     row, params = row_of(eqn.primitive, eqn.params), eqn.params
     if row.means is not None:
-        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
-        taken = params if _takes_params(row.means) else {}
-        return jax.make_jaxpr(lambda *operands: row.means(*operands, **taken))(*shapes)
+        return _meant(eqn, row.means)
     # Code written for each device: the default is what it computes, the others how it is fast there.
     if row.loop is Loop.BRANCH and None in (params.get("branches_platforms") or ()):
         return _closed(params["branches"][params["branches_platforms"].index(None)])
     return _closed(params[row.inside]) if row.inside is not None else None
 
 
-def _takes_params(function: Callable) -> bool:
-    kinds = [p.kind for p in inspect.signature(function).parameters.values()]
-    return any(kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD) for kind in kinds)
+def _meant(eqn: Any, means: Callable) -> ClosedJaxpr:
+    """What a declared primitive means, with those of its parameters that the function takes."""
+    kinds = inspect.signature(means).parameters
+    every = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in kinds.values())
+    params = {name: value for name, value in eqn.params.items() if every or name in kinds}
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+    found = jax.make_jaxpr(lambda *operands: means(*operands, **params))(*shapes)
+    given, expected = [v.shape for v in found.out_avals], [v.aval.shape for v in eqn.outvars]
+    if given != expected:
+        raise ValueError(
+            f"expected what {eqn.primitive.name} means to give arrays of its own shapes {expected}, got {given}: "
+            "declare another function, see lrp.declare"
+        )
+    return found
 
 
 def _closed(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:

@@ -67,7 +67,7 @@ class Composite:
             Its index in `rules`, or None where nothing matches.
         """
         for index, (pattern, rule) in enumerate(self.rules):
-            if operation.kind in rule.kinds and matches(pattern, operation):
+            if _is_for(rule, pattern, operation.kind) and matches(pattern, operation):
                 return index
         return None
 
@@ -86,6 +86,13 @@ class Composite:
         for name, value in {**values, "merge_batch_norm": merge, "complete": complete}.items():
             object.__setattr__(joined, name, value)
         return joined
+
+
+def _is_for(rule: Rule, pattern: Pattern, kind: Kind) -> bool:
+    """Whether a rule is for a kind: of a fixed map a linear layer's too, where the pattern says so by name."""
+    if kind is Kind.FIXED and Kind.DENSE in rule.kinds and not rule.takes_modules:
+        return kind in (pattern if isinstance(pattern, tuple) else (pattern,))
+    return kind in rule.kinds
 
 
 def check_composite(composite: Any) -> None:
