@@ -189,7 +189,11 @@ def test_batch_norm_behind_relu_merges_into_the_convolution_after_it(between):
 
 @pytest.mark.xfail(strict=True, raises=KeyError, reason="KeyError in evaluate_all")
 def test_a_convolution_of_constants_is_a_bias():
-    f = lambda x: conv(jax.nn.relu(conv(x)), AFTER) + conv(jnp.broadcast_to(OFFSET, (2, 5, 5, 4)), AFTER)  # noqa: E731
+    def f(x):
+        z = jax.nn.relu(conv(x))
+        edges = conv(jnp.broadcast_to(OFFSET, z.shape), AFTER)
+        return conv(z, AFTER * FACTOR[:, None]) + edges
+
     assert np.isfinite(lrp.vjp(f, IMAGE, composite=lrp.EpsilonPlus())[0]).all()
 
 
