@@ -81,7 +81,7 @@ def zero(tree):
     but(
         INNER,
         "merged where the layer's output is used once, passed where it is used twice",
-        ("dense, shift", "dense, batch norm", "batch norm before a layer"),
+        ("dense, shift", "dense, scale", "dense, batch norm", "batch norm before a layer"),
     ),
 )
 def test_an_inner_value_used_a_second_time_changes_nothing(name):
@@ -165,14 +165,14 @@ def test_batch_norm_merges_over_what_changes_no_value(name):
 AFTER = normal(3, 3, 4, 2, seed=9)
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError in evaluate_all")
 @pytest.mark.parametrize(
     "between", [lambda x: x, lambda x: nn.avg_pool(x, (1, 1))], ids=["nothing", "pool of one"]
 )
 def test_batch_norm_behind_relu_merges_into_the_convolution_after_it(between):
+    edges = conv(jnp.broadcast_to(OFFSET, (2, 5, 5, 4)), AFTER)
+
     def merged(x):
         z = jax.nn.relu(conv(x))
-        edges = conv(jnp.broadcast_to(OFFSET, z.shape), AFTER)
         return (conv(z, AFTER * FACTOR[:, None]) + edges).mean((1, 2))
 
     @jax.jit
@@ -185,6 +185,16 @@ def test_batch_norm_behind_relu_merges_into_the_convolution_after_it(between):
 
     ours, expected = explain(IMAGE)
     assert_close(ours, expected, rtol=1e-5)
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="KeyError in evaluate_all")
+def test_a_convolution_of_constants_is_a_bias():
+    def f(x):
+        z = jax.nn.relu(conv(x))
+        edges = conv(jnp.broadcast_to(OFFSET, z.shape), AFTER)
+        return conv(z, AFTER * FACTOR[:, None]) + edges
+
+    assert np.isfinite(lrp.vjp(f, IMAGE, composite=lrp.EpsilonPlus())[0]).all()
 
 
 # Watched places inside of scans.
