@@ -81,7 +81,7 @@ def vjp(
     )
     shapes = explained.plan.watched()
     taps = {path: jnp.zeros(shapes[path]) for path in watch}
-    tokens = {i: jnp.zeros(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not is_float(x)}
+    tokens = {i: jnp.ones(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not is_float(x)}
     floats = [x for x in explained.leaves if is_float(x)]
 
     def outputs(floats, taps, tokens):

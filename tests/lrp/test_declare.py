@@ -74,9 +74,6 @@ def test_what_a_primitive_means_is_what_is_explained(name):
     assert_close(ours, explained(lambda x: function(jnp.sin(x)) @ W), rtol=1e-8)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="parameters with a default are not handed on: another function is explained"
-)
 def test_parameters_of_a_primitive_are_keywords_of_what_it_means():
     p = primitive(gelu, differentiable=False)
     lrp.declare(p, means=gelu)
@@ -187,7 +184,6 @@ def test_what_cannot_be_declared():
             lrp.declare(known, means=jnp.tanh)
 
 
-@pytest.mark.xfail(strict=True, reason="the shape of what a primitive means is not compared with its own")
 def test_what_means_something_of_another_shape_is_refused():
     p = primitive(lambda x: x[:, :2], differentiable=False)
     lrp.declare(p, means=lambda x: x[:, :3])

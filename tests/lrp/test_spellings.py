@@ -401,16 +401,6 @@ FAMILIES = {
         QUANTISED,
     ),
 }
-# (family, spelling) -> what is silently wrong with it today.
-FAULTS = {
-    ("softmax", "power of e"): "e to the power of z is taken for an activation: nothing through the sum",
-    ("flash", "(e @ v) * (1 / sum)"): "a product with the reciprocal of the sum is a split product",
-    ("RMSNorm", "exp of -log / 2"): "the deviation by exp and log is a split product",
-    ("softmax of an activation", "constant taken off"): "the constant is fused into the activation before",
-    ("softmax of an activation", "exp2, largest taken off"): "the scaled shift is fused into the activation",
-    ("softmax of an activation", "power of e"): "as without the activation",
-    ("quantization", "times 1 / scale"): "a product with the reciprocal of the scale is a split product",
-}
 # What may be refused, by name; never explained as anything else.
 MAY_BE_REFUSED = {
     ("softmax", "two softmax of blocks"),
@@ -425,17 +415,13 @@ MAY_BE_REFUSED = {
 
 def cases():
     for family, (_, forms) in FAMILIES.items():
-        apart = {name for name in forms if (family, name) in FAULTS.keys() | MAY_BE_REFUSED}
+        apart = {name for name in forms if (family, name) in MAY_BE_REFUSED}
         names = tuple(name for name in forms if name not in apart)
         # Five or less in the quick tests, spread over the list; the others in the slow ones.
         some = names[:: -(-len(names) // 5)]
         yield pytest.param(family, some, id=family)
         if rest := tuple(name for name in names if name not in some):
             yield pytest.param(family, rest, id=f"{family}, the others", marks=pytest.mark.slow)
-        for name in forms:
-            if (family, name) in FAULTS:
-                mark = pytest.mark.xfail(strict=True, reason=FAULTS[family, name])
-                yield pytest.param(family, (name,), id=f"{family}: {name}", marks=mark)
 
 
 @pytest.mark.parametrize(("family", "names"), list(cases()))
@@ -458,7 +444,7 @@ def test_what_is_not_recognized_is_refused_by_name(family, name):
         assert_close(ours, by_gradient(twin, X), rtol=1e-8)
 
 
-HELD = tuple(name for name in list(SOFTMAX)[::3] if ("softmax", name) not in FAULTS.keys() | MAY_BE_REFUSED)
+HELD = tuple(name for name in list(SOFTMAX)[::3] if ("softmax", name) not in MAY_BE_REFUSED)
 
 
 def test_cp_lrp_holds_every_softmax():

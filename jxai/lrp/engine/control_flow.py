@@ -126,7 +126,9 @@ def _plans_of_scan(equation: Equation, jaxpr: Any, flags: list[Flags], inside: I
             attempt = first if settled is carried else planned(settled)
             after = [_joined(c, f) for c, f in zip(settled, attempt.flags[:count], strict=True)]
             general, settled = (attempt, settled) if after == settled else (None, after)
-        if len(found) + 1 >= length or not _first_differs(first, general):
+        if len(found) + 1 == length:
+            return [*found, first]
+        if length == 0 or not _first_differs(first, general):
             return [*found, general]
         found.append(first)
         carried = [dataclasses.replace(f, nonnegative=False) for f in first.flags[:count]]

@@ -51,7 +51,7 @@ class Explained:
         arguments = [
             next(given)
             if is_float(x)
-            else Tokens(jnp.asarray(x), places[i] if places else jnp.zeros(jnp.shape(x)))
+            else Tokens(jnp.asarray(x), places[i] if places else jnp.ones(jnp.shape(x)))
             for i, x in enumerate(self.leaves)
         ]
         results = run(self.plan, arguments, probes, gradients=not self.composite.relevance)

@@ -121,6 +121,8 @@ def _is_entrywise(facts: Facts, node: Node) -> bool:
         return False
     (equation,) = node.equations
     known = row(equation)
+    if node.kind is Kind.OTHER and equation.name in ("exp", "exp2"):
+        return False  # of a normalization that is not known
     # A choice by a mask moves entries; by the entry itself it is a function of it.
     mask = known.selects and facts.independent(equation.inputs[0])
     values = (*node.outputs, *node.inputs)

@@ -79,7 +79,7 @@ def fuse_layers(graph: Graph, facts: Facts, watched: set[Value], merge: bool) ->
     found: dict[Value, Node] = {}
     producer = dict(graph.producer)
     for node in graph.nodes:
-        if node.kind in _KINDS and len(node.equations) == 1:
+        if node.kind in _KINDS and len(node.equations) == 1 and node.inputs:
             layer = _found(facts, producer, node, watched, merge)
             made = _node(facts, layer, node.kind if not _is_convolution(layer) else Kind.CONVOLUTION)
             found[layer.output] = made

@@ -177,7 +177,9 @@ _DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype")
 
 def _is_value(equation: Equation, index: int) -> bool:
     """Whether an operand of integers may as well be of floats: it is no position."""
-    return equation.name not in ("gather", "dynamic_slice", "dynamic_update_slice") or index == 0
+    if equation.name.startswith("scatter"):
+        return index != 1
+    return index == 0 or not equation.name.startswith(("gather", "dynamic_"))
 
 
 def _wide_dtype(dtype: Any, rounded: bool = False) -> Any:
@@ -277,7 +279,7 @@ class Tokens:
 
     Attributes:
         array: the integers.
-        place: numbers of the same shape, moved as the integers are: their cotangents are the tokens' relevances.
+        place: ones, and zeros where no token stands, moved as the integers are: their cotangents are relevance.
     """
 
     array: Any

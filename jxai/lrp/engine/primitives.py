@@ -57,6 +57,7 @@ class Row:
         degree: f(t·x) = t^degree f(x) for t > 0, for functions of one operand; None where that does not hold.
         sign: of the results.
         values: how many of the first operands hold values; those behind say where. None: all.
+        where: an operand among others that says where.
         selects: the first operand says which of the others an entry is taken from.
         opaque: JAX has no derivative of it.
         inside: the parameter that holds the function that it calls; it is looked into.
@@ -77,6 +78,7 @@ class Row:
     degree: float | None = None
     sign: Sign = Sign.UNKNOWN
     values: int | None = None
+    where: int | None = None
     selects: bool = False
     opaque: bool = False
     inside: str | None = None
@@ -174,7 +176,7 @@ _fill(
 )
 _fill("argsort", moves=True)
 # The operands are what is written to, where, and what is written.
-_fill("scatter scatter-add scatter_add", moves=True, linear=Linear.JOINTLY)
+_fill("scatter scatter-add scatter_add", moves=True, linear=Linear.JOINTLY, where=1)
 _fill("scatter-max scatter_max scatter-min scatter_min", moves=True)
 _fill("scatter-mul scatter_mul", linear=Linear.FIRST)
 # Complex numbers and transforms, linear over the reals.

@@ -114,7 +114,7 @@ def _moved_tokens(equation: Equation, known: dict[Value, Any], tokens: frozenset
         place = sum(jnp.broadcast_to(p, value.shape) for p in of) / len(of)
     else:
         known_row = row_of(equation.primitive, equation.params)
-        moved = range(len(operands))[known_row.selects : known_row.values]
+        moved = set(range(len(operands))[known_row.selects : known_row.values]) - {known_row.where}
         places = [
             x.place
             if isinstance(x, Tokens) and i in moved
@@ -137,7 +137,9 @@ def _looked_up(step: Any, constants: list[Any], known: dict[Value, Any]) -> list
         if place.shape == rows.shape:  # the tokens' own values
             rows = _embed(rows, place)
         elif numbers is not None:
-            indices = place.mean(-1)  # an index has one number an axis of the table
+            # An index has one number an axis of the table: relevance is of those that are tokens.
+            count = jnp.maximum(jax.lax.stop_gradient(place != 0).sum(-1), 1)
+            indices = place.sum(-1) / count
             within = [a for a in range(rows.ndim) if a not in numbers.offset_dims]
             rows = _embed_rows(rows, indices, tuple(within))
         else:
