@@ -91,4 +91,8 @@ def golden_resnet10(golden: Path) -> tuple[Any, dict[str, Any], dict[str, np.nda
         for part in (*block, name):
             tree = tree.setdefault(part, {})
         tree[leaf] = value
-    return models.ResNet10(widths=(64, 16, 24, 32)), variables, reference
+    params = variables["params"]
+    blocks = sorted((name for name in params if name.startswith("block")), key=lambda name: int(name[5:]))
+    widths = tuple(params[name]["conv2"]["kernel"].shape[-1] for name in blocks)
+    stem = params["conv1"]["kernel"].shape[-1]
+    return models.ResNet10(widths=widths, stem_width=stem), variables, reference

@@ -1,12 +1,16 @@
 """Layer-wise relevance propagation of any Flax model, as pure functions that can be trained through."""
 
-from jxai.lrp.composites import Composite
+from jxai.lrp.calls import mark
 from jxai.lrp.conservation import Conservation, conservation
 from jxai.lrp.coverage import Coverage, Row, coverage
-from jxai.lrp.graph import linear_operation
-from jxai.lrp.linear import LinearRule, Of, Part, Term
-from jxai.lrp.operation import Application, Kind, Linear, Operation, first
-from jxai.lrp.presets import (
+from jxai.lrp.engine.marks import fixed
+from jxai.lrp.engine.primitives import declare, linear_operation
+from jxai.lrp.rules.base import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule, Shift, Split
+from jxai.lrp.rules.composites import Composite
+from jxai.lrp.rules.layers import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
+from jxai.lrp.rules.linear import LinearRule, Of, Part, Term
+from jxai.lrp.rules.operation import Application, Kind, Linear, Operation, first
+from jxai.lrp.rules.presets import (
     CPLRP,
     AttnLRP,
     Deconvnet,
@@ -19,8 +23,6 @@ from jxai.lrp.presets import (
     GuidedBackprop,
     sun2020,
 )
-from jxai.lrp.rule import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule, Split
-from jxai.lrp.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
 from jxai.lrp.vjp import relevance, vjp
 
 __all__ = [
@@ -57,14 +59,18 @@ __all__ = [
     "Pass",
     "Row",
     "Rule",
+    "Shift",
     "Split",
     "Term",
     "WSquare",
     "ZPlus",
     "conservation",
     "coverage",
+    "declare",
     "first",
+    "fixed",
     "linear_operation",
+    "mark",
     "relevance",
     "sun2020",
     "vjp",

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import as_array, finite
-from jxai.lrp.composites import Composite, check_composite
-from jxai.lrp.linear import LinearRule
-from jxai.lrp.operation import Kind
-from jxai.lrp.plan import Step
-from jxai.lrp.ratio import to_ratio, to_relevance
-from jxai.lrp.rule import Constant, Gradient
-from jxai.lrp.run import Probes
-from jxai.lrp.vjp import explain
+from jxai.lrp.engine.explain import explain
+from jxai.lrp.engine.run import Probes
+from jxai.lrp.engine.steps import Step
+from jxai.lrp.rules.base import Constant, Gradient
+from jxai.lrp.rules.composites import Composite, check_composite
+from jxai.lrp.rules.linear import LinearRule
+from jxai.lrp.rules.operation import Kind
+from jxai.lrp.rules.ratio import to_ratio, to_relevance
 
 
 @flax.struct.dataclass
@@ -71,6 +71,9 @@ def conservation(
     start: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Conservation:
     """Follow relevance through a function, image by image; works under jit.
+
+    The function takes each image by itself: one that couples them (a graph's nodes, statistics of the batch) is
+    refused, and under jit gives NaN.
 
     Example:
         >>> import jax.numpy as jnp
@@ -135,11 +138,32 @@ def conservation(
         relevance = jnp.broadcast_to(relevance, y.shape)
         ratios, meters = pullback([to_ratio(relevance, y)])
         end = sum(jnp.sum(to_relevance(c, v)) for c, v in zip(ratios, floats, strict=True))
-        return {"start": jnp.sum(relevance), "end": end} | _sort(steps, meters)
+        return {"outputs": y[0], "start": jnp.sum(relevance), "end": end} | _sort(steps, meters)
 
     found = jax.vmap(of_image)(x)
+    found = _of_rows_alone(f, x, found)
     columns = {k: jnp.moveaxis(v, 0, -1) for k, v in finite("relevance", found).items()}
     return Conservation(**columns, **labels)  # type: ignore[arg-type]
+
+
+def _of_rows_alone(f: Callable, x: jax.Array, found: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """What was found, where each image's outputs are those that the function gives it among the others; else NaN."""
+    whole, alone = f(x), found.pop("outputs")
+    if jnp.shape(whole) != alone.shape:
+        raise ValueError(
+            f"expected a function of a batch (N, ...) to one result an image, got {jnp.shape(whole)} for {len(x)} "
+            f"images and {alone.shape[1:]} for one: add an axis of images, f(x[0])[None]"
+        )
+    difference = jnp.abs(whole.astype(alone.dtype) - alone)
+    scale = jnp.max(jnp.abs(alone), initial=0.0)
+    coupled = jnp.any(difference > 1e-2 * scale)
+    if not isinstance(coupled, jax.core.Tracer) and bool(coupled):
+        raise ValueError(
+            "expected a function that takes each image by itself, got one whose results differ among others, as of a "
+            "graph's nodes or statistics of the batch: add an axis of images, "
+            "lrp.conservation(lambda x: f(x[0])[None], x[None], ...)"
+        )
+    return {name: jnp.where(coupled, jnp.nan, value) for name, value in found.items()}
 
 
 def _label(step: Step) -> str:

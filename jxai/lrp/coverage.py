@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jxai.lrp.composites import Composite
-from jxai.lrp.operation import Operation
-from jxai.lrp.rule import Rule
-from jxai.lrp.vjp import explain
+from jxai.lrp.engine.explain import explain
+from jxai.lrp.rules.base import Rule
+from jxai.lrp.rules.composites import Composite
+from jxai.lrp.rules.operation import Operation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Row:
             " ".join(_shape(s) for s in operation.inputs) + " -> " + " ".join(map(_shape, operation.outputs))
         )
         parameters = f"{operation.parameters:,}" if operation.parameters else ""
-        return operation.path, module, _what(operation), _rule(self.rule), shapes, parameters
+        return operation.place, module, _what(operation), _rule(self.rule), shapes, parameters
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +61,8 @@ def coverage(f: Callable, *primals: Any, composite: Composite) -> Coverage:
     Example:
         >>> import jax.numpy as jnp
         >>> from jxai import lrp
-        >>> f = lambda x: jnp.tanh(x @ jnp.ones((3, 2)))
+        >>> kernel = jnp.ones((3, 2))
+        >>> f = lambda x: jnp.tanh(x @ kernel)
         >>> print(lrp.coverage(f, jnp.ones((1, 3)), composite=lrp.EpsilonPlus()))
         path  module  operation         rule     shapes            parameters
         ----  ------  ----------------  -------  ----------------  ----------

@@ -10,107 +10,10 @@ import numpy as np
 from jax.core import Tracer
 
 from jxai.checks import as_array, finite, shown
-from jxai.lrp.composites import Composite, check_composite
-from jxai.lrp.flow import Status
-from jxai.lrp.graph import Graph, Value, trace, widen
-from jxai.lrp.plan import Context, Plan
-from jxai.lrp.planner import make_plan
-from jxai.lrp.ratio import to_ratio, to_relevance
-from jxai.lrp.run import Probes, run
-
-
-@dataclasses.dataclass(frozen=True)
-class Explained:
-    """A traced function with its plan.
-
-    Attributes:
-        plan: its steps.
-        leaves: the primals' leaves, at least float32; integers stay.
-        structure: of the primals.
-        outputs: tree of the outputs' shapes.
-        num_outputs: how many of the plan's outputs are not auxiliary.
-        auxiliary: tree of the auxiliary outputs, `_ARRAY` in the place of arrays.
-        composite: the rules.
-    """
-
-    plan: Plan
-    leaves: list[Any]
-    structure: Any
-    outputs: Any
-    num_outputs: int
-    auxiliary: Any
-    composite: Composite
-
-    def run(self, floats: list[Any], probes: Probes) -> tuple[list[Any], list[Any]]:
-        """(outputs, auxiliary outputs) as lists, for the primals' leaves of floats."""
-        given = iter(floats)
-        arguments = [next(given) if _is_float(x) else x for x in self.leaves]
-        results = run(self.plan, arguments, probes, gradients=not self.composite.relevance)
-        return results[: self.num_outputs], results[self.num_outputs :]
-
-
-def explain(
-    f: Callable,
-    primals: Sequence[Any],
-    composite: Composite,
-    *,
-    has_aux: bool = False,
-    start: str | None = None,
-    taps: Sequence[str] = (),
-) -> Explained:
-    """Trace a function and give every operation its rule; for the arguments see `vjp`."""
-    check_composite(composite)
-    leaves, structure = jax.tree.flatten(tuple(primals))
-    for leaf in leaves:
-        _check_leaf(leaf)
-    kept: list[Any] = []
-
-    def traced(*primals):
-        if not has_aux:
-            return f(*primals), ()
-        y, aux = f(*primals)
-        arrays, rest = _split(aux)
-        kept.append(rest)
-        return y, arrays
-
-    graph, (outputs, _), records = trace(traced, primals)
-    num_outputs = len(jax.tree.leaves(outputs))
-    if start is not None:
-        value = _module_output(graph, start)
-        outputs, values = jax.ShapeDtypeStruct(value.shape, value.dtype), [value]
-    else:
-        values = graph.outputs[:num_outputs]
-    graph = dataclasses.replace(graph, outputs=values, auxiliary=graph.outputs[num_outputs:]).pruned()
-    num_outputs = len(values)
-    places: dict[Value, list[str]] = {}
-    for path in taps:
-        places.setdefault(_module_output(graph, path), []).append(path)
-    context = Context(composite, records)
-    tokens = {v: i for i, (v, x) in enumerate(zip(graph.inputs, leaves, strict=True)) if not _is_float(x)}
-    plan = make_plan(
-        graph,
-        context,
-        [Status.VARYING if _is_float(x) else Status.HELD for x in leaves],
-        tokens=tokens,
-        taps=places,
-    )
-    if unmet := sorted(set(taps) - {step.tap for step in plan.steps}):
-        raise ValueError(
-            f"expected to watch or mask modules on the way from the inputs to the outputs, got {', '.join(unmet)}, "
-            "where no relevance passes: leave them out"
-        )
-    context.warn()
-    reached = {step.token for step in plan.operations()}
-    for index in tokens.values():
-        if index not in reached:
-            raise TypeError(
-                f"expected integers to be looked up in a table, as nn.Embed does, got {leaves[index].dtype} of shape "
-                f"{jnp.shape(leaves[index])} in no embedding: convert the input to floats, or close over it"
-            )
-    rest = kept[0] if has_aux else None
-    # Shapes alone do where nothing is run.
-    leaves = [x if isinstance(x, jax.ShapeDtypeStruct) else widen(x) for x in leaves]
-    return Explained(plan, leaves, structure, outputs, num_outputs, rest, composite)
+from jxai.lrp.engine.explain import ARRAY, explain, is_float
+from jxai.lrp.engine.run import Probes
+from jxai.lrp.rules.composites import Composite, check_composite
+from jxai.lrp.rules.ratio import to_ratio, to_relevance
 
 
 def vjp(
@@ -138,19 +41,21 @@ def vjp(
 
     Args:
         f: function of the primals to an array or a tree of arrays. It may close over variables and call any
-            number of Flax modules and functions of JAX.
+            number of modules of Linen, NNX, Equinox, Haiku or Keras and functions of JAX.
         *primals: arrays or trees of arrays of floats (bfloat16 is computed in float32), or of integers that are
             looked up in an embedding.
         composite: the rules.
         has_aux: whether `f` returns a pair whose second part is handed through.
-        start: path of a module, such as "encoder/block3": its output is explained in the place of f's.
-        watch: paths of modules at whose outputs relevance is wanted too. What is watched stays an activation of its
+        start: path of a module, such as "encoder/block3", a name scope or an `lrp.mark`: its output is explained
+            in the place of f's. Of what is called several times, one call: "conv#1".
+        watch: paths at whose outputs relevance is wanted too. What is watched stays an activation of its
             own: a batch norm that is watched is not merged into the layer after it.
-        masks: by path of a module, what relevance is multiplied by at its output: an array that broadcasts to it,
+        masks: by path, what relevance is multiplied by at its output: an array that broadcasts to it,
             such as a one for a channel and zeros for the others (concept relevance; Achtibat et al. 2023).
 
     Returns:
-        (y, pullback), or (y, pullback, aux). `pullback(relevance)` takes a tree of y's shape and gives the
+        (y, pullback), or (y, pullback, aux). The pullback is a pytree, as `jax.vjp`'s, and may leave a `jit`.
+        `pullback(relevance)` takes a tree of y's shape and gives the
         tuple of the primals' relevances, of the primals' shapes and, where they are floats, dtypes; with `watch`
         it gives a pair of that and a dictionary of relevances by path, before masks.
 
@@ -174,40 +79,71 @@ def vjp(
     explained = explain(
         f, primals, composite, has_aux=has_aux, start=start, taps=[*dict.fromkeys([*watch, *masks])]
     )
-    graph = explained.plan.graph
-    taps = {path: jnp.zeros(_module_output(graph, path).shape) for path in watch}
-    tokens = {i: jnp.ones(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not _is_float(x)}
-    floats = [x for x in explained.leaves if _is_float(x)]
+    shapes = explained.plan.watched()
+    taps = {path: jnp.zeros(shapes[path]) for path in watch}
+    tokens = {i: jnp.ones(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not is_float(x)}
+    floats = [x for x in explained.leaves if is_float(x)]
 
     def outputs(floats, taps, tokens):
-        return explained.run(floats, Probes(taps=taps, masks=masks, tokens=tokens))
+        return explained.run(floats, Probes(taps=taps, masks=masks), tokens)
 
     found, ratio_pullback, aux = jax.vjp(outputs, floats, taps, tokens, has_aux=True)
     y = jax.tree.unflatten(jax.tree.structure(explained.outputs), found)
-    ratios = composite.relevance
-
-    def pullback(relevance):
-        _check_same_shapes(relevance, y)
-        given = [
-            finite("relevance of the outputs", as_array(r, z.dtype))
-            for r, z in zip(jax.tree.leaves(relevance), found, strict=True)
-        ]
-        given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if ratios else given
-        of_floats, watched, of_tokens = ratio_pullback(given)
-        if ratios:
-            of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
-        rest = iter(of_floats)
-        leaves = [
-            next(rest).astype(jnp.result_type(p)) if _is_float(p) else of_tokens[i]
-            for i, p in enumerate(jax.tree.leaves(tuple(primals)))
-        ]
-        relevances = finite("relevance", jax.tree.unflatten(explained.structure, leaves))
-        return (relevances, watched) if watch else relevances
-
+    leaves = jax.tree.leaves(tuple(primals))
+    known = _Known(
+        explained.structure,
+        jax.tree.structure(explained.outputs),
+        tuple(jnp.result_type(x) for x in leaves),
+        composite.relevance,
+        bool(watch),
+    )
+    pullback = jax.tree_util.Partial(_pull_back, known, ratio_pullback, found, floats)
     if has_aux:
         arrays = iter(aux)
-        return y, pullback, jax.tree.map(lambda x: next(arrays) if x is _ARRAY else x, explained.auxiliary)
+        return y, pullback, jax.tree.map(lambda x: next(arrays) if x is ARRAY else x, explained.auxiliary)
     return y, pullback
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What a pullback knows beside arrays.
+
+    Attributes:
+        primals: their tree.
+        outputs: their tree.
+        dtypes: of the primals' leaves.
+        ratios: whether ratios travel, or gradients.
+        watched: whether relevance inside is asked for.
+    """
+
+    primals: Any
+    outputs: Any
+    dtypes: tuple[Any, ...]
+    ratios: bool
+    watched: bool
+
+
+def _pull_back(
+    known: _Known, ratio_pullback: Any, found: list[jax.Array], floats: list[jax.Array], relevance: Any
+) -> Any:
+    """Relevance of the primals, and of what is watched, from that of the outputs; see `vjp`."""
+    _check_same_shapes(relevance, jax.tree.unflatten(known.outputs, found))
+    given = [
+        finite("relevance of the outputs", as_array(r, z.dtype))
+        for r, z in zip(jax.tree.leaves(relevance), found, strict=True)
+    ]
+    given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if known.ratios else given
+    of_floats, watched, of_tokens = ratio_pullback(given)
+    if known.ratios:
+        of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
+    rest = iter(of_floats)
+    leaves = [
+        next(rest).astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else of_tokens[i]
+        for i, dtype in enumerate(known.dtypes)
+    ]
+    relevances = finite("relevance", jax.tree.unflatten(known.primals, leaves))
+    return (relevances, watched) if known.watched else relevances
 
 
 def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Composite) -> jax.Array:
@@ -249,32 +185,6 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
     return pullback(jax.nn.one_hot(target, scores.shape[1], dtype=scores.dtype) * scores)[0]
 
 
-def _module_output(graph: Graph, path: str) -> Value:
-    """The value that the module of this path gives."""
-    calls = [call for call in graph.calls.values() if call.record.path == path and call.outputs]
-    if len(calls) != 1 or len(calls[0].outputs) != 1:
-        known = sorted({call.record.path for call in graph.calls.values() if call.outputs})
-        what = f"{len(calls)} calls" if calls else "no call"
-        raise ValueError(
-            f"expected the path of a module that is called once (outside of loops) and gives one array, got '{path}' "
-            f"with {what}: take one of {', '.join(known) or 'no path; the function calls no Flax module'}"
-        )
-    return next(iter(calls[0].outputs.values()))
-
-
-_ARRAY = object()
-
-
-def _split(tree: Any) -> tuple[list[Any], Any]:
-    """(arrays among the leaves, the tree with `_ARRAY` in their place)."""
-    leaves, structure = jax.tree.flatten(tree)
-    arrays = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-    rest = structure.unflatten(
-        [_ARRAY if is_array else leaf for leaf, is_array in zip(leaves, arrays, strict=True)]
-    )
-    return [leaf for leaf, is_array in zip(leaves, arrays, strict=True) if is_array], rest
-
-
 def _checked_paths(start: Any, watch: Any, masks: Any) -> dict[str, Any]:
     """The masks, as arrays."""
     masks = {} if masks is None else masks
@@ -285,25 +195,6 @@ def _checked_paths(start: Any, watch: Any, masks: Any) -> dict[str, Any]:
             f"{shown(masks)}: see lrp.vjp"
         )
     return {path: finite("masks", as_array(mask)) for path, mask in masks.items()}
-
-
-def _is_float(x: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(x), jnp.floating)
-
-
-def _check_leaf(x: Any) -> None:
-    dtype = jnp.result_type(x if isinstance(x, jax.ShapeDtypeStruct) else as_array(x))
-    if dtype == np.float16 or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-        raise TypeError(
-            f"expected primals of float32, float64 or bfloat16, or integers for an embedding, got {dtype}: "
-            "convert them to float32, or close over them"
-        )
-    if 0 in (shape := jnp.shape(x)):
-        raise ValueError(
-            f"expected primals with values, got an array of shape {shape}: give one image at least"
-        )
-    if not isinstance(x, jax.ShapeDtypeStruct):
-        finite("primals", as_array(x))
 
 
 def _check_same_shapes(relevance: Any, y: Any) -> None:

@@ -6,24 +6,38 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, Literal, get_opaque_trace_state
+from flax import nnx
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jxai.checks import check_count, shown
+from jxai.lrp.calls import intercepted
+from jxai.lrp.engine.marks import recorded
+from jxai.lrp.engine.scopes import Call, Site
+from jxai.lrp.engine.trace import program_of
 
 Features = Callable[[Any, jax.Array], jax.Array]
 Head = Callable[[Any, jax.Array], Any]
 
 
 def split(
-    model: nn.Module, path: str, *, image_shape: tuple[int, ...] = (224, 224, 3), **options: Any
+    model: Any,
+    path: str,
+    *,
+    variables: Any = None,
+    image_shape: tuple[int, ...] = (224, 224, 3),
+    **options: Any,
 ) -> tuple[Features, Head]:
     """Two functions whose composition is the model: from images to a module's output, and from there to scores.
 
         head(variables, features(variables, x)) = model.apply(variables, x, **options)
 
-    Both replay the whole model, the second on images of zeros whose maps are replaced. Under `jax.jit` what does not
-    matter to the result is not computed; elsewhere it costs time. It is checked, once and without computing
-    anything, that the scores depend on the image through the module alone: no skip connection leads around it.
+    Of any library: a Linen module, an NNX module, whose variables are `nnx.state(model)`, or a function of
+    (variables, x), such as Haiku's `apply` without key; Equinox's modules take one image, so one maps them:
+    `lambda arrays, x: jax.vmap(equinox.combine(arrays, rest))(x)`.
+
+    Both trace the whole model, the second on images of zeros, and compute their part of it. It is checked, once and
+    without computing anything, that the scores depend on the image through the module alone: no skip connection leads
+    around it.
 
     The last map before the pooling, Grad-CAM's usual choice:
 
@@ -47,8 +61,9 @@ def split(
 
     Args:
         model: takes images (N, *image_shape).
-        path: of a module that is called once and returns one array with the images' leading axis, such as "block3"
-            or "encoder/block3".
+        path: of a module that returns one array with the images' leading axis, such as "block3" or "encoder/block3"
+            ("block3#1" for one of several calls), or of an `lrp.mark`.
+        variables: of a function: what it takes first, or the shapes of it. Modules know their own.
         image_shape: shape of one image. Maps have the shape that images of this one give.
         **options: passed on to the model at each call, such as train=False.
 
@@ -57,90 +72,189 @@ def split(
         head(variables, maps): what the model returns where the module's output is `maps`, for maps (N, ...).
 
     Raises:
-        TypeError: no module, path or shape.
+        TypeError: no module or function, path or shape.
         ValueError: the model has no such module or calls it more than once, its output is no array, it is called
-            inside of `nn.scan` or `nn.remat`, or what the model returns depends on the image through other modules
-            too; or the model cannot be initialised by such images. Later, where images or maps have another shape.
+            inside of a loop or `nn.remat`, or what the model returns depends on the image through other modules too;
+            or the model does not take such images. Later, where images or maps have another shape.
     """
-    if not isinstance(model, nn.Module) or not isinstance(path, str):
+    if not callable(model) or isinstance(model, type) or not isinstance(path, str):
         raise TypeError(
-            f"expected a Linen module and a path, got {shown(model)} and {shown(path)}: give both"
+            f"expected a module of Flax, or a function of variables and images, and a path, got {shown(model)} and "
+            f"{shown(path)}: give both"
         )
     if not isinstance(image_shape, Sequence) or isinstance(image_shape, str) or not image_shape:
         raise TypeError(f"expected image_shape as a sequence, got {shown(image_shape)}: take (H, W, C)")
-    place, image_shape = (
-        tuple(path.split("/")),
-        tuple(check_count("image_shape", side) for side in image_shape),
-    )
+    image_shape = tuple(check_count("image_shape", side) for side in image_shape)
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
-        variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, **options), images)
+        apply, variables = _function(model, variables, images, options)
+        traced = _Traced(apply, variables, images, path)
     except Exception as error:  # the model's own, of images that it does not expect
         raise ValueError(
             f"expected a model of images {images.shape}, got {type(error).__name__} from it "
             f"({str(error)[:200]}): give `image_shape` and the options that it is called with"
         ) from error
-
-    def replayed(variables: Any, x: jax.Array, maps: jax.Array) -> Any:
-        def replace(next_fun, args, kwargs, context):
-            if (context.module.path, context.method_name) == (place, "__call__"):
-                return maps
-            return next_fun(*args, **kwargs)
-
-        with nn.intercept_methods(replace):
-            return model.apply(variables, x, **options)
-
-    def captured(variables: Any, x: jax.Array) -> jax.Array:
-        outputs, paths, own_trace = [], [], get_opaque_trace_state(convention="flax")
-
-        def capture(next_fun, args, kwargs, context):
-            output = next_fun(*args, **kwargs)
-            if context.method_name == "__call__":
-                paths.append("/".join(context.module.path))
-                if context.module.path == place:
-                    if get_opaque_trace_state(convention="flax") != own_trace:
-                        raise ValueError(
-                            f"expected a module in the model's own trace, got {path!r}, called inside of nn.scan, "
-                            "nn.remat or alike: choose one outside of what is transformed"
-                        )
-                    outputs.append(output)
-            return output
-
-        with nn.intercept_methods(capture):
-            model.apply(variables, x, **options)
-        return _only(outputs, path, paths)
-
-    shape = jax.eval_shape(captured, variables, images)
-    _check_nothing_leads_around(replayed, (variables, images, shape), path)
+    shape = jax.eval_shape(lambda v, x: traced.below(v, x), variables, images).shape[1:]
+    # The images come after the variables.
+    if _needed(traced.jaxpr.jaxpr, [True] * len(traced.jaxpr.jaxpr.outvars), traced.site())[1][-1]:
+        raise ValueError(
+            f"expected a module that all of the image's influence goes through, got {path!r}: the scores also depend "
+            "on the image around it (a skip connection, another branch); choose the module where the branches meet"
+        )
 
     def features(variables: Any, x: jax.Array) -> jax.Array:
         _check_shape("x", x, image_shape)
-        return captured(variables, x)
+        return _Traced(apply, variables, x, path).below(variables, x)
 
     def head(variables: Any, maps: jax.Array) -> Any:
-        _check_shape("maps", maps, shape.shape[1:])
-        return replayed(variables, jnp.zeros((maps.shape[0], *image_shape), images.dtype), maps)
+        _check_shape("maps", maps, shape)
+        zeros = jnp.zeros((maps.shape[0], *image_shape), images.dtype)
+        return _Traced(apply, variables, zeros, path).above(variables, zeros, maps)
 
     return features, head
 
 
-def _only(outputs: Sequence[Any], path: str, paths: Sequence[str]) -> jax.Array:
-    """The module's output; refuses none, several, and what is no array."""
-    if not outputs:
-        raise ValueError(
-            f"expected the path of a module that the model calls, got {path!r}: it calls "
-            + ", ".join(sorted(set(paths) - {""}))
-        )
-    if len(outputs) > 1:
-        raise ValueError(
-            f"expected a module that is called once, got {path!r}, called {len(outputs)} times: choose another"
-        )
-    if not isinstance(outputs[0], jax.Array):
-        raise ValueError(
-            f"expected a module that returns one array, got {type(outputs[0]).__name__} from {path!r}: "
-            "choose one inside"
-        )
-    return outputs[0]
+def _function(model: Any, variables: Any, images: Any, options: dict[str, Any]) -> tuple[Callable, Any]:
+    """(function of variables and images, the shapes of the variables)."""
+    if isinstance(model, nn.Module):
+        if variables is None:
+            variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, **options), images)
+        return lambda variables, x: model.apply(variables, x, **options), variables
+    if isinstance(model, nnx.Module):
+        graph, state = nnx.split(model)
+        return lambda state, x: nnx.merge(graph, state)(x, **options), state
+    if variables is None:
+        raise ValueError("a function came without `variables`")
+    return lambda variables, x: model(variables, x, **options), variables
+
+
+class _Traced:
+    """A model traced for variables and images, and the place of a module in it."""
+
+    def __init__(self, apply: Callable, variables: Any, x: Any, path: str):
+        self.apply, self.arguments, self.path = apply, (variables, x), path
+        self.records = []
+        function = recorded(apply, self.records)
+        self.jaxpr, self.shapes = jax.make_jaxpr(function, return_shape=True)(variables, x)
+
+    def site(self) -> Site:
+        """Where the module's output is; refuses no call, several, what is no array, and what is inside of loops."""
+        path, calls = self.path, program_of(self.jaxpr, self.records).calls.values()
+        given = [call for call in calls if call.outputs and call.site is not None and call.record.path]
+        found = [call for call in given if path in (call.path, call.record.path)]
+        if len(found) > 1:
+            raise ValueError(
+                f"expected a module that is called once, got {path!r}, called {len(found)} times: choose another, or "
+                f"one of {', '.join(call.path for call in found)}"
+            )
+        within = bool(path) and any(record.path == path for record in self.records)
+        if within and not (found and self.reached(found[0])):
+            raise ValueError(
+                f"expected a module in the model's own trace, got {path!r}, called inside of nn.scan, nn.remat or "
+                "alike: choose one outside of what is transformed"
+            )
+        if not found:
+            known = sorted({call.path for call in given})
+            raise ValueError(
+                f"expected the path of a module that the model calls, got {path!r}: it calls {', '.join(known)}"
+            )
+        if len(found[0].outputs) > 1:
+            raise ValueError(
+                f"expected a module that returns one array, got {self.kind()} from {path!r}: choose one inside"
+            )
+        return found[0].site or ()
+
+    def reached(self, call: Call) -> bool:
+        """Whether only jitted functions are around a call."""
+        jaxpr = self.jaxpr.jaxpr
+        for position in (call.site or ())[:-1]:
+            inner = _jitted(jaxpr.eqns[position])
+            if inner is None:
+                return False
+            jaxpr = inner.jaxpr
+        return True
+
+    def kind(self) -> str:
+        """The name of the type that the module returns."""
+        kinds = []
+
+        def asking(call, function, args, kwargs):
+            result = function(*args, **kwargs)
+            if call.path == self.path:
+                kinds.append(type(result).__name__)
+            return result
+
+        jax.eval_shape(intercepted(self.apply, asking), *self.arguments)
+        return kinds[-1]
+
+    def below(self, *arguments: Any) -> jax.Array:
+        """The module's output."""
+        return _run(self.jaxpr, jax.tree.leaves(arguments), self.site())[0]
+
+    def above(self, variables: Any, x: Any, maps: jax.Array) -> Any:
+        """What the model returns where the module's output is `maps`."""
+        results = _run(self.jaxpr, jax.tree.leaves((variables, x)), self.site(), maps)
+        return jax.tree.unflatten(jax.tree.structure(self.shapes), results)
+
+
+def _run(
+    jaxpr: ClosedJaxpr, arguments: Sequence[Any], site: Site, maps: jax.Array | None = None
+) -> list[Any]:
+    """Up to the operation at a site, and what it takes; or all, with `maps` in the place of what it gives."""
+    opened = jaxpr.jaxpr
+    values = dict(zip([*opened.constvars, *opened.invars], [*jaxpr.consts, *arguments], strict=True))
+    kept = None if maps is None else _needed(opened, [True] * len(opened.outvars), site)[0]
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for position, eqn in enumerate(opened.eqns):
+        if site[:1] == (position,) and len(site) > 1:
+            inner = _jitted(eqn)
+            assert inner is not None  # `_Traced.reached`
+            results = _run(inner, [read(atom) for atom in eqn.invars], site[1:], maps)
+            if maps is None:
+                return results
+        elif site == (position,):
+            if maps is None:
+                return [read(eqn.invars[0])]
+            results = [maps]
+        elif kept is None or position in kept:
+            results = eqn.primitive.bind(
+                *(read(atom) for atom in eqn.invars), **eqn.primitive.get_bind_params(eqn.params)
+            )
+            results = results if eqn.primitive.multiple_results else [results]
+        else:
+            continue
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in opened.outvars]
+
+
+def _needed(jaxpr: Jaxpr, outputs: Sequence[bool], site: Site) -> tuple[set[int], list[bool]]:
+    """The operations and inputs that the outputs may depend on, if what the operation at a site gives is known.
+
+    An operation's outputs depend on all its inputs, if it is no call.
+    """
+    live = {
+        v for v, needed in zip(jaxpr.outvars, outputs, strict=True) if needed and not isinstance(v, Literal)
+    }
+    kept = set()
+    for position, eqn in reversed(list(enumerate(jaxpr.eqns))):
+        needed = [variable in live for variable in eqn.outvars]
+        if not any(needed) or site == (position,):
+            continue
+        inner = _jitted(eqn)
+        reads = [True] * len(eqn.invars)
+        if inner is not None:
+            reads = _needed(inner.jaxpr, needed, site[1:] if site[:1] == (position,) else ())[1]
+        live |= {v for v, read in zip(eqn.invars, reads, strict=True) if read and not isinstance(v, Literal)}
+        kept.add(position)
+    return kept, [variable in live for variable in jaxpr.invars]
+
+
+def _jitted(eqn: Any) -> ClosedJaxpr | None:
+    """What a jitted function is, if that is what an operation calls."""
+    return eqn.params["jaxpr"] if eqn.primitive.name in ("jit", "pjit") else None
 
 
 def _check_shape(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
@@ -149,30 +263,3 @@ def _check_shape(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
             f"expected {name} of shape (N, {', '.join(map(str, shape))}), got {array.shape}: split the model "
             "with the `image_shape` of your images"
         )
-
-
-def _check_nothing_leads_around(replayed: Callable[..., Any], arguments: tuple[Any, ...], path: str) -> None:
-    """Refuse a result that depends on the images, which are zeros, where the module's output is given."""
-    jaxpr = jax.make_jaxpr(replayed)(*arguments).jaxpr
-    image = len(jax.tree.leaves(arguments[0]))  # stands after the variables'
-    if _needed(jaxpr, [True] * len(jaxpr.outvars))[image]:
-        raise ValueError(
-            f"expected a module that all of the image's influence goes through, got {path!r}: the scores also depend "
-            "on the image around it (a skip connection, another branch); choose the module where the branches meet"
-        )
-
-
-def _needed(jaxpr: Jaxpr, outputs: Sequence[bool]) -> list[bool]:
-    """Which inputs the outputs may depend on; an equation's outputs depend on all its inputs, if it is no call."""
-    live = {
-        v for v, needed in zip(jaxpr.outvars, outputs, strict=True) if needed and not isinstance(v, Literal)
-    }
-    for equation in reversed(jaxpr.eqns):
-        needed_outputs = [variable in live for variable in equation.outvars]
-        if not any(needed_outputs):
-            continue
-        inner = equation.params.get("jaxpr") if equation.primitive.name == "jit" else None
-        reads = _needed(inner.jaxpr, needed_outputs) if inner is not None else [True] * len(equation.invars)
-        pairs = zip(equation.invars, reads, strict=True)
-        live |= {v for v, read in pairs if read and not isinstance(v, Literal)}
-    return [variable in live for variable in jaxpr.invars]

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from jxai import lrp
 from jxai.fewshot.heads import PairConv, Pairs, pairs
-from jxai.lrp.presets import SUN2020_CONVOLUTION
+from jxai.lrp.rules.presets import SUN2020_CONVOLUTION
 
 WAY, QUERIES, SIDE, CHANNELS = 3, 4, 5, 2
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jxai import fewshot
-from jxai.lrp.composites import Composite
+from jxai.lrp.rules.composites import Composite
 
 ARCHIVES = ("relation_head_1shot", "relation_head_5shot")
 MODULES = ("conv1", "bn1", "conv2", "bn2", "fc1", "fc2")

@@ -1,6 +1,7 @@
 """`jxai.lrp` under hostile input."""
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching
 from strategies import EFFORTS, Argument, Case, Spoilt, array, integers, number, one_of, search, unheard_of
 
 from jxai import lrp
@@ -46,11 +49,22 @@ def network(shape, classes):
     return lambda x: model.apply(variables, x)
 
 
-def scores(x, classes=4):
-    """The network that fits the channels of x; like a careful user's, it takes images alone."""
+def checked(x):
+    """x, where it is images: what a careful user's network makes sure of."""
     if getattr(x, "ndim", None) != 4:
         raise ValueError(f"expected images (N, H, W, C), got {x}: reshape them")
-    return network((1, 2, 2, x.shape[-1]), classes)(x)
+    return x
+
+
+def scores(x, classes=4):
+    """The network that fits the channels of x."""
+    return network((1, 2, 2, checked(x).shape[-1]), classes)(x)
+
+
+def of_itself(f, x, **given):
+    """Relevance of what a function starts with where all of its outputs are explained."""
+    y, pullback = lrp.vjp(f, x, **given)
+    return pullback(y)
 
 
 def of_composite(make):
@@ -91,6 +105,28 @@ PATHS = [Spoilt(v, refused=True) for v in ("nothing", "conv/", 3, ("conv", 3), (
 def pulled(x, composite, start, watch, masks, relevance):
     y, pullback = lrp.vjp(scores, x, composite=composite, start=start, watch=watch, masks=masks)
     return pullback(relevance(y))
+
+
+_numbers = itertools.count()
+
+
+def doubling():
+    """A new primitive, 2 x, which nothing knows of."""
+    double_p = Primitive(f"hostile_{next(_numbers)}")
+    double_p.def_impl(lambda x: 2 * x)
+    double_p.def_abstract_eval(lambda x: x)
+    ad.deflinear2(double_p, lambda ct, _: [2 * ct])
+    batching.primitive_batchers[double_p] = lambda given, axes: (double_p.bind(*given), axes[0])
+    return double_p
+
+
+def declared(what, says):
+    """Relevance of what was declared; a name alone, or somebody's kernel, is declared and no more."""
+    primitive, name = what()
+    lrp.declare(primitive, name=name, **says)
+    if not isinstance(primitive, Primitive):
+        return None
+    return lrp.vjp(primitive.bind, jnp.ones((2, 3)), composite=lrp.AttnLRP())[1](jnp.ones((2, 3)))
 
 
 CASES = {
@@ -147,6 +183,14 @@ CASES = {
     "Pass": Case(
         of_composite(lambda: lrp.Composite(((lrp.Kind.ACTIVATION, lrp.Pass()),)) | lrp.EpsilonPlus())
     ),
+    "Shift": Case(
+        lambda x: of_itself(
+            lambda x: (images := checked(x)) - images.mean(-1, keepdims=True),
+            x,
+            composite=lrp.Composite(((lrp.Kind.CENTERING, lrp.Shift()),)) | lrp.EpsilonPlus(),
+        ),
+        {"x": IMAGES},
+    ),
     "Split": Case(of_composite(lrp.Split), {"share_zeros": FLAG}),
     "WSquare": Case(of_composite(lrp.WSquare), LINEAR),
     "ZPlus": Case(of_composite(lrp.ZPlus), {"bias": FLAG, **LINEAR}),
@@ -171,6 +215,50 @@ CASES = {
         {"x": IMAGES, "composite": COMPOSITE},
         holds=lambda found, given: "convolution" in found,
     ),
+    "declare": Case(
+        declared,
+        {
+            "what": one_of(
+                lambda: (doubling(), None),
+                lambda: (doubling().name, None),
+                lambda: ("pallas_call", f"hostile kernel {next(_numbers)}"),
+                bad=[
+                    *(Spoilt(lambda v=v: (v, None), refused=True) for v in (None, 3, "", jnp.sin, Primitive)),
+                    *(Spoilt(lambda v=v: (v, None), refused=True) for v in ("add", jax.lax.mul_p)),
+                    *(Spoilt(lambda v=v: ("pallas_call", v), refused=True) for v in (3, "", ["kernel"])),
+                ],
+            ),
+            "says": one_of(
+                {"like": jax.lax.neg_p},
+                {"means": lambda x: 2 * x},
+                {"entrywise": True, "linear": "jointly", "degree": 1},
+                {"moves": True, "linear": "jointly", "sign": "kept"},
+                bad=[
+                    Spoilt(v, refused=True)
+                    for v in (
+                        {},
+                        {"like": jax.lax.neg_p, "means": lambda x: 2 * x},
+                        {"like": jax.lax.neg_p, "entrywise": True},
+                        *({"like": v} for v in ("neg", 3, jnp.negative, Primitive("hostile_nobody"))),
+                        *({"means": v} for v in ("2 * x", 3, jax.lax.neg_p)),
+                        *({"linear": v} for v in ("sometimes", 3, True, ["jointly"])),
+                        *({"moves": True, "sign": v} for v in ("negative", 1, {})),
+                        *({"entrywise": v} for v in ("text", 3, None, jnp.ones(3))),
+                        *({"entrywise": True, "degree": v} for v in ("text", np.nan, np.inf, 1j, [1])),
+                        *({"moves": True, "values": v} for v in ("text", 1.5, -1)),
+                        *({"contracts": True, "kernel": v} for v in ("text", 1.5)),
+                        {"unheard_of": True},
+                    )
+                ],
+            ),
+        },
+    ),
+    "fixed": Case(
+        lambda x: of_itself(
+            lambda v: jnp.tensordot(lrp.fixed(x), v, 0), jnp.ones((1, 2)), composite=lrp.EpsilonPlus()
+        ),
+        {"x": array("23")},
+    ),
     "linear_operation": Case(
         lambda x: lrp.vjp(
             lambda x: lrp.linear_operation(lambda x, kernel: x @ kernel)(x, jnp.eye(3)),
@@ -184,6 +272,15 @@ CASES = {
                     [Spoilt(jnp.full((2, 3), v), refused=True) for v in (np.nan, np.inf)]
                 ),
             )
+        },
+    ),
+    "mark": Case(
+        lambda x, name: of_itself(
+            lambda x: lrp.mark(checked(x) * 2.0, name), x, composite=lrp.AttnLRP(), watch=[name]
+        ),
+        {
+            "x": IMAGES,
+            "name": one_of("a", "α/b", bad=[Spoilt(v, refused=True) for v in ("", "a#0", None, 3)]),
         },
     ),
     "relevance": Case(

@@ -1,5 +1,6 @@
 """float64; the networks of the golden archives `lrp_vgg` and `lrp_resnet`, as a user would write them in Linen."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 # What the tests of this folder share is the module `formulas` beside this file. Last in the list.
 sys.path.append(str(Path(__file__).resolve().parent))
+
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # before keras is imported
 
 
 @pytest.fixture

@@ -85,17 +85,17 @@ def test_shifts_by_the_maximum_stay_bounded(f):
     assert np.abs(ours).max() < 1e3 * np.abs(y).max()
 
 
-# Normalisation takes its statistics as constants.
+# Normalisation takes its deviation as a constant; centering is linear (the program of Achtibat et al. 2024).
 
 
 def normalised(axes, centred, groups=None):
-    """A function of (x, scale, bias) to (y, dy/dx with the statistics constant)."""
+    """A function of x to (mean, variance), each of x's shape."""
 
     def statistics(x):
         parts = x if groups is None else x.reshape(*x.shape[:-1], groups, -1)
         mean = parts.mean(axes, keepdims=True) if centred else 0
         variance = ((parts - mean) ** 2).mean(axes, keepdims=True)
-        spread = lambda s: np.broadcast_to(s, parts.shape).reshape(x.shape)  # noqa: E731
+        spread = lambda s: jnp.broadcast_to(s, parts.shape).reshape(x.shape)  # noqa: E731
         return spread(mean), spread(variance)
 
     return statistics
@@ -130,10 +130,10 @@ def test_normalisation_has_constant_statistics(name):
 
     relevance = normal(*X.shape)
     y, (ours,) = explain(f, X, relevance=relevance)
-    mean, variance = statistics(X)
+    variance = np.asarray(statistics(X)[1])
 
     def by_hand(x):
-        z = (x - mean) / np.sqrt(variance + 1e-6) * variables["params"]["scale"]
+        z = (x - statistics(x)[0]) / np.sqrt(variance + 1e-6) * variables["params"]["scale"]
         return z + variables["params"].get("bias", 0)
 
     assert_close(y, by_hand(X))
@@ -147,6 +147,9 @@ def test_normalisation_by_hand_has_constant_statistics():
 
     relevance = normal(*X.shape)
     _, (ours,) = explain(f, X, relevance=relevance)
+    assert_close(ours, by_gradient(lambda x: x - x.mean(-1, keepdims=True), X, relevance))
+    held = lrp.Composite(((lrp.Kind.CENTERING, lrp.Shift()),)) | LRP_0
+    _, (ours,) = explain(f, X, composite=held, relevance=relevance)
     assert_close(ours, X / (X - X.mean(-1, keepdims=True)) * relevance)
     _, (ours,) = explain(lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True), X, relevance=relevance)
     assert_close(ours, relevance)

@@ -72,9 +72,10 @@ def test_arrays_give_the_same_as_shapes():
 
 
 def test_inside_of_loops_and_embeddings():
+    table, weights = jnp.ones((7, 4)), jnp.ones((3, 4, 4))
+
     def f(tokens):
-        rows = jnp.ones((7, 4))[tokens].mean(1)
-        return jax.lax.scan(lambda x, w: (nn.relu(x @ w), None), rows, jnp.ones((3, 4, 4)))[0]
+        return jax.lax.scan(lambda x, w: (nn.relu(x @ w), None), table[tokens].mean(1), weights)[0]
 
     rows = lrp.coverage(f, jax.ShapeDtypeStruct((2, 5), jnp.int32), composite=lrp.EpsilonPlus()).rows
     kinds = [row.operation.kind for row in rows]

@@ -10,7 +10,7 @@ import pytest
 import formulas
 from formulas import explain
 from jxai import lrp
-from jxai.lrp.graph import trace
+from jxai.lrp.engine.trace import trace
 
 X = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 EPSILON = lrp.Composite(((lrp.Kind.DENSE, lrp.Epsilon(0.5)),), name="epsilon alone")
@@ -28,7 +28,7 @@ class Doubled(nn.Module):
 class Divided(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return x / x.sum()
+        return x / (1 + x.sum())
 
 
 class Special(nn.Dense):

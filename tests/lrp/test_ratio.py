@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxai.lrp import ratio
+from jxai.lrp.rules import ratio
 
 # Exact zeros of both signs, a subnormal number, values below and above TINY.
 VALUES = [0.0, -0.0, 1e-39, 1e-25, -1e-25, 1e-12, -3.0, 7.0, 1e30]

@@ -148,8 +148,8 @@ def test_z_plus_conserves_relevance_where_every_result_has_positive_contribution
 
 
 # Vision transformer. Relevance is not conserved: a softmax's derivative sums to zero (AttnLRP), layer norm takes away
-# a mean which is held constant, biases and positions absorb. So it is compared with input times gradient of a second
-# ViT, in which what is held constant is cut off by hand.
+# a deviation which is held constant, biases and positions absorb. So it is compared with input times gradient of a
+# second ViT, in which what is held constant is cut off by hand.
 
 
 def halved(x):
@@ -159,7 +159,7 @@ def halved(x):
 def vit_by_hand(params, x, *, constant_attention):
     def norm(x, p):
         mean, std = x.mean(-1, keepdims=True), jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
-        return (x - lax.stop_gradient(mean)) / lax.stop_gradient(std) * p["scale"] + p["bias"]
+        return (x - mean) / lax.stop_gradient(std) * p["scale"] + p["bias"]
 
     def passed(x):  # the ratio of GELU is constant: relevance stays
         return x * lax.stop_gradient(nn.gelu(x) / x)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from jxai import attribution
+from jxai import attribution, lrp
 from jxai.models import Classifier, DenseNet, ResNet, split
 from jxai.models.published_names import NETWORKS
 
@@ -196,6 +197,54 @@ def test_modules_of_no_array_and_inside_of_transformations():
     with pytest.raises(ValueError, match="own trace, got 'scan/dense'"):
         split(Scanned(), "scan/dense", image_shape=SMALL)
     split(Other(), "first", image_shape=SMALL)  # below what is transformed
+
+
+class Small(nnx.Module):
+    def __init__(self, rngs):
+        self.convolutions = nnx.List([nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.Conv(4, 4, (3, 3), rngs=rngs)])
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.last = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x):
+        for convolution in self.convolutions:
+            x = nnx.relu(self.norm(convolution(x)))
+        return self.last(lrp.mark(x.mean((1, 2)), "pooled"))
+
+
+def test_nnx_modules():
+    model = Small(nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"model\.eval\(\)"):
+        split(model, "convolutions/1", image_shape=SMALL)
+    model.eval()
+    state = nnx.state(model)
+    for path, shape in (("convolutions/1", (8, 8, 4)), ("norm#1", (8, 8, 4)), ("pooled", (4,))):
+        features, head = split(model, path, image_shape=SMALL)
+        maps, scores = jax.jit(lambda s, x, f=features, h=head: (f(s, x), h(s, f(s, x))))(state, X)
+        assert maps.shape == (3, *shape)
+        np.testing.assert_allclose(scores, model(X), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"called once, got 'norm', called 2 times: .*norm#0, norm#1"):
+        split(model, "norm", image_shape=SMALL)
+
+
+def test_one_call_of_several(variables):
+    features, head = split(Net(), "twice#0", image_shape=SMALL)
+    np.testing.assert_allclose(
+        head(variables, features(variables, X)), Net().apply(variables, X), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_inside_of_a_jitted_function(variables):
+    f = jax.jit(lambda variables, x: jax.jit(Net().apply)(variables, x) + 1)
+    f(variables, X)  # what it was traced to is not taken
+    features, head = split(f, "high", variables=variables, image_shape=SMALL)
+    np.testing.assert_allclose(head(variables, features(variables, X)), f(variables, X), rtol=1e-5, atol=1e-6)
+
+
+def test_functions_that_are_no_models():
+    with pytest.raises(TypeError, match="expected a module of Flax, or a function"):
+        split(3, "high", image_shape=SMALL)
+    with pytest.raises(ValueError, match="came without `variables`"):
+        split(lambda v, x: x, "high", image_shape=SMALL)
 
 
 def test_wrong_shapes(variables):

@@ -17,8 +17,8 @@ from jxai.checks import check_count
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 from jxai.fewshot.heads.attention import Attention, InverseNorm
 from jxai.fewshot.heads.head import Head, prototypes
-from jxai.lrp.presets import SUN2020_DENSE
-from jxai.lrp.ratio import stabilise
+from jxai.lrp.rules.presets import SUN2020_DENSE
+from jxai.lrp.rules.ratio import stabilise
 from jxai.models.layers import check_fields, dense_init
 
 

@@ -15,7 +15,7 @@ from jxai import lrp
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
 from jxai.fewshot.heads.graph_layers import EPSILON, MOMENTUM, Adjacency, GraphConvolution, Skip
-from jxai.lrp.presets import SUN2020_DENSE
+from jxai.lrp.rules.presets import SUN2020_DENSE
 from jxai.models.layers import check_fields, dense_init
 
 

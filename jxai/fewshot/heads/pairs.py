@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.fewshot.heads.convolution import conv_general_dilated
-from jxai.lrp.presets import SUN2020_CONVOLUTION
-from jxai.lrp.ratio import replace_zeros
+from jxai.lrp.rules.presets import SUN2020_CONVOLUTION
+from jxai.lrp.rules.ratio import replace_zeros
 
 
 @flax.struct.dataclass

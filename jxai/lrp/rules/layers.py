@@ -1,4 +1,4 @@
-"""The rules of linear layers: each says into which parts it takes z apart; the rest is `jxai.lrp.linear`'s."""
+"""The rules of linear layers: each says into which parts it takes z apart; the rest is `jxai.lrp.rules.linear`'s."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -9,8 +9,8 @@ import numpy as np
 from jax.core import Tracer
 
 from jxai.checks import as_numpy, check_number
-from jxai.lrp.linear import LinearRule, Of, Part, Term
-from jxai.lrp.operation import Linear
+from jxai.lrp.rules.linear import LinearRule, Of, Part, Term
+from jxai.lrp.rules.operation import Linear
 
 
 def _positive(x: Any) -> Any:

@@ -1,8 +1,8 @@
 """The composites of the literature.
 
 Where nothing else is said: activations pass, max pooling goes to the winner, sums and means hand on in proportion
-(LRP-0), attention follows AttnLRP, batch norm is merged into the linear layer next to it. With `norm`, sums and
-average pooling are stabilised (`Norm`), as zennit has it.
+(LRP-0) and so do fixed maps, attention and normalization follow AttnLRP, batch norm is merged into the linear layer
+next to it. With `norm`, sums and average pooling are stabilised (`Norm`), as zennit has it.
 """
 
 import dataclasses
@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import flax.linen as nn
 
 from jxai.checks import check_number
-from jxai.lrp.composites import Composite, Pattern
-from jxai.lrp.operation import Kind, Operation, first
-from jxai.lrp.rule import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule
-from jxai.lrp.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, ZPlus
+from jxai.lrp.rules.base import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule
+from jxai.lrp.rules.composites import Composite, Pattern
+from jxai.lrp.rules.layers import AlphaBeta, Box, Epsilon, Flat, Gamma, ZPlus
+from jxai.lrp.rules.operation import Kind, Operation, first
 
 Rules = tuple[tuple[Pattern, Rule], ...]
 

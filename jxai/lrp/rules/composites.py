@@ -5,24 +5,25 @@ import fnmatch
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import flax.linen as nn
 from jax.extend.core import Primitive
 
 from jxai.checks import shown
-from jxai.lrp.operation import Kind, Operation
-from jxai.lrp.rule import Rule
+from jxai.lrp.calls import is_module_class, normal
+from jxai.lrp.rules.base import Rule
+from jxai.lrp.rules.operation import Kind, Operation
 
-Pattern = Kind | Primitive | type[nn.Module] | str | Callable[[Operation], bool] | tuple[Any, ...]
+Pattern = Kind | Primitive | type | str | Callable[[Operation], bool] | tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Composite:
     """Rules by operation.
 
-    A pattern is a `Kind`, a primitive of JAX such as `jax.lax.tanh_p`, a Flax module class (of any module around
-    the operation), a path with wildcards such as "block3/*", a predicate of the `Operation`, or a tuple of patterns
-    all of which must match. A rule is passed over where it is not for the operation's kind. `Pass`, `Constant`,
-    `Gradient` and a rule of one's own with `propagate` take a module matched by class, path or predicate as a whole.
+    A pattern is a `Kind`, a primitive of JAX such as `jax.lax.tanh_p`, a class of modules of Linen, NNX, Equinox,
+    Haiku or Keras (of any module around the operation), a path with wildcards such as "block3/*" or, of one call of
+    several, "conv#1", a predicate of the `Operation`, or a tuple of patterns all of which must match. A rule is
+    passed over where it is not for the operation's kind. `Pass`, `Constant`, `Gradient` and a rule of one's own with
+    `propagate` take a whole module that is matched by class, path or predicate, or a name scope.
 
     Attributes:
         rules: pairs of a pattern and a rule, tried in order.
@@ -47,10 +48,10 @@ class Composite:
         for entry in self.rules:
             if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Rule)):
                 raise TypeError(f"expected pairs of a pattern and a rule, got {entry!r}: see lrp.Composite")
-            if isinstance(entry[0], type) and not issubclass(entry[0], nn.Module):
+            if isinstance(entry[0], type) and not is_module_class(entry[0]):
                 raise TypeError(
-                    f"expected a class of Linen modules as a pattern, got {entry[0]}: NNX modules and functions are "
-                    "matched by lrp.Kind, a primitive or a predicate"
+                    f"expected a class of modules (of Linen, NNX, Equinox, Haiku or Keras) as a pattern, got "
+                    f"{entry[0]}: functions are matched by lrp.Kind, a path, a primitive or a predicate"
                 )
             for pattern in entry[0] if isinstance(entry[0], tuple) else entry[:1]:
                 if not (isinstance(pattern, Kind | Primitive | str | tuple) or callable(pattern)):
@@ -66,7 +67,7 @@ class Composite:
             Its index in `rules`, or None where nothing matches.
         """
         for index, (pattern, rule) in enumerate(self.rules):
-            if operation.kind in rule.kinds and matches(pattern, operation):
+            if _is_for(rule, pattern, operation.kind) and matches(pattern, operation):
                 return index
         return None
 
@@ -85,6 +86,13 @@ class Composite:
         for name, value in {**values, "merge_batch_norm": merge, "complete": complete}.items():
             object.__setattr__(joined, name, value)
         return joined
+
+
+def _is_for(rule: Rule, pattern: Pattern, kind: Kind) -> bool:
+    """Whether a rule is for a kind: of a fixed map a linear layer's too, where the pattern says so by name."""
+    if kind is Kind.FIXED and Kind.DENSE in rule.kinds and not rule.takes_modules:
+        return kind in (pattern if isinstance(pattern, tuple) else (pattern,))
+    return kind in rule.kinds
 
 
 def check_composite(composite: Any) -> None:
@@ -113,5 +121,6 @@ def matches(pattern: Pattern, operation: Operation) -> bool:
     if isinstance(pattern, type):
         return any(isinstance(m, pattern) for m in operation.modules[-1 if whole else 0 :])
     if isinstance(pattern, str):
-        return bool(operation.modules) and fnmatch.fnmatchcase(operation.path, pattern)
+        places = {operation.path, operation.place} if operation.modules else ()
+        return any(fnmatch.fnmatchcase(place, normal(pattern)) for place in places)
     return bool(pattern(operation))

@@ -5,7 +5,6 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 
 
@@ -13,9 +12,9 @@ class Kind(enum.Enum):
     """What an operation is to a rule, whichever library called it."""
 
     CONVOLUTION = "convolution"
-    """A convolution by a kernel that does not depend on the input, with its bias."""
+    """A convolution by a given kernel that does not depend on the input, with its bias; also patches @ kernel."""
     DENSE = "dense"
-    """A contraction with a kernel that does not depend on the input, with its bias."""
+    """A contraction with a kernel that does not depend on the input and is given, with its bias."""
     SUM = "sum"
     """The sum or difference of two or more activations, as at the end of a residual block."""
     MEAN = "mean"
@@ -33,13 +32,17 @@ class Kind(enum.Enum):
     SHIFT = "shift"
     """The sum of an activation and a constant."""
     NORMALISATION = "normalisation"
-    """Division by, or subtraction of, the input's own statistics."""
+    """Division by the input's own statistic, such as its deviation, with the scale and shift that follow."""
+    CENTERING = "centering"
+    """Subtraction of the input's own mean."""
+    FIXED = "fixed"
+    """A contraction with a matrix that is no weight: resizing, patches, masks, a basis, an adjacency."""
     EMBEDDING = "embedding"
     """Looking up rows of a table by integers."""
     MOVE = "move"
     """Moving, copying or choosing entries: reshaping, slicing, padding, concatenation, maxima, ..."""
     MODULE = "module"
-    """A whole Flax module."""
+    """A whole module, or name scope."""
     NESTED = "nested"
     """A loop or a branch, whose inside has its own operations."""
     OTHER = "other"
@@ -53,30 +56,42 @@ class Operation:
     Attributes:
         kind: what it is to a rule.
         primitives: the names of JAX's primitives that it is made of, in order.
-        modules: the bound Flax modules around it, outermost first; for a module, itself last.
-        path: path of the innermost module, such as "encoder/block3"; "" outside.
+        modules: the modules around it, of Flax (bound) or another library, outermost first; for a module, itself
+            last. A name scope stands in it as None.
+        path: path of the innermost module or name scope, such as "encoder/block3"; "" outside.
+        call: where that is called several times: which of its calls, from 0.
         first: no linear layer lies between it and the input.
         inputs: shapes of the inputs that carry relevance.
         outputs: shapes of the results.
         parameters: number of entries of kernel and bias.
+        entrywise: whether it is a scale of each entry.
     """
 
     kind: Kind
     primitives: tuple[str, ...] = ()
-    modules: tuple[nn.Module, ...] = ()
+    modules: tuple[Any, ...] = ()
     path: str = ""
+    call: int | None = None
     first: bool = False
     inputs: tuple[tuple[int, ...], ...] = ()
     outputs: tuple[tuple[int, ...], ...] = ()
     parameters: int = 0
+    entrywise: bool = False
 
     @property
-    def module(self) -> nn.Module | None:
+    def module(self) -> Any:
         """The innermost module, or None outside of any."""
-        return self.modules[-1] if self.modules else None
+        modules = self.modules[-1:] if self.kind is Kind.MODULE else self.modules
+        return next((one for one in reversed(modules) if one is not None), None)
+
+    @property
+    def place(self) -> str:
+        """The path, with the number of the call where there are several: "conv#1"."""
+        return self.path + ("" if self.call is None else f"#{self.call}")
 
     def __str__(self) -> str:
-        where = f"{type(self.module).__name__} at '{self.path}'" if self.module is not None else "no module"
+        what = "no module" if self.module is None else type(self.module).__name__
+        where = f"{what} at '{self.place}'" if self.modules else what
         return f"{self.kind.value} ({', '.join(self.primitives)}) in {where}"
 
 

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jxai.lrp.operation import Application, Kind, Linear
-from jxai.lrp.ratio import replace_zeros, stabilise, to_ratio, to_relevance
-from jxai.lrp.rule import LINEAR, Rule, check_stabiliser
+from jxai.lrp.rules.base import LINEAR, Rule, check_stabiliser
+from jxai.lrp.rules.operation import Application, Kind, Linear
+from jxai.lrp.rules.ratio import replace_zeros, stabilise, to_ratio, to_relevance
 
 
 class Of(enum.Enum):
@@ -72,8 +72,15 @@ class LinearRule(Rule):
     epsilon: float = 1e-6
     only_zeros: bool = False
     kinds: ClassVar[frozenset[Kind]] = LINEAR
+    takes_modules: ClassVar[bool] = False
+    hands_on_zeros: ClassVar[bool] = False
     # Whether inputs of zero never receive relevance.
     proportional: ClassVar[bool] = True
+
+    @property
+    def frees(self) -> bool:
+        """See `Rule`."""
+        return not self.proportional
 
     def __post_init__(self):
         check_stabiliser(self.epsilon)
@@ -175,7 +182,7 @@ class LinearRule(Rule):
                 None if meters is None else [s - d for s, d in zip(stabilised, denominators, strict=True)]
             )
             needs_inputs = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
-            shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+            shapes = [jax.typeof(x) for x in inputs]  # and how they lie on devices
             held = inputs if needs_inputs else [jnp.zeros((), x.dtype) for x in inputs]
             return z, (held, kernel, bias, kept, absorbing, _Shapes(shapes))
 

@@ -1,7 +1,7 @@
 """What a rule is, and the rules for everything but linear layers.
 
 Relevance R of a value x travels as the ratio c = R / x. Automatic differentiation of ratios is LRP-0 wherever an
-operation is linear in what carries relevance, so that most operations need no rule; see `jxai.lrp.ratio`.
+operation is linear in what carries relevance, so that most operations need no rule; see `jxai.lrp.rules.ratio`.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import check_number
-from jxai.lrp.operation import Application, Kind
-from jxai.lrp.ratio import stabilise, to_ratio, to_relevance
+from jxai.lrp.rules.operation import Application, Kind, Operation
+from jxai.lrp.rules.ratio import stabilise, to_ratio, to_relevance
 
 LINEAR = frozenset({Kind.CONVOLUTION, Kind.DENSE})
 ANY = frozenset(Kind)
@@ -27,9 +27,25 @@ class Rule:
 
     Attributes:
         kinds: the kinds of operations that it is for; a composite's pattern passes over others.
+        takes_modules: whether it takes a module matched by class or path as a whole.
+        holds: no relevance passes: the result is a constant.
+        frees: what inputs receive is not in proportion to them.
+        gives_zeros: inputs of exactly zero may receive relevance from results that are not.
+        hands_on_zeros: where a result of exactly zero carries relevance, inputs of zero do.
+        masks_relu: on max(x, 0), nothing is handed on where x is negative.
     """
 
     kinds: ClassVar[frozenset[Kind]] = ANY
+    takes_modules: ClassVar[bool] = True
+    holds: ClassVar[bool] = False
+    masks_relu: ClassVar[bool] = False
+    gives_zeros: ClassVar[bool] = False
+    hands_on_zeros: ClassVar[bool] = True
+
+    @property
+    def frees(self) -> bool:
+        """See `Rule`."""
+        return False
 
     def apply(self, application: Application) -> list[jax.Array]:
         """Compute the operation so that its VJP carries ratios by this rule.
@@ -116,19 +132,20 @@ def pass_relevance(x: jax.Array, y: jax.Array) -> jax.Array:
     return y
 
 
-# No ratio goes back along y. Gradients of relevance do, for they meet the forward function.
+# No ratio goes back along y. Gradients of relevance do, for they meet the forward function. The quotient is made of
+# values alone: what ratios meet on their way back is one product, which XLA may repeat at little cost.
 pass_relevance.defvjp(
-    lambda x, y: (y, (x, y)),
-    lambda residuals, ratio: (
-        to_ratio(to_relevance(ratio, residuals[1]), residuals[0]),
-        None,
-    ),
+    lambda x, y: (y, to_ratio(to_relevance(jnp.ones_like(y), y), x)),
+    lambda quotient, ratio: (ratio * quotient, None),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass(Rule):
     """R_in = R_out, for what keeps the shape: activations, batch norm that is not merged ("identity")."""
+
+    # What is zero may have a result, and so relevance, that is not.
+    gives_zeros: ClassVar[bool] = True
 
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
@@ -152,6 +169,8 @@ class Pass(Rule):
 class Constant(Rule):
     """No relevance passes: the result is held constant, as CP-LRP holds attention's weights."""
 
+    holds: ClassVar[bool] = True
+
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
         return [hold(y) for y in application.function(application.inputs, application.constants)]
@@ -164,13 +183,34 @@ class Gradient(Rule):
     For a softmax it is R_in = x(R - s·ΣR), the rule of AttnLRP (Achtibat et al. 2024, eq. 13).
     """
 
+    masks_relu: ClassVar[bool] = True
+
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
         return application.function(application.inputs, application.constants)
 
 
-# What operations without a rule of the composite get; another rule may replace it where zeros carry relevance.
-DEFAULT = Gradient()
+@dataclasses.dataclass(frozen=True)
+class Shift(Rule):
+    """The ratio unchanged: what the operation adds to each entry counts as a constant, which absorbs its share.
+
+    For centering it holds the mean constant, as a bias (the first version of AttnLRP had it so).
+    """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.CENTERING, Kind.SHIFT, Kind.NORMALISATION})
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
+        (x,) = application.inputs
+        return [_shifted(x, y) for y in application.function(application.inputs, application.constants)]
+
+
+@jax.custom_vjp
+def _shifted(x: jax.Array, y: jax.Array) -> jax.Array:
+    return y
+
+
+_shifted.defvjp(lambda x, y: (y, None), lambda _, ratio: (ratio, None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +245,7 @@ class Norm(Rule):
 
     epsilon: float = 1e-6
     share_zeros: bool = False
-    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.SUM, Kind.MEAN})
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.SUM, Kind.MEAN, Kind.FIXED})
 
     def __post_init__(self):
         check_stabiliser(self.epsilon)
@@ -219,9 +259,71 @@ class Norm(Rule):
         return [_share_zeros(application, z)] if self.share_zeros else [z]
 
 
+# What operations without a rule of the composite get. Another rule may replace it where zeros carry relevance.
+_PLAIN, _SPLIT, _PASS = Gradient(), Split(), Pass()
+_DEFAULTS: dict[Kind, Rule] = {
+    Kind.SUM: _PLAIN,
+    Kind.MEAN: _PLAIN,
+    Kind.MOVE: _PLAIN,
+    Kind.SHIFT: _PLAIN,
+    Kind.FIXED: _PLAIN,
+    Kind.CENTERING: _PLAIN,
+    Kind.NORMALISATION: _PLAIN,
+    Kind.SOFTMAX: _PLAIN,
+    Kind.EMBEDDING: _PLAIN,
+    Kind.PRODUCT: _SPLIT,
+    Kind.CONTRACTION: _SPLIT,
+    Kind.ACTIVATION: _PASS,
+    Kind.AFFINE: _PASS,
+}
+
+
+def default_rule(operation: Operation, plain: bool) -> Rule | None:
+    """What an operation gets for which the composite has no rule.
+
+    Args:
+        operation: the operation.
+        plain: whether it is linear on each side of zero.
+
+    Returns:
+        The rule, or None where it needs one.
+    """
+    return _PLAIN if plain and operation.kind is Kind.ACTIVATION else _DEFAULTS.get(operation.kind)
+
+
+def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool) -> Rule:
+    """What stands in a default rule's place where results of exactly zero carry relevance, so that none is lost.
+
+    Behind functions of each entry a value of zero may carry relevance. Under rules that are not in proportion to the
+    inputs (flat, w², z^B) a value tells nothing of its relevance: scales, shifts and normalizations hand R itself on
+    there, for R / x would be without bounds where x is small.
+
+    Args:
+        rule: the rule that the operation got.
+        operation: the operation.
+        constants: whether it has operands that carry no relevance.
+        free: whether the results' relevance is not in proportion to them.
+
+    Returns:
+        The rule that keeps it.
+    """
+    kind = operation.kind
+    if rule is _PLAIN:
+        if kind is Kind.FIXED or (kind in (Kind.SUM, Kind.MEAN) and not constants):
+            return Norm(0.0, share_zeros=True)
+        same = len(operation.inputs) == 1 and all(shape == operation.inputs[0] for shape in operation.outputs)
+        scales = kind is Kind.MOVE and constants and operation.entrywise
+        if kind is Kind.ACTIVATION or (free and (scales or kind in (Kind.SHIFT, Kind.NORMALISATION))):
+            return _PASS if same else rule
+    if rule is _SPLIT and kind is Kind.PRODUCT and not constants:
+        return Split(share_zeros=True)
+    return rule
+
+
 def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
     """z, whose relevance where it is exactly 0 goes to all that it is the sum of in equal shares."""
-    function, mean = application.function, application.operation.kind is Kind.MEAN
+    function, kind = application.function, application.operation.kind
+    mean = kind in (Kind.MEAN, Kind.FIXED)
 
     def spread(relevance: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
         if not mean:  # a difference has terms too: its operands, whatever their signs
@@ -229,7 +331,14 @@ def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
             share = relevance / len(inputs)
             return [jax.linear_transpose(term, x)(share)[0] for term, x in zip(terms, inputs, strict=True)]
         counts, back = jax.vjp(lambda x: function([x], constants)[0], jnp.ones_like(inputs[0]))
-        return list(back(relevance / counts))
+        return list(back(jnp.where(counts == 0, 0, relevance / jnp.where(counts == 0, 1, counts))))
+
+    def factors(z: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
+        """For terms of z's shape: what its ratio is multiplied by."""
+        # The sign of each term.
+        signs = jax.vjp(lambda xs: function(xs, constants)[0], inputs)[1](jnp.ones_like(z))[0]
+        whole = to_relevance(jnp.ones_like(z), z) / len(inputs)
+        return [jnp.where(z == 0, to_ratio(whole, x), sign) for x, sign in zip(inputs, signs, strict=True)]
 
     @jax.custom_vjp
     def shared(inputs, constants, z):
@@ -237,6 +346,8 @@ def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
 
     def bwd(residuals, ratio):
         inputs, constants, z = residuals
+        if kind is Kind.SUM and all(x.shape == z.shape for x in inputs):
+            return [ratio * factor for factor in factors(z, inputs, constants)], None, None
         found = spread(jnp.where(z == 0, to_relevance(ratio, z), 0), inputs, constants)
         ratios = [to_ratio(r, x) for r, x in zip(found, inputs, strict=True)]
         return ratios, None, jnp.where(z == 0, 0, ratio)
