@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jxai.checks import as_array, finite
 from jxai.lrp.engine.explain import explain
@@ -157,7 +158,7 @@ def _of_rows_alone(f: Callable, x: jax.Array, found: dict[str, jax.Array]) -> di
     difference = jnp.abs(whole.astype(alone.dtype) - alone)
     scale = jnp.max(jnp.abs(alone), initial=0.0)
     coupled = jnp.any(difference > 1e-2 * scale)
-    if not isinstance(coupled, jax.core.Tracer) and bool(coupled):
+    if not isinstance(coupled, Tracer) and bool(coupled):
         raise ValueError(
             "expected a function that takes each image by itself, got one whose results differ among others, as of a "
             "graph's nodes or statistics of the batch: add an axis of images, "

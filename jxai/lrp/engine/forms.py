@@ -68,7 +68,7 @@ def form_of(facts: Any, value: Value, origin: Value) -> Form | None:
             pending += missing
         else:
             pending.pop()
-            forms = [memo.get(v, CONSTANT) if v.literal is None else CONSTANT for v in equation.inputs]
+            forms = [(memo.get(v) if v.literal is None else None) or CONSTANT for v in equation.inputs]
             memo[one] = _combined(facts, equation, forms)
             if memo[one] is None:
                 return None

@@ -1,11 +1,13 @@
 """Modules that a rule takes as a whole: their operations become one node."""
 
+from collections.abc import Mapping
+
 from jxai.lrp.engine.facts import Facts, Graph, Node
 from jxai.lrp.engine.graph import CallKey, Equation, Program, Value
 from jxai.lrp.rules.operation import Kind
 
 
-def fuse_modules(graph: Graph, facts: Facts, claims: dict[CallKey, object]) -> Graph:
+def fuse_modules(graph: Graph, facts: Facts, claims: Mapping[CallKey, object]) -> Graph:
     """One node in the place of every module that a rule takes as a whole.
 
     Args:

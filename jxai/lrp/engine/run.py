@@ -118,7 +118,7 @@ def _moved_tokens(equation: Equation, known: dict[Value, Any], tokens: frozenset
         places = [
             x.place
             if isinstance(x, Tokens) and i in moved
-            else jnp.zeros(jnp.shape(x))
+            else jnp.zeros(jnp.shape(_array(x)))
             if i in moved
             else _array(x)
             for i, x in enumerate(operands)

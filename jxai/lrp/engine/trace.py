@@ -54,10 +54,12 @@ def program_of(
     program = Program(inputs, [], [], {}, {})
     names = dict(zip(closed.jaxpr.invars, inputs, strict=True))
     _constants(program, names, closed.jaxpr, closed.consts)
-    around, site = (within[1].scopes, within[1].site) if within else ((), ())
-    for key in around:
-        outer = within[0].calls[key] if within else None
-        program.calls[key] = dataclasses.replace(outer, inputs={}, outputs={})
+    around: tuple[CallKey, ...] = ()
+    site: Site = ()
+    if within is not None:
+        outer, loop = within
+        around, site = loop.scopes, loop.site
+        program.calls.update({k: dataclasses.replace(outer.calls[k], inputs={}, outputs={}) for k in around})
     program.outputs = _Inliner(program, records).inline(closed.jaxpr, names, around, site)
     program = program.pruned()
     made = {v: one.scopes for one in program.equations for v in one.outputs}
@@ -127,7 +129,8 @@ def _identity(equation: Equation) -> Any:
 
 def _read(names: dict[Any, Value], atom: Any) -> Value:
     if isinstance(atom, Literal):
-        return Value(atom.aval.shape, atom.aval.dtype, atom.val)
+        aval: Any = atom.aval
+        return Value(aval.shape, aval.dtype, atom.val)
     return names[atom]
 
 
@@ -159,7 +162,7 @@ def _meant(eqn: Any, means: Callable) -> ClosedJaxpr:
     params = {name: value for name, value in eqn.params.items() if every or name in kinds}
     shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
     found = jax.make_jaxpr(lambda *operands: means(*operands, **params))(*shapes)
-    given, expected = [v.shape for v in found.out_avals], [v.aval.shape for v in eqn.outvars]
+    given, expected = [v.aval.shape for v in found.jaxpr.outvars], [v.aval.shape for v in eqn.outvars]
     if given != expected:
         raise ValueError(
             f"expected what {eqn.primitive.name} means to give arrays of its own shapes {expected}, got {given}: "
