@@ -258,8 +258,8 @@ class _Calls:
         while frame.f_code is not own and frame.f_back is not None:
             frame = frame.f_back  # to the call whose path is asked for
         while (frame := frame.f_back) is not None and frame.f_code not in (self.start, own):
-            code = frame.f_code
-            if code.co_argcount and (first := code.co_varnames[0]) in frame.f_locals:
+            written = frame.f_code
+            if written.co_argcount and (first := written.co_varnames[0]) in frame.f_locals:
                 found.append(frame.f_locals[first])
         return found[::-1]
 

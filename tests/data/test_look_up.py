@@ -93,5 +93,5 @@ def test_a_domain_is_loaded_without_tensorflow_datasets(monkeypatch):
         lambda name, *rest: None if name == "tensorflow_datasets" else found(name, *rest),
     )
     monkeypatch.setattr(loading, "prepare", lambda *given, **options: pytest.fail("prepared"))
-    loaded = loading._whole.__wrapped__("pictograms", "", None, None)
+    loaded = loading.load("pictograms")
     assert loaded.fingerprint == archive.read("pictograms").fingerprint

@@ -61,7 +61,12 @@ class _Layer:
         begin = [*self.before, *self.front]
         if begin:
             return facts.carriers(begin[0])
-        return [v for i, v in enumerate(self.equation.inputs) if i != self.kernel and facts.varies(v)]
+        # What is given takes part too: a rule sees the signs of all that the kernel multiplies.
+        return [
+            v
+            for i, v in enumerate(self.equation.inputs)
+            if i != self.kernel and v.is_float and v.literal is None
+        ]
 
 
 def fuse_layers(graph: Graph, facts: Facts, watched: set[Value], merge: bool) -> Graph:
@@ -248,7 +253,9 @@ def _node(facts: Facts, layer: _Layer, kind: Kind) -> Node:
     constants = [layer.equation.inputs[layer.kernel]]
     for one in equations:
         constants += [
-            v for v in one.inputs if v.literal is None and not facts.varies(v) and v not in constants
+            v
+            for v in one.inputs
+            if v.literal is None and not facts.varies(v) and v not in (*constants, *inputs)
         ]
     return Node(
         kind,
@@ -310,7 +317,9 @@ def _builder(facts: Facts, layer: _Layer, names: list[Value]) -> Callable[[list[
             )[0]
 
         def _operand(rest: Any, v: Value) -> Any:
-            return next(rest) if facts.varies(v) else known[v] if v.literal is None else v.literal
+            return (
+                next(rest) if v in inputs or facts.varies(v) else known[v] if v.literal is None else v.literal
+            )
 
         def affine(steps: list[Equation], shape: tuple[int, ...]) -> tuple[Any, Any]:
             """(scale, shift) of a chain, each None where there is none."""

@@ -109,7 +109,9 @@ class _Planner:
     def _meet(self, node: Node) -> None:
         """What of a node carries relevance, whether its rule holds its results, what lies behind a layer."""
         varying = node.kind is not Kind.EMBEDDING and any(self.facts.varies(v) for v in node.outputs)
-        if varying and not all(map(self._carries, node.inputs)):
+        if varying and not any(map(self._carries, node.inputs)):
+            node = _with_held(node, {*node.inputs})
+        elif varying and node.layer is None and not all(map(self._carries, node.inputs)):
             node = _with_held(node, self.held)
         first = self.deep.isdisjoint(node.inputs)
         operation = self.context.operation(self.program, node, first)
@@ -181,7 +183,8 @@ class _Planner:
             if rule is None:
                 self.context.refuse(operation)
         names = node.constants
-        arrays = frozenset(v for v in names if not self.facts.independent(v) and v.is_float)
+        held = (*names, *(v for v in node.inputs if not self._carries(v)))
+        arrays = frozenset(v for v in held if not self.facts.independent(v) and v.is_float)
         known = bool(node.inputs) and all(v in self.facts.nonnegative for v in node.inputs)
         build = node.layer
         linear = None if build is None else lambda arrays, rectified: build(arrays, known, rectified)

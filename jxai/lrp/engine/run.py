@@ -74,7 +74,7 @@ def _run_step(
         return step.function([], constants)
     if step.tokens:
         return _looked_up(step, constants, known)
-    inputs = [as_float(known[v]) for v in step.inputs]
+    inputs = [as_float(hold(known[v]) if v in step.held else known[v]) for v in step.inputs]
     meters = probes.meters.get(step)
     if meters is not None:
         inputs = [_metered(x, meters[0]) for x in inputs]

@@ -118,7 +118,8 @@ class Scopes:
         near = [int(match[1])] if (match := _SCOPE.fullmatch(after)) else []
         near += [around[-1][0]] if around else []
         records = [record for i in near if (record := self.records[i]).module is not None]
-        return any(name in _own_names(record) or name.startswith("eqx.nn.") for record in records)
+        whose = name.partition(".")[0]  # "RelationHead.forward": a method of the module around
+        return any({name, whose} & _own_names(record) or name.startswith("eqx.nn.") for record in records)
 
 
 def _own_names(record: ModuleCall) -> set[str]:

@@ -254,9 +254,9 @@ class Norm(Rule):
         """The results; see `Rule`."""
         inputs = application.inputs
         (z,) = application.function(inputs, application.constants)
-        if self.epsilon:
-            z = scale_ratio(z, z / stabilise(z, self.epsilon))
-        return [_share_zeros(application, z)] if self.share_zeros else [z]
+        if self.share_zeros:
+            return [_share_zeros(application, z, self.epsilon)]
+        return [scale_ratio(z, z / stabilise(z, self.epsilon)) if self.epsilon else z]
 
 
 # What operations without a rule of the composite get. Another rule may replace it where zeros carry relevance.
@@ -320,10 +320,13 @@ def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool)
     return rule
 
 
-def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
+def _share_zeros(application: Application, z: jax.Array, epsilon: float = 0.0) -> jax.Array:
     """z, whose relevance where it is exactly 0 goes to all that it is the sum of in equal shares."""
     function, kind = application.function, application.operation.kind
     mean = kind in (Kind.MEAN, Kind.FIXED)
+    alike = kind is Kind.SUM and all(x.shape == z.shape for x in application.inputs)
+    if epsilon and not alike:
+        z = scale_ratio(z, z / stabilise(z, epsilon))
 
     def spread(relevance: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
         if not mean:  # a difference has terms too: its operands, whatever their signs
@@ -337,8 +340,13 @@ def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
         """For terms of z's shape: what its ratio is multiplied by."""
         # The sign of each term.
         signs = jax.vjp(lambda xs: function(xs, constants)[0], inputs)[1](jnp.ones_like(z))[0]
-        whole = to_relevance(jnp.ones_like(z), z) / len(inputs)
-        return [jnp.where(z == 0, to_ratio(whole, x), sign) for x, sign in zip(inputs, signs, strict=True)]
+        whole, rest = (
+            to_relevance(jnp.ones_like(z), z) / len(inputs),
+            z / stabilise(z, epsilon) if epsilon else 1,
+        )
+        return [
+            jnp.where(z == 0, to_ratio(whole, x), rest * sign) for x, sign in zip(inputs, signs, strict=True)
+        ]
 
     @jax.custom_vjp
     def shared(inputs, constants, z):
@@ -346,7 +354,7 @@ def _share_zeros(application: Application, z: jax.Array) -> jax.Array:
 
     def bwd(residuals, ratio):
         inputs, constants, z = residuals
-        if kind is Kind.SUM and all(x.shape == z.shape for x in inputs):
+        if alike:
             return [ratio * factor for factor in factors(z, inputs, constants)], None, None
         found = spread(jnp.where(z == 0, to_relevance(ratio, z), 0), inputs, constants)
         ratios = [to_ratio(r, x) for r, x in zip(found, inputs, strict=True)]
