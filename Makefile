@@ -1,7 +1,7 @@
 # make demo        the quickstart: trains, compares, draws into runs/quickstart/
 # make test        lint, types and every quick test, against the installed package
 # make test-slow   the tests marked slow
-# make test-long   kills by the dozen, before a release
+# make test-long   whole matrices, kills by the dozen: before a release
 # make lint        ruff and basedpyright alone
 # make gpu         measures the accelerator that the JAX of GPU_PYTHON (python3) sees, in eight minutes (docs/pods.md)
 # make gpu-wheels  fetches into wheels/ what it needs beside JAX, Flax and PyTorch, for machines without a network
@@ -36,11 +36,11 @@ test: lint
 # for one another give up where something else has the cores.
 SLOW := XLA_FLAGS= JXAI_TEST_INSTALLED=1 $(BIN)/pytest --durations 20
 test-slow: $(TEST)
-	$(SLOW) -m "(slow or golden) and not alone" -n 2 --dist worksteal
-	$(SLOW) -m alone
+	$(SLOW) -m "(slow or golden) and not alone and not long" -n 2 --dist worksteal
+	$(SLOW) -m "alone and not long"
 
 test-long: $(TEST)
-	JXAI_KILLS=25 $(SLOW) tests/experiments/test_killed.py -m alone
+	JXAI_KILLS=25 $(SLOW) -m long
 
 lint: $(TEST)
 	$(BIN)/ruff check .

@@ -136,7 +136,7 @@ def _close(found, name):
         np.testing.assert_allclose(one, right, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("mode", RUNNING)
 def test_a_mode_of_running(mode, name):
@@ -147,7 +147,7 @@ def test_a_mode_of_running(mode, name):
     _close(found, name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CALLS)
 def test_no_program_asks_the_host_for_anything(name):
     """Arrays on the device go in, and whatever is compiled around them transfers nothing by itself."""
@@ -159,7 +159,7 @@ def test_no_program_asks_the_host_for_anything(name):
     _close(found, name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_threads_at_once():
     """Each in an order of its own, so that they meet the same and different functions."""
     for name in CALLS:

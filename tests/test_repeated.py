@@ -33,7 +33,7 @@ def make_functions(number):
     return f, lambda x, target: jnp.sin(jax.nn.relu(x)) * weights[0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CALLS)
 def test_two_hundred_calls_compile_nothing_and_take_no_memory(name, monkeypatch, compilations, memory):
     found = []

@@ -1,6 +1,6 @@
 """What is killed at random moments ends as what was not: a training, a table, an explanation.
 
-Eight times each; `make test-long` kills 25 times, which takes a quarter of an hour.
+`make test-long` kills each 25 times, which takes a quarter of an hour.
 """
 
 import collections
@@ -151,6 +151,7 @@ def killed_at_random(
     return KILLS
 
 
+@pytest.mark.long
 def test_kills_of_a_training(tmp_path: Path) -> None:
     cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
     assert run([*TRAIN, "--folder", str(straight)], cache)[0] == 0
@@ -211,6 +212,7 @@ def result_files(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_kills_of_a_table(tmp_path: Path) -> None:
     cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
 
@@ -236,6 +238,7 @@ def test_kills_of_a_table(tmp_path: Path) -> None:
     ).keys()
 
 
+@pytest.mark.long
 def test_kills_of_an_explanation(tmp_path: Path) -> None:
     cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
     command = [str(Path(__file__).with_name("explaining.py")), "--no-table", "--pictures", "96", "--folder"]

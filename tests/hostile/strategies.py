@@ -255,7 +255,7 @@ class Case:
             name: data.draw(argument.bad(size) if name in spoilt else argument.good(size), name)
             for name, argument in self.arguments.items()
         }
-        refused = any(drawn[name].refused for name in spoilt)
+        refused = any(getattr(drawn[name], "refused", True) for name in spoilt)
         given = {name: v.value if isinstance(v, Spoilt) else v for name, v in drawn.items()}
         try:
             answer = self.call(**given)

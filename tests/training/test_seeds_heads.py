@@ -36,7 +36,7 @@ HEADS: dict[str, Callable[[], fewshot.Head]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("guidance", [fewshot.PLAIN, fewshot.Guidance()], ids=["plain", "guided"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

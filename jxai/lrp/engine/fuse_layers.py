@@ -36,15 +36,7 @@ _KINDS = (Kind.CONVOLUTION, Kind.DENSE, Kind.FIXED)
 
 @dataclasses.dataclass(eq=False)
 class _Layer:
-    """A linear layer as it is found.
-
-    Attributes:
-        equation: the contraction.
-        kernel: index of its kernel.
-        before: affine operations that lead to its input, in order.
-        front: what moves the input between these and the contraction: padding, patches.
-        after: moves and affine operations on its result, in order.
-    """
+    """A linear layer as it is found: affine operations, moves (padding, patches), the contraction, both again."""
 
     equation: Equation
     kernel: int

@@ -59,14 +59,14 @@ class Row:
         values: how many of the first operands hold values; those behind say where. None: all.
         where: an operand among others that says where.
         selects: the first operand says which of the others an entry is taken from.
-        opaque: JAX has no derivative of it.
+        opaque: JAX has no derivative of it, so that relevance cannot so much as be stopped behind it.
         inside: the parameter that holds the function that it calls; it is looked into.
         loop: it runs functions that are planned on their own.
         means: a function of the operands and parameters that does the same by primitives with rows.
         kernel: for `contracts`, the operand that may be a kernel; None for either.
         dense: for `contracts`, whether it is a dense layer, rather than a convolution.
-        drawn: its results are given, like weights, rather than computed from constants.
-        holds: nothing passes through it, as through `stop_gradient`.
+        drawn: its results are given, like weights, and not computed from constants.
+        holds: nothing passes, as through `stop_gradient`.
         compares: its results are answers, not numbers.
     """
 
@@ -135,7 +135,6 @@ _fill(
     degree=1,
     sign=Sign.KEPT,
 )
-# Entry by entry, not linear.
 _fill(
     "acos acosh asin asinh atan atan2 atanh clamp cos cosh digamma erf erf_inv expm1 lgamma log "
     "log1p nextafter rem sin sinh tan tanh round floor ceil",
@@ -194,7 +193,7 @@ _fill("conv_general_dilated", contracts=True, linear=Linear.EACH, sign=Sign.KEPT
 _fill("ragged_dot ragged_dot_general", contracts=True, linear=Linear.EACH, kernel=1, values=2, dense=True)
 _fill("bcoo_dot_general", contracts=True, linear=Linear.EACH, kernel=0, dense=True)
 _fill("triangular_solve", linear=Linear.JOINTLY)
-# What has no derivative, so that relevance cannot so much as be stopped behind it.
+# What has no derivative.
 _fill("while pure_callback io_callback", opaque=True)
 # Functions inside.
 for _name, _inside in {
@@ -211,7 +210,6 @@ for _name, _inside in {
 _fill("scan", loop=Loop.SCAN)
 _fill("cond", loop=Loop.BRANCH)
 _fill("checkpoint remat remat2", loop=Loop.AGAIN)
-# Given, not computed.
 _fill(
     "random_seed random_wrap random_unwrap random_bits random_fold_in random_split random_gamma "
     "threefry2x32 rng_bit_generator rng_uniform",

@@ -132,8 +132,7 @@ def pass_relevance(x: jax.Array, y: jax.Array) -> jax.Array:
     return y
 
 
-# No ratio goes back along y. Gradients of relevance do, for they meet the forward function. The quotient is made of
-# values alone: what ratios meet on their way back is one product, which XLA may repeat at little cost.
+# No ratio goes back along y; gradients of relevance do. What ratios meet is one product, which XLA may repeat.
 pass_relevance.defvjp(
     lambda x, y: (y, to_ratio(to_relevance(jnp.ones_like(y), y), x)),
     lambda quotient, ratio: (ratio * quotient, None),
@@ -259,7 +258,7 @@ class Norm(Rule):
         return [scale_ratio(z, z / stabilise(z, self.epsilon)) if self.epsilon else z]
 
 
-# What operations without a rule of the composite get. Another rule may replace it where zeros carry relevance.
+# What operations without a rule of the composite get.
 _PLAIN, _SPLIT, _PASS = Gradient(), Split(), Pass()
 _DEFAULTS: dict[Kind, Rule] = {
     Kind.SUM: _PLAIN,
@@ -282,11 +281,8 @@ def default_rule(operation: Operation, plain: bool) -> Rule | None:
     """What an operation gets for which the composite has no rule.
 
     Args:
-        operation: the operation.
+        operation: the operation; None is the answer where it needs a rule.
         plain: whether it is linear on each side of zero.
-
-    Returns:
-        The rule, or None where it needs one.
     """
     return _PLAIN if plain and operation.kind is Kind.ACTIVATION else _DEFAULTS.get(operation.kind)
 
@@ -294,18 +290,14 @@ def default_rule(operation: Operation, plain: bool) -> Rule | None:
 def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool) -> Rule:
     """What stands in a default rule's place where results of exactly zero carry relevance, so that none is lost.
 
-    Behind functions of each entry a value of zero may carry relevance. Under rules that are not in proportion to the
-    inputs (flat, w², z^B) a value tells nothing of its relevance: scales, shifts and normalizations hand R itself on
-    there, for R / x would be without bounds where x is small.
+    Under rules that are not in proportion to the inputs (flat, w², z^B) a value tells nothing of its relevance: scales,
+    shifts and normalizations hand R itself on there, for R / x would be without bounds where x is small.
 
     Args:
         rule: the rule that the operation got.
         operation: the operation.
         constants: whether it has operands that carry no relevance.
         free: whether the results' relevance is not in proportion to them.
-
-    Returns:
-        The rule that keeps it.
     """
     kind = operation.kind
     if rule is _PLAIN:
@@ -337,8 +329,7 @@ def _share_zeros(application: Application, z: jax.Array, epsilon: float = 0.0) -
         return list(back(jnp.where(counts == 0, 0, relevance / jnp.where(counts == 0, 1, counts))))
 
     def factors(z: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
-        """For terms of z's shape: what its ratio is multiplied by."""
-        # The sign of each term.
+        # What the ratio of z is multiplied by, for each term of its shape, with its sign.
         signs = jax.vjp(lambda xs: function(xs, constants)[0], inputs)[1](jnp.ones_like(z))[0]
         whole, rest = (
             to_relevance(jnp.ones_like(z), z) / len(inputs),
