@@ -290,8 +290,8 @@ def default_rule(operation: Operation, plain: bool) -> Rule | None:
 def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool) -> Rule:
     """What stands in a default rule's place where results of exactly zero carry relevance, so that none is lost.
 
-    Under rules that are not in proportion to the inputs (flat, w², z^B) a value tells nothing of its relevance: scales,
-    shifts and normalizations hand R itself on there, for R / x would be without bounds where x is small.
+    Under rules that are not in proportion to the inputs (flat, w², z^B) a value tells nothing of its relevance:
+    scales, shifts and normalizations hand R itself on there, for R / x would be without bounds where x is small.
 
     Args:
         rule: the rule that the operation got.
