@@ -87,21 +87,22 @@ class _Planner:
             steps += self._watch(node.outputs, live)
         outputs = self.program.outputs
         steps = rectified(keep_zeros(steps, [v for v in outputs if self._carries(v)]), outputs)
-        flags = [
-            Flags(
-                Status.HELD if v in self.held else self.facts.status.get(v, Status.INDEPENDENT),
-                v in self.facts.fixed or v.literal is not None,
-                v in self.facts.nonnegative,
-                v in self.deep,
-                v in self.facts.tokens,
-            )
-            for v in outputs
-        ]
-        return Plan(self.program, tuple(steps), tuple(flags), frozenset(self.facts.tokens))
+        flags = tuple(map(self._flags, outputs))
+        return Plan(self.program, tuple(steps), flags, frozenset(self.facts.tokens))
 
     def _begins(self, node: Node) -> bool:
         """Whether relevance ends in a node, at tokens."""
         return node.kind is Kind.EMBEDDING or node in self.loops
+
+    def _flags(self, value: Value) -> Flags:
+        """What is known of a value, for the inside of a loop or for what is around."""
+        return Flags(
+            Status.HELD if value in self.held else self.facts.status.get(value, Status.INDEPENDENT),
+            value in self.facts.fixed or value.literal is not None,
+            value in self.facts.nonnegative,
+            value in self.deep,
+            value in self.facts.tokens,
+        )
 
     def _carries(self, value: Value) -> bool:
         return self.facts.varies(value) and value not in self.held
@@ -151,17 +152,7 @@ class _Planner:
             within = (self.program, equation)
             return make_plan(program_of(jaxpr, self.context.records, within), self.context, flags)
 
-        flags = [
-            Flags(
-                Status.HELD if v in self.held else self.facts.status.get(v, Status.INDEPENDENT),
-                v in self.facts.fixed or v.literal is not None,
-                v in self.facts.nonnegative,
-                v in self.deep,
-                v in self.facts.tokens,
-            )
-            for v in equation.inputs
-        ]
-        loop = control_flow.plan(equation, flags, inside)
+        loop = control_flow.plan(equation, [*map(self._flags, equation.inputs)], inside)
         self.loops[node] = loop
         for value, flag in zip(equation.outputs, control_flow.flags_of(loop), strict=True):
             if flag.deep:
