@@ -18,6 +18,8 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend import core
 
+from jxai.jaxprs import opened, scan_operands
+
 Result = TypeVar("Result")
 
 # How many programs stay: more than the functions that somebody compares, less than is felt in memory.
@@ -134,13 +136,11 @@ def _describe(closed: core.ClosedJaxpr, holders: list[Any]) -> Hashable | None:
     def number(jaxpr: Any) -> int:
         """The place of a jaxpr's description in `parts`."""
         if id(jaxpr) not in numbers:
-            if isinstance(jaxpr, core.ClosedJaxpr):
-                inner = number(jaxpr.jaxpr)
-                if jaxpr.consts:
-                    holders.append(jaxpr)
-                part: Hashable = (inner, len(holders) if jaxpr.consts else None)
-            else:
-                part = of_jaxpr(jaxpr)
+            inner, constants = opened(jaxpr)
+            described = of_jaxpr(inner)
+            if constants:
+                holders.append(jaxpr)
+            part: Hashable = (described, len(holders) if constants else None)
             numbers[id(jaxpr)] = len(parts)
             parts.append(part)
         return numbers[id(jaxpr)]
@@ -210,8 +210,7 @@ def _describe(closed: core.ClosedJaxpr, holders: list[Any]) -> Hashable | None:
 
 def _evaluate(closed: Any, arguments: list[Any], given: dict[int, list[Any]]) -> list[Any]:
     """The results of a closed jaxpr, or of a plain one, with the constants given in the place of its own."""
-    jaxpr = getattr(closed, "jaxpr", closed)
-    own = closed.consts if isinstance(closed, core.ClosedJaxpr) else []
+    jaxpr, own = opened(closed)
     values = dict(zip(jaxpr.constvars, given.get(id(closed), own), strict=True))
     values.update(zip(jaxpr.invars, arguments, strict=True))
 
@@ -269,7 +268,7 @@ def _evaluate_inside(equation: core.JaxprEqn, operands: list[Any], given: dict[i
             lambda carry: _evaluate(params["body_jaxpr"], [*operands[first:second], *carry], given),
             operands[second:],
         )
-    start, count = params["num_consts"], params["num_carry"]
+    start, count = scan_operands(params)
 
     def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
         results = _evaluate(params["jaxpr"], [*operands[:start], *carry, *xs], given)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jxai.jaxprs import scan_operands
 from jxai.lrp.engine import primitives
 from jxai.lrp.engine.facts import Flags, Status
 from jxai.lrp.engine.graph import Equation, Loop, Tokens, widen
@@ -101,17 +102,8 @@ def _as_tokens(x: Any) -> Tokens:
     return x if isinstance(x, Tokens) else Tokens(jnp.asarray(x), jnp.zeros(jnp.shape(x)))
 
 
-def _scan_operands(equation: Equation) -> tuple[int, int]:
-    """How many operands of a scan are constants, and how many are carried; what follows is scanned over."""
-    params = equation.params
-    if "ft_in" in params:  # since jax 0.11, a tree of the three
-        constants, carried, _ = (len(list(part.vals)) for part in params["ft_in"].unpack())
-        return constants, carried
-    return params["num_consts"], params["num_carry"]
-
-
 def _plans_of_scan(equation: Equation, jaxpr: Any, flags: list[Flags], inside: Inside) -> list[Any]:
-    start, count = _scan_operands(equation)
+    start, count = scan_operands(equation.params)
     length = equation.params["length"]
     # What is carried may become anything that an iteration makes of it.
     carried = [dataclasses.replace(f, nonnegative=False) for f in flags[start : start + count]]
@@ -166,7 +158,7 @@ def _rules(plan: Any, prefix: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...]
 def _run_scan(loop: Loop, arguments: list[Any], inside: Any, taps: dict[str, jax.Array]) -> list[Any]:
     params = loop.equation.params
     *firsts, general = loop.plans
-    start, count = _scan_operands(loop.equation)
+    start, count = scan_operands(loop.equation.params)
     constants, carry, xs = arguments[:start], arguments[start : start + count], arguments[start + count :]
     reverse, length = params["reverse"], params["length"]
     flags = flags_of(loop)

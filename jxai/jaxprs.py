@@ -1,0 +1,25 @@
+"""What jaxprs hold in other places from one version of JAX to the next.
+
+Up to JAX 0.10 a `ClosedJaxpr` is a `Jaxpr` with its constants, and a scan's operands are counted in its parameters.
+From 0.11 on one class is both, whose `jaxpr` is itself, and a scan has a tree of its operands.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """A jaxpr's equations and variables (`core.Jaxpr`), and the constants that belong to its `constvars`."""
+    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+
+
+def scan_operands(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried; what follows is scanned over.
+
+    Args:
+        params: of the scan's equation.
+    """
+    if "ft_in" in params:
+        constants, carried, _ = (len(list(part.vals)) for part in params["ft_in"].unpack())
+        return constants, carried
+    return params["num_consts"], params["num_carry"]
