@@ -46,7 +46,7 @@ class Options:
     """What is run."""
 
     only: Sequence[str] = ()
-    """Some sections, by name; all by default."""
+    """Some sections by name, in this order; all by default."""
     minutes: float = 8.0
     """Of the whole run; what has no time left is named."""
     dry: bool = False
@@ -316,9 +316,7 @@ def main(options: Options) -> None:
             stored = Path(temporary)
         folder = stored / slug(found.get("card", found["device"]))
         folder.mkdir(parents=True, exist_ok=True)
-        missing = measured(
-            [name for name in SECTIONS if name in (options.only or SECTIONS)], folder, options, end
-        )
+        missing = measured(list(dict.fromkeys(options.only or SECTIONS)), folder, options, end)
         words = table(folder, code_digest())
         (folder / "table.md").write_text(words + "\n")
         print(f"\n{words}")

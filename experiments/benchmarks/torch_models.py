@@ -340,6 +340,11 @@ def zennit_relevance(
         return scores.detach() * nn.functional.one_hot(target, scores.shape[1])
 
     with zennit.attribution.Gradient(model, composite) as attributor:
+        # What zennit merged it leaves with epsilon zero, which PyTorch refuses on CUDA from 2.11 on; 1 + 1e-12 rounds
+        # to the 1 that is meant.
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d) and module.eps == 0:
+                module.eps = 1e-12
         return attributor(x.detach(), top)[1]
 
 

@@ -34,7 +34,7 @@ SECTIONS = {
     "guided": Section("Guided step", 90),
     "lrp": Section("LRP", 80),
     "attribution": Section("Attribution", 80),
-    "throughput": Section("Training throughput, one seed and many", 30),
+    "throughput": Section("Training throughput, one seed and many", 60),
     "science": Section("Science: the letters table, all seeds at once", 70),
     "growth": Section("bfloat16, and how cost grows", 40),
 }

@@ -21,7 +21,7 @@ _CURVES = 8  # images of which ours draws curves at once
 
 
 def parts(dry: bool) -> Parts:
-    """Estimators in float32, the loops, estimators once more."""
+    """Estimators, then the loops; the search in PyTorch, the longest, last."""
     options, sizes = Options(images=16, repeats=3, adaptive=_SEARCH), {"count": _CURVES}
     if dry:
         tiny: dict[str, Any] = {"num_steps": 2, "taylor_roots": 2, "window": 5, "regions": 2, "draws": 2}
@@ -33,15 +33,14 @@ def parts(dry: bool) -> Parts:
     ]
     if dry:
         del names[1]  # the same code
-    first, *others = [
-        {f"{name}, {precision}": functools.partial(estimator, name, precision, options) for name in names}
-        for precision in (PRECISIONS[:1] if dry else PRECISIONS)
-    ]
-    loops: Parts = {
-        "perturbation curve": functools.partial(curve, options, **sizes),
-        "adaptive noise": functools.partial(adaptive, options.adaptive),
+    found: Parts = {
+        f"{name}, {precision}": functools.partial(estimator, name, precision, options)
+        for precision in (PRECISIONS[:1] if dry else PRECISIONS[::-1])  # as people run them, first
+        for name in names
     }
-    return functools.reduce(lambda all_of, more: all_of | more, others, first | loops)
+    found["perturbation curve"] = functools.partial(curve, options, **sizes)
+    found["adaptive noise"] = functools.partial(adaptive, options.adaptive)
+    return found
 
 
 def estimator(name: str, precision: Precision, options: Options) -> Iterable[Row]:

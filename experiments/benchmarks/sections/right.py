@@ -25,7 +25,7 @@ from sections import Parts, Row, row
 from sections.frameworks import PRECISIONS, Precision, largest_error, use
 
 _ROOT = Path(__file__).resolve().parents[3]
-_TESTS = ("lrp", "fewshot", "attribution", "metrics")
+_TESTS = ("attribution", "metrics", "lrp", "fewshot")
 _GOAL = "at most 1e-4"  # in float32; what is lost by default is measured, and no goal
 
 
@@ -37,8 +37,10 @@ def parts(dry: bool) -> Parts:
     kinds: dict[str, Callable[[Precision], Iterable[Row]]] = {
         "explicit matrices": explicit_matrices,
         "invariances": functools.partial(invariances, side=side, count=count),
-        "golden values": functools.partial(golden, pattern="test_golden_smooth_taylor" if dry else None),
     }
+    pattern = "test_golden_smooth_taylor" if dry else None
+    for folder in ("attribution",) if dry else _TESTS:
+        kinds[f"golden values, {folder}"] = functools.partial(golden, folder=folder, pattern=pattern)
     for name, measure in kinds.items():
         found |= {f"{name}, {one}": functools.partial(measure, one) for one in precisions}
     return found | {"by precision": functools.partial(by_precision, dry=dry)}
@@ -188,13 +190,13 @@ def _relevance(f: Callable, x: jax.Array, target: jax.Array) -> jax.Array:
 # Golden values.
 
 
-def golden(precision: Precision, *, pattern: str | None) -> Iterator[Row]:
-    """The largest error of each archive by the bound that the tests hold it to."""
+def golden(precision: Precision, *, folder: str, pattern: str | None) -> Iterator[Row]:
+    """The largest error of each archive by the bound that the tests in a folder hold it to."""
     if importlib.util.find_spec("pytest") is None:
         raise ModuleNotFoundError("pytest", name="pytest")
     archives = [path.stem for path in (_ROOT / "tests" / "golden").glob("*.npz")]
     worst: dict[tuple[str, float], float] = {}
-    for line in _tests(precision, pattern):
+    for line in _tests(precision, folder, pattern):
         archive = max((name for name in archives if name in line["test"]), key=len, default=line["test"])
         if line["failure"] is not None:
             name = f"golden {line['test'].split('::')[-1]}: failed"
@@ -206,16 +208,17 @@ def golden(precision: Precision, *, pattern: str | None) -> Iterator[Row]:
         yield row(f"golden {archive}, where tests allow {bound:g}", error, goal=goal, precision=precision)
 
 
-def _tests(precision: Precision, pattern: str | None) -> list[dict[str, Any]]:
+def _tests(precision: Precision, folder: str, pattern: str | None) -> list[dict[str, Any]]:
     """What `golden_errors` wrote of the golden tests."""
-    files = [str(path) for of in _TESTS for path in sorted((_ROOT / "tests" / of).glob("test_*golden.py"))]
+    files = [str(path) for path in sorted((_ROOT / "tests" / folder).glob("test_*golden.py"))]
     options = ["-q", "-p", "golden_errors", "-p", "no:cacheprovider", "-W", "ignore", "--override-ini"]
     options += ["filterwarnings=", "-m", "golden and not slow"]
     options += ["-k", pattern] if pattern else []
-    if (workers := min(6, (os.cpu_count() or 1) // 2)) > 1 and importlib.util.find_spec("xdist") is not None:
+    workers = min(6, (os.cpu_count() or 1) // 2) if folder == "fewshot" else 1  # the others are few
+    if workers > 1 and importlib.util.find_spec("xdist") is not None:
         options += ["-n", str(workers)]  # programs are compiled side by side
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "errors.jsonl")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, "errors.jsonl")
         here = str(Path(__file__).resolve().parents[1])
         environment = os.environ | {
             "JXAI_GOLDEN_ERRORS": str(path),
