@@ -36,7 +36,7 @@ jax.config.update("jax_enable_compilation_cache", False)
 # Nobody reads the lines of source that programs carry for XLA's own messages.
 jax.config.update("jax_traceback_in_locations_limit", 0)
 # JAX makes a context with all of MLIR's dialects for every program, a quarter of what a small one costs: here the
-# programs of a test file share one. JAX's own name: a version without it makes its contexts elsewhere, and more slowly.
+# programs of a test file share one. JAX's own name: a version without it makes its contexts elsewhere.
 mlir.make_ir_context = functools.cache(getattr(mlir, "make_ir_context", lambda: None))
 
 
