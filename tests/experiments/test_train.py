@@ -141,7 +141,7 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"head": "graph"},
+        pytest.param({"head": "graph"}, marks=pytest.mark.slow),
         {"head": "cross-attention"},
         pytest.param({"head": "prototype"}, marks=pytest.mark.slow),
         pytest.param({"head": "matching"}, marks=pytest.mark.slow),
