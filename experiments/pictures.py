@@ -151,8 +151,10 @@ def _episode(config: Config, source: data.Source, support: np.ndarray, query: np
 
 def _explain(config: Config, variables: Any, episode: fewshot.Episode) -> tuple[jax.Array, jax.Array]:
     encoder, head = build(config)
-    # Not jitted as a whole: in one program XLA's CPU gave other numbers from call to call, NaN among them.
-    return fewshot.pixel_relevance(encoder, head, variables, episode)
+    return _relevance(encoder, head, variables, episode)
+
+
+_relevance = jax.jit(fewshot.pixel_relevance, static_argnums=(0, 1))
 
 
 def main(options: Options) -> None:

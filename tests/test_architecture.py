@@ -32,7 +32,17 @@ ALLOWED: dict[str, set[str]] = {
     "viz": set(),
 }
 # Modules beside the packages, that know none of them; every package may import them.
-COMMON = {"__version__", "checks", "compiled", "depthwise", "jaxprs", "locks", "npz", "sealing"}
+COMMON = {
+    "__version__",
+    "checks",
+    "compiled",
+    "depthwise",
+    "jaxprs",
+    "locks",
+    "miscompiled",
+    "npz",
+    "sealing",
+}
 # Packages that take any function, so they know no neural network library.
 WITHOUT_FLAX = ("attribution", "batches", "metrics")
 # What `import jxai` and its packages load only when it is used.
