@@ -74,6 +74,7 @@ def test_what_a_run_leaves(tiny, tmp_path):
         from_json(Config, saved | {"colour": 1})
 
 
+@pytest.mark.slow
 def test_pictures_are_augmented_within_the_step(plain, tmp_path, monkeypatch):
     """By a key of the step, so that a rerun sees the same pictures, in pretraining and in episodes."""
     sides = set()
@@ -152,7 +153,7 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
         pytest.param({"head": "prototype"}, marks=pytest.mark.slow),
         pytest.param({"head": "matching"}, marks=pytest.mark.slow),
         pytest.param({"head": "graph", "transformation": "fixed"}, marks=pytest.mark.slow),
-        {"transformation": "learned", "auxiliary": True},
+        pytest.param({"transformation": "learned", "auxiliary": True}, marks=pytest.mark.slow),
     ],
     ids=lambda changes: " ".join(map(str, changes.values())),
 )

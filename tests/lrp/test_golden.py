@@ -40,7 +40,7 @@ def error(ours, reference):
     ("norm", "tolerance"),
     [pytest.param(True, 1e-4, id="norm"), pytest.param(False, 1e-3, id="plain sums", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("archive", ["lrp_vgg", "lrp_resnet"])
+@pytest.mark.parametrize("archive", ["lrp_vgg", pytest.param("lrp_resnet", marks=pytest.mark.slow)])
 def test_golden(golden_network, archive, norm, tolerance):
     model, variables, reference = golden_network(archive)
     names = [key.removeprefix("relevance_") for key in reference if key.startswith("relevance_")]

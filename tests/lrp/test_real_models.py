@@ -205,6 +205,7 @@ def test_vision_transformer_equals_the_gradient_of_its_frozen_twin(constant):
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_vision_transformer_is_finite_with_its_presets_and_on_zeros():
     variables = draw(VIT, 0.1)
 
