@@ -115,9 +115,9 @@ def conservation(
             raise TypeError(
                 f"expected images of floats, got {image.dtype}: follow the embeddings' rows instead"
             )
-        steps = [step for step in explained.plan.operations() if step.rule is not None]
+        steps = explained.plan.metered()
         labels["paths"] = tuple(step.operation.path if step.operation else "" for step in steps)
-        labels["operations"] = tuple(_label(step) for step in steps)
+        labels["operations"] = tuple(map(str, steps))
         floats = explained.leaves
         # A scalar an operation and quantity, whose cotangent is what is asked for.
         zeros = jnp.zeros((len(steps), 4), floats[0].dtype)
@@ -165,13 +165,6 @@ def _of_rows_alone(f: Callable, x: jax.Array, found: dict[str, jax.Array]) -> di
             "lrp.conservation(lambda x: f(x[0])[None], x[None], ...)"
         )
     return {name: jnp.where(coupled, jnp.nan, value) for name, value in found.items()}
-
-
-def _label(step: Step) -> str:
-    operation = step.operation
-    assert operation is not None
-    plain = operation.kind in (Kind.DENSE, Kind.CONVOLUTION)
-    return operation.kind.value if plain else f"{operation.kind.value} {operation.primitives[-1]}"
 
 
 def _sort(steps: list[Step], meters: jax.Array) -> dict[str, jax.Array]:

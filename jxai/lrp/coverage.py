@@ -75,7 +75,8 @@ def coverage(f: Callable, *primals: Any, composite: Composite) -> Coverage:
         composite: the rules.
 
     Returns:
-        The table, with a row for every operation through which relevance passes.
+        The table, with a row for every operation through which relevance passes, or whose rule holds its results
+        constant.
 
     Raises:
         ValueError: an operation has no rule.

@@ -1,6 +1,7 @@
 """`lrp.vjp`: as `jax.vjp`, with relevance in the place of gradients."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ def vjp(
     start: str | None = None,
     watch: Sequence[str] = (),
     masks: Mapping[str, Any] | None = None,
+    check: bool = False,
 ) -> tuple:
     """Evaluate `f` and get the function that takes relevance of its outputs to relevance of its inputs.
 
@@ -52,6 +54,10 @@ def vjp(
             own: a batch norm that is watched is not merged into the layer after it.
         masks: by path, what relevance is multiplied by at its output: an array that broadcasts to it,
             such as a one for a channel and zeros for the others (concept relevance; Achtibat et al. 2023).
+        check: whether the pullback sees to it that relevance is lost nowhere without a cause: what the outputs start
+            with is what arrives at the inputs and what operations absorb, and something arrives. It then raises
+            where this is not so, with the operations that absorb most; under jit it gives NaN. It costs a sum an
+            operation (`lrp.conservation` says of each where it went).
 
     Returns:
         (y, pullback), or (y, pullback, aux). The pullback is a pytree, as `jax.vjp`'s, and may leave a `jit`.
@@ -63,7 +69,11 @@ def vjp(
         TypeError: a primal is no array, float16, in which ratios overflow, or of integers that meet no embedding; no
             composite, or no paths.
         ValueError: an operation has no rule, no module has such a path, the relevance handed to `pullback` is not
-            of y's shape, a primal is empty, or a primal or relevance is not finite (not seen under jit).
+            of y's shape, a primal is empty, a primal or relevance is not finite (not seen under jit), or relevance is
+            lost and `check` is asked for.
+
+    Warns:
+        UserWarning: nothing of the relevance handed to `pullback` arrives (not seen under jit).
 
     References:
         Bach et al., *On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
@@ -76,18 +86,28 @@ def vjp(
             f"expected a composite of relevance to watch or mask modules, got {composite.name}, under which "
             "gradients travel: leave watch and masks out"
         )
+    if check and (masks or not composite.relevance):
+        raise ValueError(
+            "expected to check what is conserved, got masks, which take relevance away, or a composite under which "
+            "gradients travel: leave check out"
+        )
     explained = explain(
         f, primals, composite, has_aux=has_aux, start=start, taps=[*dict.fromkeys([*watch, *masks])]
     )
+    steps = explained.plan.metered() if check else []
     shapes = explained.plan.watched()
     taps = {path: jnp.zeros(shapes[path]) for path in watch}
     tokens = {i: jnp.ones(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not is_float(x)}
     floats = [x for x in explained.leaves if is_float(x)]
 
-    def outputs(floats, taps, tokens):
-        return explained.run(floats, Probes(taps=taps, masks=masks), tokens)
+    # An operation's scalars, whose cotangents are what it receives, hands on, and gives to bias and stabilizer.
+    meters = jnp.zeros((len(steps), 4))
 
-    found, ratio_pullback, aux = jax.vjp(outputs, floats, taps, tokens, has_aux=True)
+    def outputs(floats, taps, tokens, meters):
+        given = {step: tuple(meters[i]) for i, step in enumerate(steps)}
+        return explained.run(floats, Probes(taps=taps, masks=masks, meters=given), tokens)
+
+    found, ratio_pullback, aux = jax.vjp(outputs, floats, taps, tokens, meters, has_aux=True)
     y = jax.tree.unflatten(jax.tree.structure(explained.outputs), found)
     leaves = jax.tree.leaves(tuple(primals))
     known = _Known(
@@ -96,6 +116,8 @@ def vjp(
         tuple(jnp.result_type(x) for x in leaves),
         composite.relevance,
         bool(watch),
+        tuple(map(_name_of, steps)) if check else None,
+        tuple(_name_of(step) for step in explained.plan.operations() if step.computes),
     )
     pullback = jax.tree_util.Partial(_pull_back, known, ratio_pullback, found, floats)
     if has_aux:
@@ -115,6 +137,8 @@ class _Known:
         dtypes: of the primals' leaves.
         ratios: whether ratios travel, or gradients.
         watched: whether relevance inside is asked for.
+        checked: what the operations are whose relevance is measured, or None.
+        held: what those are whose results the composite holds constant.
     """
 
     primals: Any
@@ -122,6 +146,8 @@ class _Known:
     dtypes: tuple[Any, ...]
     ratios: bool
     watched: bool
+    checked: tuple[str, ...] | None
+    held: tuple[str, ...]
 
 
 def _pull_back(
@@ -134,9 +160,17 @@ def _pull_back(
         for r, z in zip(jax.tree.leaves(relevance), found, strict=True)
     ]
     given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if known.ratios else given
-    of_floats, watched, of_tokens = ratio_pullback(given)
+    of_floats, watched, of_tokens, meters = ratio_pullback(given)
     if known.ratios:
         of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
+        starts = [to_relevance(c, z) for c, z in zip(given, found, strict=True)]
+        arrived = [*of_floats, *of_tokens.values()]
+        if known.checked is None:
+            _warn_of_nothing(starts, arrived, known.held)
+        else:
+            kept = _is_conserved(starts, arrived, meters, known)
+            of_floats = [jnp.where(kept, r, jnp.nan) for r in of_floats]
+            of_tokens = {i: jnp.where(kept, r, jnp.nan) for i, r in of_tokens.items()}
     rest = iter(of_floats)
     leaves = [
         next(rest).astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else of_tokens[i]
@@ -144,6 +178,56 @@ def _pull_back(
     ]
     relevances = finite("relevance", jax.tree.unflatten(known.primals, leaves))
     return (relevances, watched) if known.watched else relevances
+
+
+def _warn_of_nothing(starts: list[jax.Array], arrived: list[jax.Array], held: tuple[str, ...]) -> None:
+    """Say so where none of the relevance arrives."""
+    if any(isinstance(r, Tracer) for r in (*starts, *arrived)):
+        return
+    if any(map(jnp.any, starts)) and not any(map(jnp.any, arrived)):
+        warnings.warn(
+            f"expected relevance to arrive at the inputs, got zeros everywhere{_of_held(held)}: see lrp.coverage and "
+            "lrp.vjp(..., check=True)",
+            stacklevel=4,
+        )
+
+
+# What rounding may take from sums of float32 that cancel.
+_TOLERANCE = 1e-2
+
+
+def _is_conserved(
+    starts: list[jax.Array], arrived: list[jax.Array], meters: jax.Array, known: _Known
+) -> jax.Array:
+    """Whether start = end + absorbed, and something arrives; raises where it is not and values are known."""
+    start, end = (sum(jnp.sum(r) for r in relevances) for relevances in (starts, arrived))
+    outgoing, incoming = meters[:, 0], meters[:, 1]
+    absorbed = incoming - outgoing
+    missing = start - end - absorbed.sum()
+    scale = sum(jnp.abs(r).sum() for r in starts)
+    scale = scale + jnp.abs(absorbed).sum() + jnp.abs(incoming).max(initial=0.0)
+    begins, arrives = (
+        jnp.stack([jnp.any(r != 0) for r in relevances]).any() for relevances in (starts, arrived)
+    )
+    kept = (jnp.abs(missing) <= _TOLERANCE * scale) & (arrives | ~begins)
+    if isinstance(kept, Tracer) or bool(kept):
+        return kept
+    names = known.checked or ()
+    most = np.argsort(-np.abs(np.asarray(absorbed)))[:3]
+    told = ", ".join(f"{names[i]} absorbs {absorbed[i]:.3g}" for i in most if absorbed[i])
+    raise ValueError(
+        f"expected relevance {start:.6g} to arrive at the inputs or to be absorbed by operations, got {end:.6g} "
+        f"there and {missing:.3g} lost without a cause{told and f' ({told})'}{_of_held(known.held)}: see lrp.coverage"
+    )
+
+
+def _name_of(step: Any) -> str:
+    """What an operation is called in a message."""
+    return f"{step.operation.path} {step}".strip()
+
+
+def _of_held(held: tuple[str, ...]) -> str:
+    return f"; the composite holds {', '.join(held[:3])} constant" if held else ""
 
 
 def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Composite) -> jax.Array:

@@ -11,6 +11,8 @@ import jxai
 EXEMPT = {
     "compiled": "takes functions that others have checked: what it asks of none, they ask",
     "checks": "what refuses arguments, for all others: every case here is one of its own",
+    "jaxprs": "takes what JAX traced, nothing of users",
+    "miscompiled": "takes no arguments",
     "npz": "reads what `models` and `data` open: test_files.py and test_fuzz.py attack it",
     "locks": "takes no arguments of users: `training` and `data` name the files that it locks",
     "sealing": "takes no arguments of users: `training` and `viz` name the files that it writes",

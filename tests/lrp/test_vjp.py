@@ -243,3 +243,18 @@ def test_relevance_of_exact_zeros_is_not_lost(rule, twice):
     squares = (kernel**2).sum(0)
     kept = squares / (squares + bias**2) if isinstance(rule, lrp.WSquare) else np.ones(CLASSES)
     np.testing.assert_allclose(relevance.sum(1), kept.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", mostly_slow("EpsilonPlus", "AttnLRP"))
+def test_a_check_finds_nothing_and_changes_nothing(name):
+    composite, variables = COMPOSITES[name], draw(Net())
+    if not composite.relevance:
+        pytest.skip("gradients travel")
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def explain(x, check):
+        f = lambda x: Net().apply(variables, x)  # noqa: E731
+        y, pullback = lrp.vjp(f, x, composite=composite, check=check)
+        return pullback(y)[0]
+
+    formulas.assert_close(explain(images(), True), explain(images(), False), rtol=1e-5)

@@ -75,6 +75,7 @@ class _Planner:
         self.deep = {v for v, flag in zip(graph.program.inputs, flags, strict=True) if flag.deep}
         self.nodes: list[tuple[Node, Operation]] = []
         self.loops: dict[Node, Loop] = {}
+        self.holding: dict[Node, Rule] = {}
 
     def plan(self) -> Plan:
         for node in self.graph.nodes:
@@ -83,7 +84,7 @@ class _Planner:
         steps: list[Step] = self._watch(self.program.inputs, live)
         for node, operation in self.nodes:
             relevant = not live.isdisjoint(node.outputs) and (node.inputs or self._begins(node))
-            steps += [self._step(node, operation)] if relevant else self._computing(node)
+            steps += [self._step(node, operation)] if relevant else self._computing(node, operation)
             steps += self._watch(node.outputs, live)
         outputs = self.program.outputs
         steps = rectified(keep_zeros(steps, [v for v in outputs if self._carries(v)]), outputs)
@@ -135,6 +136,7 @@ class _Planner:
             return False
         if index is not None:
             self.context.used.add(index)
+        self.holding[node] = rule
         return True
 
     def _live(self) -> set[Value]:
@@ -194,14 +196,23 @@ class _Planner:
             relu=len(node.equations) == 1 and is_relu(node.equations[0]),
         )
 
-    def _computing(self, node: Node) -> list[Step]:
-        """Steps that only compute: what carries relevance in vain, or none."""
-        if node.kind is Kind.NESTED and node in self.loops:
-            inputs = tuple(v for v in node.equations[0].inputs if v.literal is None)
-            return [Step((), inputs, node.outputs, _computing(node, inputs), equation=node.equations[0])]
-        operands = tuple(dict.fromkeys((*node.inputs, *node.constants)))
+    def _computing(self, node: Node, operation: Operation) -> list[Step]:
+        """Steps that only compute; where a rule holds their results, with the rule, to be seen in coverage."""
+        given = node.equations[0].inputs if node in self.loops else (*node.inputs, *node.constants)
+        operands = tuple(dict.fromkeys(v for v in given if v.literal is None))
         one = node.equations[-1] if len(node.equations) == 1 else None
-        return [Step((), operands, node.outputs, _computing(node, operands), equation=one)]
+        rule = self.holding.get(node)
+        return [
+            Step(
+                (),
+                operands,
+                node.outputs,
+                _computing(node, operands),
+                operation if rule is not None else None,
+                rule,
+                equation=one,
+            )
+        ]
 
     def _watch(self, values: Iterable[Value], live: set[Value]) -> list[Step]:
         return [Step((v,), (), (v,), taps=self.taps[v]) for v in values if v in self.taps and v in live]

@@ -65,12 +65,12 @@ def _run_step(
 ) -> list[Any]:
     if step.taps:
         return [_tapped(known[step.inputs[0]], step.taps, probes)]
-    if step.operation is None and step.equation is not None and not tokens.isdisjoint(step.outputs):
+    if step.computes and step.equation is not None and not tokens.isdisjoint(step.outputs):
         return _moved_tokens(step.equation, known, tokens)
     if step.loop is not None:
         return _run_loop(step, known, probes, gradients)
     constants = [hold(_array(known[v])) if v in step.held else _array(known[v]) for v in step.constants]
-    if step.operation is None:
+    if step.computes:
         return step.function([], constants)
     if step.tokens:
         return _looked_up(step, constants, known)

@@ -7,7 +7,7 @@ from typing import Any
 from jxai.lrp.engine.facts import Flags
 from jxai.lrp.engine.graph import Equation, Loop, Program, Value
 from jxai.lrp.rules.base import Rule, keeping_zeros
-from jxai.lrp.rules.operation import Linear, Operation
+from jxai.lrp.rules.operation import Kind, Linear, Operation
 
 Function = Callable[[list[Any], list[Any]], list[Any]]
 
@@ -21,8 +21,8 @@ class Step:
         constants: values that do not.
         outputs: results.
         function: of both lists of arrays to the list of results.
-        operation: what it is; None for what only computes.
-        rule: its rule; None for what only computes, and for loops and branches.
+        operation: what it is; None for what only computes, unless a rule holds its results constant.
+        rule: its rule; None for loops and branches, and with no operation.
         linear: of the constants' arrays and `rectified`, for linear layers.
         rectified: no relevance arrives where the result is negative.
         held: constants that depend on the input and are cut off here.
@@ -47,6 +47,22 @@ class Step:
     equation: Equation | None = None
     tokens: bool = False
     relu: bool = False
+
+    @property
+    def computes(self) -> bool:
+        """Whether no relevance passes, so that it only computes."""
+        return not self.inputs and not self.tokens and self.loop is None
+
+    def __str__(self) -> str:
+        """What it is, in a word or two."""
+        if self.operation is None:
+            return ""
+        plain = self.operation.kind in (Kind.DENSE, Kind.CONVOLUTION)
+        return (
+            self.operation.kind.value
+            if plain
+            else f"{self.operation.kind.value} {self.operation.primitives[-1]}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +89,10 @@ class Plan:
             for plan in step.loop.plans if step.loop else ():
                 yield from plan.operations()
 
+    def metered(self) -> list[Step]:
+        """The steps by whose rules relevance passes."""
+        return [step for step in self.operations() if step.rule is not None and not step.computes]
+
     def watched(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the watched values by path, those inside of loops with an axis of iterations in front."""
         found: dict[str, tuple[int, ...]] = {}
@@ -92,7 +112,7 @@ def keep_zeros(steps: list[Step], outputs: list[Value]) -> list[Step]:
     for step in reversed(steps):
         rule, inside = step.rule, not loose.isdisjoint(step.outputs)
         freed = not free.isdisjoint(step.outputs)
-        if rule is not None and step.operation is not None:
+        if rule is not None and step.operation is not None and not step.computes:
             if inside:
                 step = dataclasses.replace(
                     step, rule=keeping_zeros(rule, step.operation, bool(step.constants), freed)

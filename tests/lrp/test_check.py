@@ -1,0 +1,55 @@
+"""Relevance that is lost without a cause, or altogether, is said: `check`, and a warning without it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from formulas import normal, of_layers
+from jxai import lrp
+
+X, W = normal(2, 4).astype(np.float32), normal(4, 3, seed=1).astype(np.float32)
+
+
+def softmax(x):
+    return jax.nn.softmax(x @ W)
+
+
+def test_what_vanishes_warns():
+    y, pullback = lrp.vjp(softmax, X, composite=lrp.CPLRP())
+    with pytest.warns(UserWarning, match=r"got zeros everywhere; the composite holds softmax .* constant"):
+        pullback(y)
+    pullback(jnp.zeros_like(y))  # nothing to lose
+
+
+def test_what_is_held_stands_in_coverage():
+    (row,) = lrp.coverage(softmax, X, composite=lrp.CPLRP()).rows
+    assert row.operation.kind is lrp.Kind.SOFTMAX
+    assert row.rule == lrp.Constant()
+
+
+def test_what_is_lost_without_a_cause_is_refused_and_nan_under_jit():
+    y, pullback = lrp.vjp(softmax, X, composite=lrp.CPLRP(), check=True)
+    with pytest.raises(ValueError, match=r" 2 lost without a cause; the composite holds softmax .* constant"):
+        pullback(y)
+    assert np.isnan(jax.jit(lambda y: pullback(y)[0])(y)).all()
+
+
+def test_what_absorbs_everything_is_named():
+    constant = of_layers(lrp.Epsilon(1e-2), (lrp.Kind.ACTIVATION, lrp.Constant()))
+
+    def f(x):
+        with jax.named_scope("bend"):
+            return jnp.tanh(x @ W)
+
+    y, pullback = lrp.vjp(lambda x: f(x) @ W.T, X, composite=constant, check=True)
+    with pytest.raises(ValueError, match="the composite holds bend activation tanh constant"):
+        pullback(y)
+
+
+def test_check_is_of_relevance_that_nothing_takes_away():
+    f = lambda x: lrp.mark(x, "here") * 2.0  # noqa: E731
+    with pytest.raises(ValueError, match="leave check out"):
+        lrp.vjp(f, X, composite=lrp.EpsilonPlus(), masks={"here": 0.0}, check=True)
+    with pytest.raises(ValueError, match="leave check out"):
+        lrp.vjp(f, X, composite=lrp.GuidedBackprop(), check=True)
