@@ -53,6 +53,7 @@ def assert_ends_alike(folder: Path, straight: Path) -> None:
     assert left(folder)[1] == left(straight)[1]
 
 
+@pytest.mark.slow
 def test_three_kills(tmp_path: Path) -> None:
     cache, killed, straight = (tmp_path / name for name in ("cache", "killed", "straight"))
     assert run(straight, cache) == 0
