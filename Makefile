@@ -30,7 +30,7 @@ demo: $(DEMO)
 # The script `pytest`, unlike `python -m pytest`, leaves the current folder off sys.path: the tests see the installed
 # package, and JXAI_TEST_INSTALLED makes one of them check that.
 test: lint
-	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -n 2
+	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -n 2 --dist worksteal
 
 # An empty XLA_FLAGS: programs compiled as users' are (tests/conftest.py), the golden ones once more. Processes that wait
 # for one another give up where something else has the cores.

@@ -1,5 +1,6 @@
 """Shared by every test: eight simulated CPU devices, quick compilation, and where the reference values lie."""
 
+import functools
 import gc
 import os
 import sys
@@ -22,6 +23,7 @@ os.environ.setdefault(
 import jax
 import numpy as np
 import pytest
+from jax._src.interpreters import mlir
 
 # `experiments` holds scripts that import one another as neighbours, as they do when run. Last in the list.
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -31,6 +33,17 @@ sys.path.extend(map(str, (EXPERIMENTS, EXPERIMENTS / "benchmarks")))
 jax.config.update("jax_num_cpu_devices", 8)
 # A script called from a test would read and fill the user's cache of compiled programs.
 jax.config.update("jax_enable_compilation_cache", False)
+# Nobody reads the lines of source that programs carry for XLA's own messages.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+# JAX makes a context with all of MLIR's dialects for every program, a quarter of what a small one costs: here the
+# programs of a test file share one. JAX's own name: a version without it makes its contexts elsewhere.
+mlir.make_ir_context = functools.cache(getattr(mlir, "make_ir_context", lambda: None))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _context_of_the_file() -> Iterator[None]:
+    yield
+    mlir.make_ir_context.cache_clear()
 
 
 def pytest_collection_finish() -> None:

@@ -8,9 +8,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"```.*?```", re.DOTALL)
+# Ten seconds of small programs each; README.md shows in the quick tests that code of pages runs.
+LONG = {"attribution.md", "explain.md", "few_shot.md"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG)) for page in PAGES],
+    ids=lambda page: page.name,
+)
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.setenv("JXAI_DATA", str(tmp_path))
     names = {}  # a page is one session

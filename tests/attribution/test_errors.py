@@ -157,25 +157,26 @@ def test_grad_cam_of_maps_that_hold_their_channels_first():
 
 
 @pytest.mark.parametrize("side", [(8, 8), (8, 12), (15, 9)])
-@pytest.mark.parametrize("channels", [1, 2, 5, 16, 512])
+@pytest.mark.parametrize("channels", [1, 5, 512])
 def test_which_maps_seem_to_hold_their_channels_first(side, channels):
     """Maps of any stride pass as they are; turned ones are refused, but where channels are the picture's too."""
     height, width = side
+
+    def grad_cam(shape, x, **options):
+        return jax.eval_shape(
+            lambda x: attribution.grad_cam(
+                lambda x: jnp.ones(shape) * x.mean(),
+                lambda maps: maps.reshape(2, -1)[:, :2],
+                x,
+                TARGET,
+                **options,
+            ),
+            jax.ShapeDtypeStruct(x, jnp.float32),
+        )
+
     for stride in (1, 2, 3):
-        for h, w in ((-(-height // stride), -(-width // stride)), (height // stride, width // stride)):
-
-            def grad_cam(shape, x, **options):
-                return jax.eval_shape(
-                    lambda x: attribution.grad_cam(
-                        lambda x: jnp.ones(shape) * x.mean(),
-                        lambda maps: maps.reshape(2, -1)[:, :2],
-                        x,
-                        TARGET,
-                        **options,
-                    ),
-                    jnp.ones(x),
-                )
-
+        # Rounded up and down: one size where the stride divides the sides.
+        for h, w in {(-(-height // stride), -(-width // stride)), (height // stride, width // stride)}:
             assert grad_cam((2, h, w, channels), (2, height, width, 3)).shape == (2, height, width, 1)
             if abs(channels * width - h * height) < max(side):
                 continue

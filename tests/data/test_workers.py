@@ -75,6 +75,7 @@ def assert_works(process: subprocess.Popen[str]) -> None:
     assert gone([int(pid) for pid in output.split("]")[1].split()])
 
 
+@pytest.mark.slow
 def test_a_program_from_standard_input_has_workers(tmp_path):
     assert_works(started(tmp_path, PROGRAM, "standard input"))
 

@@ -21,6 +21,12 @@ def run_of(config, folder):
     return Run(config, folder, encoder_folder=folder.parent / "encoder", progress=False)
 
 
+@pytest.fixture
+def plain(tiny):
+    """`tiny` with a head that compiles in no time, for what has nothing to do with heads."""
+    return dataclasses.replace(tiny, head="prototype", guidance=fewshot.PLAIN)
+
+
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
     straight = train(run_of(tiny, tmp_path / "straight")).state
     left = iter(range(tiny.steps // 2 + 1))
@@ -68,7 +74,8 @@ def test_what_a_run_leaves(tiny, tmp_path):
         from_json(Config, saved | {"colour": 1})
 
 
-def test_pictures_are_augmented_within_the_step(tiny, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_pictures_are_augmented_within_the_step(plain, tmp_path, monkeypatch):
     """By a key of the step, so that a rerun sees the same pictures, in pretraining and in episodes."""
     sides = set()
     seen = data.augment_on_device
@@ -78,11 +85,11 @@ def test_pictures_are_augmented_within_the_step(tiny, tmp_path, monkeypatch):
         return seen(key, images, indices, **options)
 
     monkeypatch.setattr(data, "augment_on_device", noting)
-    short = dataclasses.replace(tiny, pretraining=dataclasses.replace(tiny.pretraining, steps=1), steps=1)
+    short = dataclasses.replace(plain, pretraining=dataclasses.replace(plain.pretraining, steps=1), steps=1)
     device = dataclasses.replace(short, augment="crop-erase", augment_on_device=True)
     states = [
         train(Run(config, tmp_path / name, progress=False)).state
-        for name, config in (("one", device), ("again", device), ("plain", short))
+        for name, config in (("one", device), ("again", device), ("without", short))
     ]
     assert sides == {(36, 32)}  # RESIZE_FACTOR times the side, to the side
     chex.assert_trees_all_equal(states[0].variables, states[1].variables)
@@ -90,11 +97,11 @@ def test_pictures_are_augmented_within_the_step(tiny, tmp_path, monkeypatch):
         chex.assert_trees_all_close(states[0].params["encoder"], states[2].params["encoder"])
 
 
-def test_too_few_pictures_are_repeated_where_asked_for(tiny, tmp_path):
+def test_too_few_pictures_are_repeated_where_asked_for(plain, tmp_path):
     """Every class of the domain has fewer pictures than 200 shots and one query."""
     config = dataclasses.replace(
-        tiny,
-        pretraining=dataclasses.replace(tiny.pretraining, steps=0),
+        plain,
+        pretraining=dataclasses.replace(plain.pretraining, steps=0),
         steps=1,
         shot=200,
         queries=1,
@@ -110,15 +117,15 @@ def test_the_encoder_is_pretrained_once_for_all_runs(tiny, tmp_path):
     assert [line["step"] for line in lines] == [tiny.pretraining.steps]
 
 
-def test_an_encoder_is_shared_by_whoever_names_its_sources(tiny, tmp_path):
-    own = dataclasses.replace(tiny, steps=1, shot=1, queries=1)
+def test_an_encoder_is_shared_by_whoever_names_its_sources(plain, tmp_path):
+    own = dataclasses.replace(plain, steps=1, shot=1, queries=1)
     named = dataclasses.replace(
         own, sources=("latin", "thai"), pretraining=dataclasses.replace(own.pretraining, sources=own.sources)
     )
     for name, config in (("own", own), ("named", named)):
         train(run_of(config, tmp_path / name))
     lines = training.read_metrics(tmp_path / "encoder" / "metrics.jsonl", phase="train")
-    assert [line["step"] for line in lines] == [tiny.pretraining.steps]
+    assert [line["step"] for line in lines] == [plain.pretraining.steps]
 
 
 def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
@@ -141,12 +148,12 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"head": "graph"},
+        pytest.param({"head": "graph"}, marks=pytest.mark.slow),
         {"head": "cross-attention"},
         pytest.param({"head": "prototype"}, marks=pytest.mark.slow),
         pytest.param({"head": "matching"}, marks=pytest.mark.slow),
         pytest.param({"head": "graph", "transformation": "fixed"}, marks=pytest.mark.slow),
-        {"transformation": "learned", "auxiliary": True},
+        pytest.param({"transformation": "learned", "auxiliary": True}, marks=pytest.mark.slow),
     ],
     ids=lambda changes: " ".join(map(str, changes.values())),
 )
@@ -228,18 +235,18 @@ def test_who_wants_an_encoder_that_another_trains_waits(tmp_path, capsys):
     assert re.fullmatch(told, capsys.readouterr().err)
 
 
-def test_a_folder_of_another_configuration_is_refused(tiny, tmp_path):
-    config = dataclasses.replace(tiny, pretraining=dataclasses.replace(tiny.pretraining, steps=0), steps=1)
+def test_a_folder_of_another_configuration_is_refused(plain, tmp_path):
+    config = dataclasses.replace(plain, pretraining=dataclasses.replace(plain.pretraining, steps=0), steps=1)
     train(run_of(config, tmp_path / "run"))
     with pytest.raises(ValueError, match="shot is 5 there and 1 here"):
         train(run_of(dataclasses.replace(config, shot=1), tmp_path / "run"))
     assert json.loads((tmp_path / "run" / "config.json").read_text())["shot"] == 5
 
 
-def test_nan_stops_training(tiny, tmp_path):
-    rate = dataclasses.replace(tiny.optimizer, learning_rate=1e30)
-    none = dataclasses.replace(tiny.pretraining, steps=0)
-    config = dataclasses.replace(tiny, pretraining=none, optimizer=rate, steps=9, eval_every=1)
+def test_nan_stops_training(plain, tmp_path):
+    rate = dataclasses.replace(plain.optimizer, learning_rate=1e30)
+    none = dataclasses.replace(plain.pretraining, steps=0)
+    config = dataclasses.replace(plain, pretraining=none, optimizer=rate, steps=9, eval_every=1)
     with pytest.raises(training.DivergedError, match=r"the last good checkpoint is step [1-8] in"):
         train(run_of(config, tmp_path / "run"))
     saved = training.load_variables(tmp_path / "run" / "episodes", which="latest")

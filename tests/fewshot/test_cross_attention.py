@@ -166,7 +166,11 @@ def run(head, way, variables, support, labels, query, query_labels, classes):
 # One position leaves nothing to attend to; way, shot and the map's sides all differ.
 @pytest.mark.parametrize(
     "sizes",
-    [{}, {"way": 5, "shot": 1, "each": 1, "shape": (1, 1, 3)}, {"way": 2, "shape": (3, 1, 5)}],
+    [
+        {},
+        {"way": 5, "shot": 1, "each": 1, "shape": (1, 1, 3)},
+        pytest.param({"way": 2, "shape": (3, 1, 5)}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_everything_a_second_time(sizes):

@@ -64,7 +64,7 @@ class Case:
         }
 
 
-@pytest.fixture(params=ARCHIVES, scope="module")
+@pytest.fixture(params=[ARCHIVES[0], pytest.param(ARCHIVES[1], marks=pytest.mark.slow)], scope="module")
 def case(request, golden):
     case = Case(golden / f"{request.param}.npz")
     case.found = case.compute(case.reference["support"], case.reference["query"])

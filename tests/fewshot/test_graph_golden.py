@@ -102,19 +102,12 @@ class Case:
         )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(params=[ARCHIVES[0], pytest.param(ARCHIVES[1], marks=pytest.mark.slow)], scope="module")
 def case(request, golden):
     return Case(golden / f"{request.param}.npz")
 
 
-def of_archives(*marks):
-    """One case an archive; the marks are the larger one's."""
-    small, large = ARCHIVES
-    return pytest.mark.parametrize("case", [small, pytest.param(large, marks=marks)], indirect=True)
-
-
 @pytest.mark.golden
-@of_archives()
 def test_golden_gnn_head_forward(case):
     z = case.reference
     nodes, scores, *_ = case.explained
@@ -123,7 +116,6 @@ def test_golden_gnn_head_forward(case):
 
 
 @pytest.mark.golden
-@of_archives()
 def test_golden_gnn_head_explanation(case):
     z = case.reference
     *_, weights, weighted = case.explained
@@ -131,8 +123,8 @@ def test_golden_gnn_head_explanation(case):
     assert error(weighted, z["scores_lrp"]) <= 1e-4
 
 
+@pytest.mark.slow  # its gradient is a compilation of seconds
 @pytest.mark.golden
-@of_archives(pytest.mark.slow)
 def test_golden_gnn_head_losses_and_gradients(case):
     z = case.reference
     (loss, (_, metrics)), (features, variables) = case.loss_and_gradients

@@ -222,6 +222,7 @@ class ByHand:
         )
 
 
+@pytest.mark.slow
 def test_learned_transformation_in_float64(domains):
     check_learned_transformation(domains, fewshot.Guidance())
 

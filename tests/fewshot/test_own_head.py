@@ -113,6 +113,7 @@ class LastLayers(fewshot.Head):
         return self.layers(explained)
 
 
+@pytest.mark.slow
 def test_last_layers_of_a_published_resnet_are_guided():
     resnets = pytest.importorskip("jax_resnet")
     model = resnets.ResNet18(n_classes=CLASSES, hidden_sizes=(4, 4, 4, 4))

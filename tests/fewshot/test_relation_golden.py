@@ -63,7 +63,7 @@ class Case:
         )
 
 
-@pytest.fixture(params=ARCHIVES)
+@pytest.fixture(params=[ARCHIVES[0], pytest.param(ARCHIVES[1], marks=pytest.mark.slow)])
 def case(request, golden):
     return Case(golden / f"{request.param}.npz")
 

@@ -111,6 +111,7 @@ def run(tiny, num_devices, steps, *, deterministic=True):
     return jax.device_get((state.params, state.batch_stats, training.unreplicate(metrics)))
 
 
+@pytest.mark.slow
 def test_guided_training_traces_once_and_is_bit_identical_on_one_and_eight_devices(tiny):
     one, eight = (run(tiny, num_devices, steps=3) for num_devices in (1, 8))
     jax.tree.map(np.testing.assert_array_equal, one, eight)

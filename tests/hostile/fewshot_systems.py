@@ -33,7 +33,8 @@ HEADS = {
 @functools.cache
 def variables(name):
     with jax.ensure_compile_time_eval(), jax.disable_jit(False):
-        return fewshot.init_variables(Encoder(), HEADS[name], jax.random.key(0), image_size=SIDE)
+        init = functools.partial(fewshot.init_variables, Encoder(), HEADS[name], image_size=SIDE)
+        return jax.jit(init)(jax.random.key(0))
 
 
 def maps(n, channels=3, seed=0):

@@ -36,8 +36,11 @@ def error(ours, reference):
     return np.abs(ours - reference).max() / np.abs(reference).max()
 
 
-@pytest.mark.parametrize(("norm", "tolerance"), [(True, 1e-4), (False, 1e-3)], ids=["norm", "plain sums"])
-@pytest.mark.parametrize("archive", ["lrp_vgg", "lrp_resnet"])
+@pytest.mark.parametrize(
+    ("norm", "tolerance"),
+    [pytest.param(True, 1e-4, id="norm"), pytest.param(False, 1e-3, id="plain sums", marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("archive", ["lrp_vgg", pytest.param("lrp_resnet", marks=pytest.mark.slow)])
 def test_golden(golden_network, archive, norm, tolerance):
     model, variables, reference = golden_network(archive)
     names = [key.removeprefix("relevance_") for key in reference if key.startswith("relevance_")]

@@ -68,7 +68,13 @@ def explainer(module, composite, gradient=True):
     return explain
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONAL)
+# Of the larger ones EfficientNet-B stands for Lite, and ResNet18 for those of bottlenecks.
+LARGE = ("bottleneck ResNet", "EfficientNet-Lite")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in CONVOLUTIONAL]
+)
 def test_lrp_0_without_biases_conserves_relevance_exactly(name):
     # Piecewise linear, or gated, without biases: nothing absorbs relevance.
     module = CONVOLUTIONAL[name]
@@ -123,7 +129,7 @@ def test_batch_norm_before_relu_passes_and_behind_a_convolution_is_merged():
     ("name", "composite"),
     [
         *((name, lrp.EpsilonPlus()) for name in ("VGG with batch norm", "SqueezeNet", "ResNet18")),
-        ("EfficientNet-B", lrp.EpsilonGammaBox(-6.0, 6.0)),
+        pytest.param("EfficientNet-B", lrp.EpsilonGammaBox(-6.0, 6.0), marks=pytest.mark.slow),
         ("DenseNet", lrp.EpsilonAlpha2Beta1Flat(norm=True)),
         *(pytest.param(name, lrp.EpsilonPlus(), marks=pytest.mark.slow) for name in SIBLINGS),
     ],
@@ -199,6 +205,7 @@ def test_vision_transformer_equals_the_gradient_of_its_frozen_twin(constant):
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_vision_transformer_is_finite_with_its_presets_and_on_zeros():
     variables = draw(VIT, 0.1)
 

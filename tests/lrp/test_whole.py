@@ -348,8 +348,15 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("composite", [lrp.EpsilonPlus(), lrp.AttnLRP()], ids=["z+", "AttnLRP"])
-@pytest.mark.parametrize("axis", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    ("axis", "composite"),
+    [
+        pytest.param(AxisType.Auto, lrp.EpsilonPlus(), id="Auto-z+"),
+        pytest.param(AxisType.Explicit, lrp.AttnLRP(), id="Explicit-AttnLRP"),
+        pytest.param(AxisType.Auto, lrp.AttnLRP(), id="Auto-AttnLRP", marks=pytest.mark.slow),
+        pytest.param(AxisType.Explicit, lrp.EpsilonPlus(), id="Explicit-z+", marks=pytest.mark.slow),
+    ],
+)
 def test_relevance_on_a_mesh(axis, composite):
     mesh = jax.make_mesh((4,), ("d",), axis_types=(axis,), devices=jax.devices()[:4])
     expected = {name: relevance(f, X, composite) for name, f in MODELS.items()}

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from jxai import training
 
@@ -53,6 +54,7 @@ def assert_ends_alike(folder: Path, straight: Path) -> None:
     assert left(folder)[1] == left(straight)[1]
 
 
+@pytest.mark.slow
 def test_three_kills(tmp_path: Path) -> None:
     cache, killed, straight = (tmp_path / name for name in ("cache", "killed", "straight"))
     assert run(straight, cache) == 0
