@@ -46,7 +46,9 @@ def run(
     """Exit status and output; with `until`, a signal is sent so long after it has become true."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT / "experiments"),
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT / "experiments"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
