@@ -102,7 +102,10 @@ ON_ONE_CORE = [
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"
 )
-def test_resumed_on_another_number_of_cores(tmp_path: Path) -> None:
+def test_resumed_on_another_number_of_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "XLA_FLAGS", ""
+    )  # compiled as users' programs are: by as many threads as there are cores
     cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
     assert run([*TRAIN, "--folder", str(straight)], cache)[0] == 0
     command = [*TRAIN, "--folder", str(killed)]

@@ -67,7 +67,8 @@ FLAGS = {
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_a_training_on_real_numbers_of_devices(tmp_path):
+def test_a_training_on_real_numbers_of_devices(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")  # compiled as users' programs are: what is fused decides on bits
     # In processes of their own: XLA has as many threads as devices at least, unless the scripts give it more.
     # Pictures are read by other threads each time.
     found = {}
