@@ -202,7 +202,8 @@ def test_sigterm_ends_a_training_within_seconds(tmp_path: Path) -> None:
         assert status == 128 + signal.SIGTERM
         assert time.monotonic() - sent < 20  # on a busy machine; a second or two on an idle one
         assert newest(folder / "episodes") > before
-        assert metrics(folder / "metrics.jsonl")[-1]["step"] == newest(folder / "episodes")
+        # A step that was going on is saved with its metrics, of which the next start writes the line.
+        assert newest(folder / "episodes") - metrics(folder / "metrics.jsonl")[-1]["step"] in (0, 1)
 
 
 def result_files(folder: Path) -> dict[str, Any]:
