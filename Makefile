@@ -32,15 +32,21 @@ demo: $(DEMO)
 test: lint
 	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -n 2 --dist worksteal
 
-# An empty XLA_FLAGS: programs compiled as users' are (tests/conftest.py), the golden ones once more. Processes that wait
-# for one another give up where something else has the cores.
-SLOW := XLA_FLAGS= JXAI_TEST_INSTALLED=1 $(BIN)/pytest --durations 20
+# An empty XLA_FLAGS: numbers are compared as users' programs compute them (tests/conftest.py), the golden ones once more.
+# Scripts as a whole and hostile input are compiled quickly, as in `make test`: that takes half the time. Processes that
+# wait for one another give up where something else has the cores.
+SLOW := JXAI_TEST_INSTALLED=1 $(BIN)/pytest --durations 20
+QUICKLY := tests/experiments tests/hostile
 test-slow: $(TEST)
-	$(SLOW) -m "(slow or golden) and not alone and not long" -n 2 --dist worksteal
-	$(SLOW) -m "alone and not long"
+	failed=0; \
+	XLA_FLAGS= $(SLOW) -m "(slow or golden) and not alone and not long" -n 2 --dist worksteal \
+		$(QUICKLY:%=--ignore %) || failed=1; \
+	$(SLOW) -m "slow and not alone and not long" -n 2 --dist worksteal $(QUICKLY) || failed=1; \
+	$(SLOW) -m "alone and not long" || failed=1; \
+	exit $$failed
 
 test-long: $(TEST)
-	JXAI_KILLS=25 $(SLOW) -m long
+	XLA_FLAGS= JXAI_KILLS=25 $(SLOW) -m long
 
 lint: $(TEST)
 	$(BIN)/ruff check .

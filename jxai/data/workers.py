@@ -127,9 +127,9 @@ def work() -> None:
     # What is printed here must not come between the batches.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    parent, dataset, num_threads, buffer_size = pickle.load(sys.stdin.buffer)
-    _end_with(parent)
     try:
+        parent, dataset, num_threads, buffer_size = _given()
+        _end_with(parent)
         for batch in _batches(dataset, num_threads, buffer_size):
             _send(out, batch)
         _send(out, error=StopIteration())
@@ -137,6 +137,17 @@ def work() -> None:
         os._exit(0)  # nobody wants more
     except Exception as error:
         _send(out, error=_sendable(error), trace=traceback.format_exc())
+
+
+def _given() -> Any:
+    """What the parent sent."""
+    try:
+        return pickle.load(sys.stdin.buffer)
+    except Exception as error:  # of modules that are imported for it, which may do anything
+        raise ValueError(
+            f"expected a dataset that a new process can load, got {type(error).__name__}: {error}: take functions of "
+            "modules on sys.path, of the program itself, or such as are defined in other functions"
+        ) from error
 
 
 def _batches(dataset: grain.MapDataset[Any], num_threads: int, buffer_size: int) -> Iterable[Any]:

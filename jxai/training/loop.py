@@ -79,6 +79,7 @@ def fit(
         The last state, and validation accuracies.
 
     Raises:
+        TypeError: no step of `pmap_step`, no state, no iterator, or other things than checkpoints and a writer.
         ValueError: a number is below 1, the batches end too early, or a batch does not divide among the
             devices; or processes see different checkpoints.
         BlockingIOError: another process is training in the folder of `checkpoints`.
@@ -86,6 +87,8 @@ def fit(
         DivergedError: the loss or its gradient became NaN or infinite. Nothing is saved after that.
         Interrupted: SIGTERM came; everything is saved.
     """
+    if not isinstance(step, PmappedStep):
+        raise TypeError(f"expected a step on devices, got {shown(step)}: make one with pmap_step")
     run = Run(state, batches, checkpoints, writer)
     (result,) = _fit(
         _OneRun(step),
@@ -140,7 +143,8 @@ def fit_seeds(
         A result for each, in the order of `states`.
 
     Raises:
-        TypeError: no step of many seeds, other things than lists, or than states in the first.
+        TypeError: no step of many seeds, other things than lists, or than states, iterators, checkpoints and
+            writers in them.
         ValueError: as `fit`; or not as many of all, more than `step` is for, states of different steps, or several
             processes.
         MemoryError: so many at once do not fit into memory.

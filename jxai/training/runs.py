@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from jxai.checks import shown
 from jxai.training._types import DataIterator
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.metrics import MetricsWriter
@@ -21,6 +22,14 @@ class Run:
         checkpoints: Checkpoints | None,
         writer: MetricsWriter | None,
     ) -> None:
+        for what, given, is_one in (
+            ("a state of TrainState.create", state, isinstance(state, TrainState)),
+            ("an iterator of batches, as data.iterate's", batches, hasattr(batches, "__next__")),
+            ("Checkpoints or None", checkpoints, isinstance(checkpoints, Checkpoints | None)),
+            ("a MetricsWriter or None", writer, isinstance(writer, MetricsWriter | None)),
+        ):
+            if not is_one:
+                raise TypeError(f"expected {what}, got {shown(given)}: give one")
         self.state, self.batches, self.checkpoints, self.writer = state, batches, checkpoints, writer
         self.best_step: int | None = None
         self.best_accuracy: float | None = None

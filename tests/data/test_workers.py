@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import grain
@@ -160,22 +161,21 @@ def test_a_worker_that_is_killed_is_an_error_within_seconds():
     batches.close()
 
 
-class Unsendable(Exception):
-    def __reduce__(self):
-        raise TypeError("cannot be sent")
-
-
-def refuse(i):
-    print("what a worker prints does not come between its batches")
-    if i == 3:
-        raise ValueError("expected 3 to be fine, got it: no")
-    if i == 5:
-        raise Unsendable("five")
-    return i
-
-
 @pytest.mark.slow
 def test_a_workers_error_is_the_programs():
+    # In here, so that they are sent themselves: a new process may find no module of this name.
+    class Unsendable(Exception):
+        def __reduce__(self):
+            raise TypeError("cannot be sent")
+
+    def refuse(i):
+        print("what a worker prints does not come between its batches")
+        if i == 3:
+            raise ValueError("expected 3 to be fine, got it: no")
+        if i == 5:
+            raise Unsendable("five")
+        return i
+
     batches = data.iterate(grain.MapDataset.range(9).map(refuse), num_workers=2)
     assert [next(batches) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="expected 3 to be fine, got it: no") as raised:
@@ -184,6 +184,19 @@ def test_a_workers_error_is_the_programs():
     batches.set_state({"next_index": 4})
     assert next(batches) == 4
     with pytest.raises(RuntimeError, match=r"Unsendable\('five'\)"):
+        next(batches)
+    batches.close()
+
+
+@pytest.mark.slow
+def test_a_function_that_a_new_process_cannot_import_is_named(monkeypatch):
+    module = types.ModuleType("of_no_file")
+    exec("def same(i):\n    return i\n", module.__dict__)
+    monkeypatch.setitem(sys.modules, "of_no_file", module)
+    batches = data.iterate(grain.MapDataset.range(9).map(module.same), num_workers=1)
+    with pytest.raises(
+        ValueError, match=r"^expected a dataset that a new process can load, got .*'of_no_file': "
+    ):
         next(batches)
     batches.close()
 

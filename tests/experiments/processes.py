@@ -16,7 +16,7 @@ def start(script: Path, options: Sequence[str], *, processes: int, devices: int)
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "PYTHONPATH": str(EXPERIMENTS),
+        "PYTHONPATH": os.pathsep.join([str(EXPERIMENTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -46,7 +46,9 @@ def run(
     """Exit status and output; with `until`, a signal is sent so long after it has become true."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT / "experiments"),
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT / "experiments"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
@@ -100,7 +102,10 @@ ON_ONE_CORE = [
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"
 )
-def test_resumed_on_another_number_of_cores(tmp_path: Path) -> None:
+def test_resumed_on_another_number_of_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "XLA_FLAGS", ""
+    )  # compiled as users' programs are: by as many threads as there are cores
     cache, straight, killed = (tmp_path / name for name in ("cache", "straight", "killed"))
     assert run([*TRAIN, "--folder", str(straight)], cache)[0] == 0
     command = [*TRAIN, "--folder", str(killed)]
@@ -197,7 +202,8 @@ def test_sigterm_ends_a_training_within_seconds(tmp_path: Path) -> None:
         assert status == 128 + signal.SIGTERM
         assert time.monotonic() - sent < 20  # on a busy machine; a second or two on an idle one
         assert newest(folder / "episodes") > before
-        assert metrics(folder / "metrics.jsonl")[-1]["step"] == newest(folder / "episodes")
+        # A step that was going on is saved with its metrics, of which the next start writes the line.
+        assert newest(folder / "episodes") - metrics(folder / "metrics.jsonl")[-1]["step"] in (0, 1)
 
 
 def result_files(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -44,7 +45,10 @@ def arrays(folder):
 
 
 @pytest.mark.slow
-def test_together_is_what_each_is_alone_and_tables_mix(table, options, tmp_path):
+def test_together_is_what_each_is_alone_and_tables_mix(table, options, tmp_path, monkeypatch):
+    # To the bit on one device: a program for several is another one, whose sums may be fused otherwise.
+    device = jax.local_devices()[:1]
+    monkeypatch.setattr(jax, "local_devices", lambda *arguments, **options: device)
     # Two ways to the same three runs: one of them alone and the others together, or all together.
     mixed = dataclasses.replace(options, runs=tmp_path / "mixed", results=tmp_path / "mixed-results")
     reproduce(table, dataclasses.replace(mixed, seeds=(1,), together=False))

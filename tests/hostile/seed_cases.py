@@ -56,11 +56,11 @@ def of_seeds():
     )
 
 
-def trained_together(value, step, states, batches, **options):
+def trained_together(value, step, states, batches, kept, **options):
     """`fit_seeds` on pictures of one value."""
     iterators = batches([Endless(value), Endless(value)])
     with contextlib.redirect_stderr(io.StringIO()):
-        results = training.fit_seeds(step(), states(), iterators, progress=False, **options)
+        results = training.fit_seeds(step(), states(), iterators, progress=False, **kept, **options)
     return [result.state.params for result in results]
 
 
@@ -81,7 +81,25 @@ SEED_CASES = {
             ),
             "batches": one_of(
                 lambda both: both,
-                bad=[Spoilt(v, refused=True) for v in (lambda _: None, lambda _: 3, lambda both: both[:1])],
+                bad=[
+                    Spoilt(v, refused=True)
+                    for v in (
+                        lambda _: None,
+                        lambda _: 3,
+                        lambda both: both[:1],
+                        lambda _: [None] * 2,
+                        lambda _: "ab",
+                    )
+                ],
+            ),
+            "kept": one_of(
+                {},
+                {"checkpoints": [None] * 2},
+                bad=[
+                    Spoilt({name: v}, refused=True)
+                    for name in ("checkpoints", "writers")
+                    for v in (None, 3, [3, 3], ["runs"] * 2, [None])
+                ],
             ),
             "num_steps": count(1, 2),
             "eval_every": count(1, 5),

@@ -126,7 +126,10 @@ def read(path):
 
 PLACE = {
     "name": choice("CUB", wrong=("tfds:", "tfds:/etc", "tfds:../up", "tfds:a/../../b", "latin/", "\0")),
-    "manual_dir": one_of(None, "/no/such/place", bad=[Spoilt(3, refused=True), Spoilt([], refused=True)]),
+    # A folder without CUB's files.
+    "manual_dir": one_of(
+        None, str(Path(__file__).parent), bad=[Spoilt(v, refused=True) for v in (3, [], "/no/such/place")]
+    ),
     "short_side": count(None, 5),
 }
 

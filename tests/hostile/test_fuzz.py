@@ -1,4 +1,7 @@
-"""Every reader of files, on ten thousand damaged ones: no crash, no five seconds a call, no gigabyte."""
+"""Every reader of files, on thousands of damaged ones: no crash, no five seconds a call, no gigabyte.
+
+`make test-long` reads ten thousand of each, of which the slow tests' are the first.
+"""
 
 import os
 import signal
@@ -12,7 +15,11 @@ from fuzzing import READERS
 PROGRAM = Path(__file__).with_name("fuzzing.py")
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(10_000, marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "count",
+    [20, pytest.param(2000, marks=pytest.mark.slow), pytest.param(10_000, marks=pytest.mark.long)],
+    ids=["few", "many", "all"],
+)
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files(name, count, tmp_path):
     if count < 100 and name not in ("png", "pickle"):

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import strategies as st
-from seed_cases import IMAGES, NO_DEVICES, SEED_CASES, Network, parts, pmapped
+from seed_cases import IMAGES, NO_DEVICES, SEED_CASES, Endless, Network, of_seeds, parts, pmapped
 from strategies import EFFORTS, Argument, Case, Spoilt, choice, count, key, number, one_of, search, unheard_of
 
 from jxai import training
@@ -61,16 +61,10 @@ def updated(parts, **fields):
     return optimizer.update(params, optimizer.init(params), params)[0]
 
 
-def trained(value, **options):
+def trained(value, step, state, batches, kept, **options):
     """`fit` on pictures of one value."""
-    _, _, state = parts()
-
-    class Batches:
-        def __next__(self):
-            return {"image": IMAGES["image"][None] * value, "label": IMAGES["label"][None]}
-
     with contextlib.redirect_stderr(io.StringIO()):
-        result = training.fit(pmapped(), state, Batches(), progress=False, **options)
+        result = training.fit(step(), state(), batches(value), progress=False, **kept, **options)
     return result.state.params
 
 
@@ -188,6 +182,24 @@ CASES = {
         trained,
         {
             "value": one_of(1.0, 0.0, bad=[Spoilt(np.nan, refused=True), Spoilt(np.inf, refused=True)]),
+            "step": one_of(
+                pmapped, bad=[Spoilt(v, refused=True) for v in (of_seeds, lambda: None, lambda: "step")]
+            ),
+            "state": one_of(
+                lambda: parts()[2],
+                bad=[Spoilt(lambda v=v: v, refused=True) for v in (None, 3, {}, "state", [])],
+            ),
+            "batches": one_of(
+                Endless, bad=[Spoilt(lambda _, v=v: v, refused=True) for v in (None, 3, {}, "batches", [])]
+            ),
+            "kept": one_of(
+                {},
+                bad=[
+                    Spoilt({name: v}, refused=True)
+                    for name in ("checkpoints", "writer")
+                    for v in (3, "runs", [], object())
+                ],
+            ),
             "num_steps": count(1, 2),
             "eval_every": count(1, 5),
             "log_every": count(1, 5),
