@@ -154,9 +154,8 @@ def environment(*, dry: bool = False) -> dict[str, str]:
     """Of a section's process: this working tree, and memory taken as it is needed, since rivals share the card."""
     paths = [str(ROOT), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     defaults = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    defaults |= (
-        {"OMP_NUM_THREADS": "1"} if dry else {}
-    )  # PyTorch's threads wait for one another on busy cores
+    if dry:  # does it run: programs compiled quickly; PyTorch's threads wait for one another on busy cores
+        defaults |= {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     return defaults | os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 

@@ -1,7 +1,6 @@
 """`lrp.vjp`: as `jax.vjp`, with relevance in the place of gradients."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,9 +70,6 @@ def vjp(
         ValueError: an operation has no rule, no module has such a path, the relevance handed to `pullback` is not
             of y's shape, a primal is empty, a primal or relevance is not finite (not seen under jit), or relevance is
             lost and `check` is asked for.
-
-    Warns:
-        UserWarning: nothing of the relevance handed to `pullback` arrives (not seen under jit).
 
     References:
         Bach et al., *On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
@@ -163,14 +159,11 @@ def _pull_back(
     of_floats, watched, of_tokens, meters = ratio_pullback(given)
     if known.ratios:
         of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
+    if known.checked is not None:
         starts = [to_relevance(c, z) for c, z in zip(given, found, strict=True)]
-        arrived = [*of_floats, *of_tokens.values()]
-        if known.checked is None:
-            _warn_of_nothing(starts, arrived, known.held)
-        else:
-            kept = _is_conserved(starts, arrived, meters, known)
-            of_floats = [jnp.where(kept, r, jnp.nan) for r in of_floats]
-            of_tokens = {i: jnp.where(kept, r, jnp.nan) for i, r in of_tokens.items()}
+        kept = _is_conserved(starts, [*of_floats, *of_tokens.values()], meters, known)
+        of_floats = [jnp.where(kept, r, jnp.nan) for r in of_floats]
+        of_tokens = {i: jnp.where(kept, r, jnp.nan) for i, r in of_tokens.items()}
     rest = iter(of_floats)
     leaves = [
         next(rest).astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else of_tokens[i]
@@ -178,18 +171,6 @@ def _pull_back(
     ]
     relevances = finite("relevance", jax.tree.unflatten(known.primals, leaves))
     return (relevances, watched) if known.watched else relevances
-
-
-def _warn_of_nothing(starts: list[jax.Array], arrived: list[jax.Array], held: tuple[str, ...]) -> None:
-    """Say so where none of the relevance arrives."""
-    if any(isinstance(r, Tracer) for r in (*starts, *arrived)):
-        return
-    if any(map(jnp.any, starts)) and not any(map(jnp.any, arrived)):
-        warnings.warn(
-            f"expected relevance to arrive at the inputs, got zeros everywhere{_of_held(held)}: see lrp.coverage and "
-            "lrp.vjp(..., check=True)",
-            stacklevel=4,
-        )
 
 
 # What rounding may take from sums of float32 that cancel.

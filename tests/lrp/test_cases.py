@@ -343,12 +343,6 @@ FIRST_RULES = {
 }
 
 
-def but(names, **faults):
-    """Parameters, of which some fail today for a reason."""
-    mark = lambda name: [pytest.mark.xfail(strict=True, reason=faults[name])] if name in faults else []  # noqa: E731
-    return [pytest.param(name, marks=mark(name), id=name) for name in names]
-
-
 @pytest.mark.parametrize("name", list(SCANS))
 def test_the_first_layer_in_a_scan_is_that_of_the_unrolled_model(name):
     plain, scan = SCANS[name]

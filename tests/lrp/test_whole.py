@@ -66,24 +66,11 @@ INNER = {  # name -> (what gives the inner value, what follows)
 RULES = {"LRP-0": LRP_0, "z+": of_layers(lrp.ZPlus()), "gamma": of_layers(lrp.Gamma(0.5))}
 
 
-def but(names, reason, faults):
-    """Parameters, of which some fail today for a reason."""
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    return [pytest.param(name, marks=[mark] if name in faults else [], id=name) for name in names]
-
-
 def zero(tree):
     return sum(0 * jnp.tanh(leaf).sum() for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize(
-    "name",
-    but(
-        INNER,
-        "merged where the layer's output is used once, passed where it is used twice",
-        ("dense, shift", "dense, scale", "dense, batch norm", "batch norm before a layer"),
-    ),
-)
+@pytest.mark.parametrize("name", INNER)
 def test_an_inner_value_used_a_second_time_changes_nothing(name):
     inner, outer = INNER[name]
 
@@ -143,7 +130,7 @@ BETWEEN = {
 }
 
 
-@pytest.mark.parametrize("name", but(BETWEEN, "a pool of one stops the merge", ("average pool of one",)))
+@pytest.mark.parametrize("name", BETWEEN)
 def test_batch_norm_merges_over_what_changes_no_value(name):
     between = BETWEEN[name]
 

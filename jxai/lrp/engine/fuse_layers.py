@@ -2,7 +2,8 @@
 
 A convolution or dense layer z = W x is followed, as far as its result has one use alone, through moves, and sums
 with, and products by, what does not depend on the input: these become the layer's bias and scale its kernel. The
-same goes for such operations before it (Guillemot et al. 2020; Pahde et al. 2022). No name of a layer or variable is
+same goes for such operations before it (Guillemot et al. 2020; Pahde et al. 2022). What is given, as a batch norm's
+numbers are, is merged where z is used elsewhere too: that use has a z of its own. No name of a layer or variable is
 looked at.
 
 A shift is a bias where it is given, as weights are. A constant of the program is one only where no function of each
@@ -10,55 +11,24 @@ entry follows: `sigmoid(z + 1)`, `relu6(z + 3)` are functions of z, however they
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jxai.lrp.engine.facts import Facts, Graph, Node, kernel_index, rounds
+from jxai.lrp.engine.fuse_maps import Layer, builder
 from jxai.lrp.engine.graph import (
     Equation,
     Value,
-    evaluate,
     evaluate_all,
     kernel_axes,
-    same_shapes,
     through,
-    widen,
 )
 from jxai.lrp.engine.primitives import row
-from jxai.lrp.rules.operation import Kind, Linear
+from jxai.lrp.rules.operation import Kind
 
 _KINDS = (Kind.CONVOLUTION, Kind.DENSE, Kind.FIXED)
-
-
-@dataclasses.dataclass(eq=False)
-class _Layer:
-    """A linear layer as it is found: affine operations, moves (padding, patches), the contraction, both again."""
-
-    equation: Equation
-    kernel: int
-    before: list[Equation] = dataclasses.field(default_factory=list)
-    front: list[Equation] = dataclasses.field(default_factory=list)
-    after: list[Equation] = dataclasses.field(default_factory=list)
-
-    @property
-    def output(self) -> Value:
-        return self.after[-1].outputs[0] if self.after else self.equation.outputs[0]
-
-    def operands(self, facts: Facts) -> list[Value]:
-        """What carries relevance into it."""
-        begin = [*self.before, *self.front]
-        if begin:
-            return facts.carriers(begin[0])
-        # What is given takes part too: a rule sees the signs of all that the kernel multiplies.
-        return [
-            v
-            for i, v in enumerate(self.equation.inputs)
-            if i != self.kernel and v.is_float and v.literal is None
-        ]
 
 
 def fuse_layers(graph: Graph, facts: Facts, watched: set[Value], merge: bool) -> Graph:
@@ -78,26 +48,29 @@ def fuse_layers(graph: Graph, facts: Facts, watched: set[Value], merge: bool) ->
     for node in graph.nodes:
         if node.kind in _KINDS and len(node.equations) == 1 and node.inputs:
             layer = _found(facts, producer, node, watched, merge)
-            made = _node(facts, layer, node.kind if not _is_convolution(layer) else Kind.CONVOLUTION)
+            kind = node.kind if not _is_convolution(layer) else Kind.CONVOLUTION
+            made = _node(facts, layer, kind)
             found[layer.output] = made
+            for short in _used_elsewhere(facts, layer):
+                found[short.output] = _node(facts, short, kind)
             # What belongs to one layer belongs to no other.
             producer.update(dict.fromkeys((v for one in made.equations for v in one.outputs), made))
     return graph.with_nodes(found)
 
 
-def _is_convolution(layer: _Layer) -> bool:
+def _is_convolution(layer: Layer) -> bool:
     """Whether it is a contraction of patches."""
     return any(row(one).contracts for one in layer.front)
 
 
-def _found(facts: Facts, producer: dict[Value, Node], node: Node, watched: set[Value], merge: bool) -> _Layer:
+def _found(facts: Facts, producer: dict[Value, Node], node: Node, watched: set[Value], merge: bool) -> Layer:
     (equation,) = node.equations
     kernel = kernel_index(facts, equation)
     assert kernel is not None
-    layer = _Layer(equation, kernel)
+    layer = Layer(equation, kernel)
     if node.kind is Kind.FIXED:
         return layer
-    _follow(facts, producer, layer, merge)
+    _follow(facts, producer, layer, watched, merge)
     if len(node.inputs) == 1:
         _precede(facts, producer, layer, node.inputs[0], watched, merge)
     return layer
@@ -106,11 +79,13 @@ def _found(facts: Facts, producer: dict[Value, Node], node: Node, watched: set[V
 # What comes after.
 
 
-def _follow(facts: Facts, producer: dict[Value, Node], layer: _Layer, merge: bool) -> None:
+def _follow(
+    facts: Facts, producer: dict[Value, Node], layer: Layer, watched: set[Value], merge: bool
+) -> None:
     of_kernel = kernel_axes(layer.equation, layer.kernel)[1]
     pending: list[Equation] = []
     value = layer.equation.outputs[0]
-    while (one := facts.used_once(value)) is not None and _alone(producer, one):
+    while (one := _next(facts, value, watched)) is not None and _alone(producer, one):
         known = row(one)
         moved = through([*layer.after, *pending], {a: a for a in of_kernel})
         axes = {b: of_kernel[a] for a, b in moved.items()}
@@ -130,6 +105,50 @@ def _follow(facts: Facts, producer: dict[Value, Node], layer: _Layer, merge: boo
         else:
             break
         value = one.outputs[0]
+
+
+def _node(facts: Facts, layer: Layer, kind: Kind) -> Node:
+    """The node of a layer."""
+    inputs = layer.operands(facts)
+    equations = (*layer.before, *layer.front, layer.equation, *layer.after)
+    constants = [layer.equation.inputs[layer.kernel]]
+    for one in equations:
+        constants += [
+            v
+            for v in one.inputs
+            if v.literal is None and not facts.varies(v) and v not in (*constants, *inputs)
+        ]
+    return Node(
+        kind,
+        equations,
+        tuple(inputs),
+        tuple(constants),
+        (layer.output,),
+        layer=builder(facts, layer, constants),
+        main=layer.equation,
+    )
+
+
+def _used_elsewhere(facts: Facts, layer: Layer) -> list[Layer]:
+    """The layer as it is for other uses of what it gives on its way."""
+    lengths = range(len(layer.after))
+    shorter = [dataclasses.replace(layer, after=layer.after[:length]) for length in lengths]
+    return [one for one in shorter if facts.used_once(one.output) is None]
+
+
+def _next(facts: Facts, value: Value, watched: set[Value]) -> Equation | None:
+    """The equation that may belong to what gives a value: its only use, or of several the one with what is given."""
+    if (one := facts.used_once(value)) is not None or value in watched:
+        return one
+    affine = [one for one in facts.uses.get(value, []) if _merges_given(facts, one, value)]
+    return affine[0] if len(affine) == 1 else None
+
+
+def _merges_given(facts: Facts, equation: Equation, value: Value) -> bool:
+    """Whether an operation scales or shifts by what is given."""
+    known = row(equation)
+    affine = known.affine and (known.scales or known.shifts) and _fits(facts, equation, value)
+    return affine and facts.given(_constant(facts, equation))
 
 
 def _is_bias(facts: Facts, equation: Equation, constant: Value, value: Value, merge: bool) -> bool:
@@ -159,7 +178,7 @@ def _enters_function(facts: Facts, value: Value) -> bool:
 
 
 def _precede(
-    facts: Facts, producer: dict[Value, Node], layer: _Layer, value: Value, watched: set[Value], merge: bool
+    facts: Facts, producer: dict[Value, Node], layer: Layer, value: Value, watched: set[Value], merge: bool
 ) -> None:
     of_kernel = kernel_axes(layer.equation, layer.kernel)[0]
     front: list[Equation] = []
@@ -178,9 +197,11 @@ def _precede(
         return
     found: list[Equation] = []
     start = value
-    while start not in watched and facts.used_once(start) is not None:
+    while start not in watched:
         one = facts.producer.get(start)
         if one is None or not _alone(producer, one):
+            break
+        if facts.used_once(start) is None and not _merges_given(facts, one, one.outputs[0]):
             break
         known = row(one)
         if not known.affine or known.holds or rounds(one) or not _fits(facts, one, one.outputs[0]):
@@ -236,127 +257,6 @@ def _selects(facts: Facts, equation: Equation) -> bool:
     return bool(((each == 0) | (each == 1)).all() and (each.sum(1) == 1).all())
 
 
-# The node.
-
-
-def _node(facts: Facts, layer: _Layer, kind: Kind) -> Node:
-    inputs = layer.operands(facts)
-    equations = (*layer.before, *layer.front, layer.equation, *layer.after)
-    constants = [layer.equation.inputs[layer.kernel]]
-    for one in equations:
-        constants += [
-            v
-            for v in one.inputs
-            if v.literal is None and not facts.varies(v) and v not in (*constants, *inputs)
-        ]
-    return Node(
-        kind,
-        equations,
-        tuple(inputs),
-        tuple(constants),
-        (layer.output,),
-        layer=_builder(facts, layer, constants),
-        main=layer.equation,
-    )
-
-
-def _builder(facts: Facts, layer: _Layer, names: list[Value]) -> Callable[[list[Any], bool, bool], Linear]:
-    equation, at = layer.equation, layer.kernel
-    inputs = layer.operands(facts)
-    x_axes, y_axes = kernel_axes(equation, at)
-    rank = len(equation.inputs[at].shape)
-    channels = batch = None
-    moved = any(not row(one).affine for one in (*layer.front, *layer.after) if one.name != "pad")
-    if (
-        row(equation).kernel == 1
-        and not moved
-        and x_axes
-        and y_axes
-        and "dimension_numbers" in equation.params
-    ):
-        channels = (*next(iter(x_axes.items())), *next(iter(y_axes.items())))
-        batch = equation.params["dimension_numbers"].lhs_spec[0]
-    moves = [one for one in layer.after if not row(one).affine]
-
-    def build(arrays: list[Any], nonnegative: bool, rectified: bool) -> Linear:
-        known = dict(
-            zip(
-                names,
-                [widen(a) if v.is_float else a for v, a in zip(names, arrays, strict=True)],
-                strict=True,
-            )
-        )
-
-        def run(one: Equation, x: Any, of: Value) -> Any:
-            given = [x if v is of else known[v] if v.literal is None else v.literal for v in one.inputs]
-            return evaluate(one, given)[0]
-
-        def contract(inputs: list[jax.Array], kernel: jax.Array) -> jax.Array:
-            z = _contracted(inputs, kernel)
-            for move in moves:
-                (z,) = evaluate(move, [z])
-            return z
-
-        def _contracted(xs: list[jax.Array], kernel: jax.Array) -> jax.Array:
-            if layer.front:
-                (x,) = xs
-                for one in layer.front:
-                    x = run(one, x, facts.carriers(one)[0])
-                xs = [x]
-            rest = iter(xs)
-            return evaluate(
-                equation, [kernel if i == at else _operand(rest, v) for i, v in enumerate(equation.inputs)]
-            )[0]
-
-        def _operand(rest: Any, v: Value) -> Any:
-            return (
-                next(rest) if v in inputs or facts.varies(v) else known[v] if v.literal is None else v.literal
-            )
-
-        def affine(steps: list[Equation], shape: tuple[int, ...]) -> tuple[Any, Any]:
-            """(scale, shift) of a chain, each None where there is none."""
-
-            def chain(x: Any) -> Any:
-                for one in steps:
-                    x = run(one, x, next(v for v in one.inputs if not facts.independent(v)))
-                return x
-
-            x = same_shapes(shape).astype(kernel_of.dtype)
-            shift, scale = jax.jvp(chain, (x,), (jnp.ones_like(x),))
-            scales = any(row(one).scales or (row(one).copies and not row(one).moves) for one in steps)
-            turned = scales or any(one.name == "sub" and facts.independent(one.inputs[0]) for one in steps)
-            return scale if turned else None, shift if any(row(one).shifts for one in steps) else None
-
-        kernel_of = known[names[0]]
-        kernel, bias = kernel_of, None
-        if layer.before:
-            scale, shift = affine(layer.before, inputs[0].shape)
-            if shift is not None:
-                bias = _contracted([jnp.broadcast_to(shift.astype(kernel.dtype), inputs[0].shape)], kernel)
-            if scale is not None:
-                onto = through(layer.front, dict(enumerate(range(len(inputs[0].shape)))))
-                kernel = kernel * _onto_kernel(
-                    scale, {a: x_axes[b] for a, b in onto.items() if b in x_axes}, rank
-                )
-        done: list[Equation] = []
-        for one in layer.after:
-            if not row(one).affine:
-                if bias is not None:
-                    (bias,) = evaluate(one, [jnp.broadcast_to(bias, one.inputs[0].shape)])
-                done.append(one)
-                continue
-            scale, shift = affine([one], one.outputs[0].shape)
-            if scale is not None:
-                onto = through(done, {a: a for a in y_axes})
-                kernel = kernel * _onto_kernel(scale, {b: y_axes[a] for a, b in onto.items()}, rank)
-                bias = None if bias is None else bias * scale
-            if shift is not None:
-                bias = shift if bias is None else bias + shift
-        return Linear(contract, kernel, bias, nonnegative, rectified, channels, batch)
-
-    return build
-
-
 def _alone(producer: dict[Value, Node], equation: Equation) -> bool:
     """Whether an equation is a node of its own still."""
     node = producer.get(equation.outputs[0])
@@ -388,13 +288,3 @@ def _constant(facts: Facts, equation: Equation) -> Value:
 
 def _on_axes(constant: Value, axes: dict[int, int]) -> bool:
     return all(size == 1 or axis in axes for axis, size in enumerate(constant.shape))
-
-
-def _onto_kernel(scale: Any, axes: dict[int, int], rank: int) -> Any:
-    """The scale of an operand's or result's axes as an array that broadcasts over the kernel."""
-    order = sorted(axes, key=lambda axis: axes[axis])
-    kept = jnp.transpose(scale, [*(a for a in range(scale.ndim) if a not in axes), *order])
-    sizes = [1] * rank
-    for axis in order:
-        sizes[axes[axis]] = scale.shape[axis]
-    return kept.reshape(sizes)

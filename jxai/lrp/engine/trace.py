@@ -86,6 +86,8 @@ class _Inliner:
             if eqn.primitive is mark_p:
                 outputs = inputs
                 self.scopes.mark(eqn.params, inputs[0], inside, site)
+            elif _pools_one(eqn):
+                outputs = inputs
             elif (inner := _called(eqn)) is not None:
                 inputs = inputs[len(inputs) - len(inner.jaxpr.invars) :]  # without the index of a choice
                 within = dict(zip(inner.jaxpr.invars, inputs, strict=True))
@@ -108,6 +110,13 @@ class _Inliner:
             self.program.fixed.update(outputs)
         self.program.equations.append(equation)
         return outputs
+
+
+def _pools_one(eqn: Any) -> bool:
+    """Whether an operation pools each entry by itself."""
+    window = eqn.params.get("window_dimensions", ())
+    same = len(eqn.invars) == 1 and eqn.invars[0].aval.shape == eqn.outvars[0].aval.shape
+    return same and bool(window) and set(window) == {1}
 
 
 def _identity(equation: Equation) -> Any:
