@@ -41,7 +41,15 @@ class FileLock:
         with contextlib.ExitStack() as stack:
             # Not truncated before it is held: it says who holds it. Nor through a link, to what may be anybody's.
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-            file = stack.enter_context(os.fdopen(os.open(self._path, flags, 0o666), "a+", encoding="utf-8"))
+            try:
+                opened = os.open(self._path, flags, 0o666)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise OSError(
+                    error.errno, "expected a lock of our own, got a symbolic link: remove it", str(self._path)
+                ) from None
+            file = stack.enter_context(os.fdopen(opened, "a+", encoding="utf-8"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:

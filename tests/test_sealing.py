@@ -66,7 +66,7 @@ def test_a_digest_tells_where_parts_end():
 def test_a_lock_is_not_taken_through_a_link(tmp_path):
     (tmp_path / "victim").write_text("precious")
     (tmp_path / ".in_use").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError, match="symbolic link"):
+    with pytest.raises(OSError, match="expected a lock of our own, got a symbolic link: remove it"):
         FileLock(tmp_path / ".in_use").take()
     assert (tmp_path / "victim").read_text() == "precious"
 
