@@ -320,3 +320,11 @@ def test_primitives_are_told_apart_in_one_place():
                 wrong.append(f"{name}, {function}: '{word}'")
     assert not wrong, wrong
     assert set(MAY_COMPARE) <= met, "exempt and not needed"
+
+
+def test_packages_are_attributes_that_are_loaded_when_they_are_used():
+    code = (
+        "import sys, jxai; assert 'jxai.lrp' not in sys.modules and 'lrp' in dir(jxai);"
+        "assert jxai.lrp.vjp and not hasattr(jxai, 'nothing')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
