@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -29,6 +30,8 @@ from jax._src.interpreters import mlir
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 sys.path.extend(map(str, (EXPERIMENTS, EXPERIMENTS / "benchmarks")))
 
+# A shell has what it starts in the background ignore SIGINT, and processes that tests start inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Devices are created at the first computation, so this must run before any test module computes something.
 jax.config.update("jax_num_cpu_devices", 8)
 # A script called from a test would read and fill the user's cache of compiled programs.

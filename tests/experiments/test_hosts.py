@@ -187,10 +187,7 @@ def test_a_table_goes_on_from_the_results_of_the_first_process(tmp_path):
 )
 def test_a_signal_ends_an_explanation_and_a_restart_goes_on(explained, tmp_path, number, status, seconds):
     options = ["--folder", str(tmp_path), "--no-table"]
-    # A shell has what it starts in the background ignore SIGINT, which is inherited.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = start(EXPLAINING, options, processes=2, devices=1)
-    signal.signal(signal.SIGINT, before)
     there = tmp_path / "explain"
     wait_until(lambda: any(path.stat().st_size for path in there.glob("unfinished-*/*")), running)
     running[1].send_signal(number)
