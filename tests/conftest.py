@@ -49,6 +49,15 @@ def _context_of_the_file() -> Iterator[None]:
     mlir.make_ir_context.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def _libraries_begin_at_one_seed() -> None:
+    """Libraries that keep a seed of their own would draw other initial values in every run, dead ones at times."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 def pytest_collection_finish() -> None:
     """Leave what was imported out of later collections of garbage, and have fewer: a tenth of the tests' time."""
     gc.freeze()
