@@ -25,7 +25,7 @@ TEST := $(VENV)/.installed-test-$(SUM)
 .PHONY: demo test test-slow test-long lint gpu gpu-wheels
 
 demo: $(DEMO)
-	$(BIN)/python experiments/quickstart.py
+	$(BIN)/python -m experiments.quickstart
 
 # The script `pytest`, unlike `python -m pytest`, leaves the current folder off sys.path: the tests see the installed
 # package, and JXAI_TEST_INSTALLED makes one of them check that.
@@ -60,7 +60,7 @@ GPU_SITE := runs/gpu-site
 gpu:
 	-$(if $(wildcard wheels/*.whl),$(GPU_PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
 		--upgrade --target $(GPU_SITE) wheels/*.whl)
-	PYTHONPATH=$(CURDIR)/$(GPU_SITE)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) experiments/benchmarks/gpu.py $(GPU_OPTIONS)
+	PYTHONPATH=$(CURDIR)/$(GPU_SITE)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m experiments.benchmarks.gpu $(GPU_OPTIONS)
 
 # Of the rivals, the two that few have: pure Python, without what they depend on (docs/pods.md).
 GPU_WHEELS := zennit==1.0.0 captum==0.9.0

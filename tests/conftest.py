@@ -26,9 +26,10 @@ import numpy as np
 import pytest
 from jax._src.interpreters import mlir
 
-# `experiments` holds scripts that import one another as neighbours, as they do when run. Last in the list.
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
-sys.path.extend(map(str, (EXPERIMENTS, EXPERIMENTS / "benchmarks")))
+# The package `experiments` stays in the clone, and its processes find it too. Last in the list: an installed `jxai`
+# goes before the clone's.
+ROOT = str(Path(__file__).resolve().parents[1])
+sys.path.append(ROOT)
 
 # A shell has what it starts in the background ignore SIGINT, and processes that tests start inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,7 +1,7 @@
 """Attribution: the estimators over the cost of their gradients, and against captum and PyTorch, in one process.
 
     pip install torch && pip install --no-deps captum && pip install matplotlib packaging tqdm
-    python experiments/benchmarks/attribution.py --json results.json
+    python -m experiments.benchmarks.attribution --json results.json
 
 Five sections; `--sections` chooses among them.
 
@@ -28,11 +28,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.measure import HIGH, LOW, alternate, images, peak, report, result
+from experiments.benchmarks.networks import CLASSES, Network, compiled, efficientnet, resnet18
+from experiments.benchmarks.noise_search import SearchSizes, noise_search
 from jxai import attribution, lrp, metrics
 from jxai.batches.chunks import rows_in_flight
-from measure import HIGH, LOW, alternate, images, peak, report, result
-from networks import CLASSES, Network, compiled, efficientnet, resnet18
-from noise_search import SearchSizes, noise_search
 
 Section = Literal["cost", "captum", "curve", "adaptive", "memory"]
 Result = dict[str, Any]
@@ -190,8 +190,7 @@ def rival(network: Network, x: jax.Array) -> Rival:
     """ResNet18 and images as PyTorch takes them; image n is explained for class n."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    import torch_device
-    import torch_models
+    from experiments.benchmarks import torch_device, torch_models
 
     device = torch_device.name()
     model = torch_models.resnet18(network.variables).to(device).requires_grad_(False)
@@ -200,7 +199,7 @@ def rival(network: Network, x: jax.Array) -> Rival:
 
 def agreement(options: Options, network: Network, side: int) -> Result:
     """The largest difference of both libraries' Integrated Gradients over the largest value."""
-    import torch_models
+    from experiments.benchmarks import torch_models
 
     x, target, key = inputs(options.images, side)
     count, batch = options.num_steps, rows_in_flight(x, None)
@@ -215,8 +214,7 @@ def agreement(options: Options, network: Network, side: int) -> Result:
 
 def captum_calls(options: Options, theirs: Rival) -> dict[str, Callable]:
     """Estimators of captum by their names in `estimators`, with as many inputs in flight as ours."""
-    import torch_device
-    import torch_models
+    from experiments.benchmarks import torch_device, torch_models
 
     x, _, _ = inputs(1, options.side)
     count, batch = options.num_steps, rows_in_flight(x, None)
@@ -274,8 +272,7 @@ def curves(options: Options, network: Network, count: int = 1) -> dict[str, Call
     """
     import torch  # pyright: ignore[reportMissingImports]
 
-    import torch_device
-    import torch_perturbation
+    from experiments.benchmarks import torch_device, torch_perturbation
 
     x, target, key = inputs(count, options.side)
     heatmap = jax.random.normal(key, x.shape[:3])
@@ -355,7 +352,7 @@ def main(options: Options) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
     jax.config.update("jax_default_matmul_precision", "tensorfloat32" if options.tensor_float else "highest")
     if {"captum", "curve"} & set(options.sections):
-        import torch_device
+        from experiments.benchmarks import torch_device
 
         torch_device.use(tensor_float=options.tensor_float)
     resnet, results = resnet18(options.side), []

@@ -1,6 +1,6 @@
 """Episodes a second in evaluation, from features that are encoded once: every head, beside loops of plain PyTorch.
 
-    python experiments/benchmarks/evaluation.py --json results.json
+    python -m experiments.benchmarks.evaluation --json results.json
 
 5-way 5-shot episodes of 15 queries a class, drawn from 1000 images with the features of Conv4NP at 32 pixels (6x6x64)
 and of ResNet10 at 224 (7x7x512). The heads that average maps first also get features that are averaged beforehand.
@@ -18,8 +18,8 @@ import jax
 import numpy as np
 import tyro
 
+from experiments.benchmarks.measure import report, result
 from jxai import fewshot
-from measure import report, result
 
 # What is kept of an image: (its shape, width of RelationNet's head behind it).
 FEATURES: dict[str, tuple[tuple[int, ...], int]] = {

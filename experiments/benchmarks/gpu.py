@@ -1,9 +1,9 @@
 """Everything that is to be known of an accelerator, in one command: eight minutes on one H100.
 
-    python experiments/benchmarks/gpu.py                   # or: make gpu
-    python experiments/benchmarks/gpu.py --only right lrp
-    python experiments/benchmarks/gpu.py --dry             # tiny sizes on any device: shows that all of it runs
-    python experiments/benchmarks/gpu.py --table           # of what is stored, nothing is run
+    python -m experiments.benchmarks.gpu                   # or: make gpu
+    python -m experiments.benchmarks.gpu --only right lrp
+    python -m experiments.benchmarks.gpu --dry             # tiny sizes on any device: shows that all of it runs
+    python -m experiments.benchmarks.gpu --table           # of what is stored, nothing is run
 
 Each section (`sections/`) runs in a process of its own within its own time limit, and writes its JSON row by row into
 a folder of the card's name, so that being cut off loses the part under way. Parts that are there already, measured
@@ -31,8 +31,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sections import SECTIONS, parts
-from sections.table import DONE, complete, slug, table, text
+from experiments.benchmarks.sections import SECTIONS, parts
+from experiments.benchmarks.sections.table import DONE, complete, slug, table, text
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -147,12 +147,12 @@ def write(path: Path, report: dict[str, Any]) -> None:
 
 def child(*arguments: str) -> list[str]:
     """The command of a process of this script."""
-    return [sys.executable, str(HERE / "gpu.py"), *arguments]
+    return [sys.executable, "-m", "experiments.benchmarks.gpu", *arguments]
 
 
 def environment(*, dry: bool = False) -> dict[str, str]:
     """Of a section's process: this working tree, and memory taken as it is needed, since rivals share the card."""
-    paths = [str(ROOT), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     defaults = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2"}
     if dry:  # does it run: programs compiled quickly; PyTorch's threads wait for one another on busy cores
         defaults |= {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}

@@ -1,6 +1,6 @@
 """How cost grows: seconds and bytes along one factor at a time, from a base point.
 
-    python experiments/benchmarks/growth.py --json results.json --figure docs/pictures/growth.png
+    python -m experiments.benchmarks.growth --json results.json --figure docs/pictures/growth.png
 
 roots    SmoothTaylor of four images; a fixed number of them is in flight
 classes  relevance of so many classes from one forward pass
@@ -28,16 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments.benchmarks import heads
+from experiments.benchmarks.measure import images, report, result, seconds
+from experiments.benchmarks.networks import resnet18
+from experiments.benchmarks.steps import Task, head_step
 from jxai import attribution, fewshot, lrp
+from jxai.cli.explaining.line_labels import line_styles
 from jxai.viz.figure import new_figure, save
-from measure import images, report, result, seconds
-from networks import resnet18
-from steps import Task, head_step
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-import heads
-from line_labels import line_styles
 
 HEADS: dict[str, heads.Name] = {
     "RelationNet": "relation",

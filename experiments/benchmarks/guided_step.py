@@ -1,6 +1,6 @@
 """Cost of explanation-guided training: RelationNet's update, plain and guided, at the paper's full size.
 
-    python experiments/benchmarks/guided_step.py --json results.json
+    python -m experiments.benchmarks.guided_step --json results.json
 
 The rival is the original PyTorch program. It is not ours to ship, so its times on two cores whose 2048³ float32
 product ran at 205 GFLOP/s under JAX (3.2 s plain, 20.6 s guided) are scaled by this machine's rate, measured in the
@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 
+from experiments.benchmarks.measure import matmul_gflops, report, seconds
+from experiments.benchmarks.steps import Task, head_step, system_step, with_adam
 from jxai import fewshot, models
 from jxai.fewshot.heads.convolution import multiplications
-from measure import matmul_gflops, report, seconds
-from steps import Task, head_step, system_step, with_adam
 
 RIVAL_SECONDS = {"plain": 3.2, "guided": 20.6}
 RIVAL_MATMUL_GFLOPS = 205.0

@@ -1,7 +1,7 @@
 """Cost of guidance: a training step of every head, guided over plain, alone and behind its encoder, and in PyTorch.
 
     pip install torch
-    python experiments/benchmarks/heads.py --json results.json
+    python -m experiments.benchmarks.heads --json results.json
 
 Three sections; `--sections` chooses among them.
 
@@ -30,9 +30,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.measure import alternate, report, result
+from experiments.benchmarks.steps import GLOBAL_CLASSES, Step, Task, head_step, system_step
 from jxai import fewshot, models
-from measure import alternate, report, result
-from steps import GLOBAL_CLASSES, Step, Task, head_step, system_step
 
 Name = Literal["relation", "graph", "cross_attention", "prototype", "matching"]
 Section = Literal["heads", "rivals", "systems"]
@@ -99,8 +99,7 @@ def rival(name: Name, case: tuple[Any, Any], task: Task) -> tuple[Callable[[bool
     """PyTorch's step, of whether it is guided, and its parameters and features, which hold the gradients after it."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    import torch_device
-    import torch_heads
+    from experiments.benchmarks import torch_device, torch_heads
 
     device, (variables, features) = torch_device.name(), case
     tensors = jax.tree.map(

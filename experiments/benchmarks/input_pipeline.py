@@ -1,7 +1,7 @@
 """Rates of the input pipeline: episodes from array records, by image size, augmentation, threads and processes.
 
-    python experiments/benchmarks/input_pipeline.py --json runs/benchmarks/input_pipeline.json
-    python experiments/benchmarks/input_pipeline.py --step-seconds 0.1
+    python -m experiments.benchmarks.input_pipeline --json runs/benchmarks/input_pipeline.json
+    python -m experiments.benchmarks.input_pipeline --step-seconds 0.1
 
 Episodes are 5-way 5-shot with 16 queries a class: 105 pictures. The pictures are JPEG files of 500 x 375, as CUB's
 are: parts of foolbox's twenty photographs (pip install 'jxai[demo]'), else smooth noise. What an accelerator needs is
@@ -26,13 +26,13 @@ import jax
 import numpy as np
 import tyro
 
+from experiments.benchmarks.measure import report, result
+from experiments.benchmarks.steps import Task, system_step, with_adam
 from jxai import data, fewshot, models
 from jxai.data import prepared
 from jxai.data.augmentation import Augmentation
 from jxai.data.decode import decode
 from jxai.data.listing import Listing
-from measure import report, result
-from steps import Task, system_step, with_adam
 
 WAY, SHOT, QUERIES = 5, 5, 16
 PICTURES = WAY * (SHOT + QUERIES)

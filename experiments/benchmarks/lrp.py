@@ -1,7 +1,7 @@
 """LRP against zennit: the same ResNet18 and VGG16, the same images, in one process, taking turns.
 
     pip install torch && pip install --no-deps zennit && pip install click
-    python experiments/benchmarks/lrp.py --json results.json
+    python -m experiments.benchmarks.lrp --json results.json
 
 For each composite: seconds of both, each one's ratio to its own framework's gradient with respect to the image; of
 the compiled program the peak memory (weights, images and what it needs in between), the operations and the bytes read
@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.benchmarks.measure import HIGH, LOW, alternate, draw, images, peak, report, result, work
 from jxai import lrp, models
-from measure import HIGH, LOW, alternate, draw, images, peak, report, result, work
 
 COMPOSITES: dict[str, tuple[lrp.Composite, float]] = {
     "EpsilonPlus": (lrp.EpsilonPlus(norm=True), 1.8),
@@ -70,8 +70,7 @@ def rivals(load: Callable, variables: Any, x: np.ndarray, target: np.ndarray) ->
     """
     import torch  # pyright: ignore[reportMissingImports]
 
-    import torch_device
-    import torch_models
+    from experiments.benchmarks import torch_device, torch_models
 
     device = torch_device.name()
     theirs = load(variables).to(device)
@@ -88,7 +87,7 @@ def rivals(load: Callable, variables: Any, x: np.ndarray, target: np.ndarray) ->
 
 def network(name: str) -> tuple[Any, Callable]:
     """ResNet18 or VGG16, and what makes it in PyTorch of its variables."""
-    import torch_models
+    from experiments.benchmarks import torch_models
 
     if name == "ResNet18":
         return models.Classifier(models.ResNet18(), num_classes=1000), torch_models.resnet18
@@ -134,7 +133,7 @@ def compare(name: str, batch: int, options: Options) -> list[dict[str, Any]]:
 
 def agreement(options: Options) -> list[dict[str, Any]]:
     """The largest difference of both libraries' relevance of ResNet18 at 64x64, over the largest relevance."""
-    import torch_models
+    from experiments.benchmarks import torch_models
 
     model, load = network("ResNet18")
     variables, x, target = draw(model, 64), images(2, 64), np.arange(2)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from experiments.benchmarks.measure import draw
 from jxai import models
 from jxai.attribution.gradients import Scores
-from measure import draw
 
 CLASSES = 1000
 

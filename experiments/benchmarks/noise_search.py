@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.benchmarks.measure import HIGH, LOW, alternate, images, result
+from experiments.benchmarks.networks import Network, compiled
 from jxai import attribution, metrics
-from measure import HIGH, LOW, alternate, images, result
-from networks import Network, compiled
 
 
 @dataclasses.dataclass(frozen=True)

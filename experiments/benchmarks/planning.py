@@ -1,6 +1,6 @@
 """What planning costs: tracing and compiling LRP beside the gradient, of deep networks and by a chain's length.
 
-    python experiments/benchmarks/planning.py --json runs/benchmarks/planning.json
+    python -m experiments.benchmarks.planning --json runs/benchmarks/planning.json
 
 Processor time, so that other work on the machine is left out; of tracing the least of several counts. Three minutes.
 """
@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from experiments.benchmarks.measure import report, result
 from jxai import lrp, models
-from measure import report, result
 
 
 @dataclasses.dataclass(frozen=True)

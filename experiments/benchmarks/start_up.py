@@ -1,6 +1,6 @@
 """Time to start: importing the library beside what it builds on, and compiling the guided step, in fresh processes.
 
-    python experiments/benchmarks/start_up.py --json runs/benchmarks/start_up.json
+    python -m experiments.benchmarks.start_up --json runs/benchmarks/start_up.json
 
 Imports take turns, and the least processor time of several counts: that of other work on the machine is left out. The
 compiled step is RelationNet's guided update with ResNet10 at 224x224, 5-way 5-shot with 16 queries a class, and Adam;
@@ -21,9 +21,9 @@ import jax
 import tyro
 
 import jxai
+from experiments.benchmarks.measure import report, result
+from experiments.benchmarks.steps import Task, system_step, with_adam
 from jxai import fewshot, models
-from measure import report, result
-from steps import Task, system_step, with_adam
 
 PACKAGES = sorted(path.parent.name for path in Path(jxai.__file__).parent.glob("*/__init__.py"))
 IMPORTS = {
@@ -85,7 +85,7 @@ def compile_step(side: int) -> dict[str, float]:
 
 def fresh_compile(side: int, cache: str) -> dict[str, float]:
     """`compile_step` in a process of its own, with a folder for compiled programs."""
-    command = [sys.executable, __file__, "--compile-only", "--side", str(side)]
+    command = [sys.executable, "-m", "experiments.benchmarks.start_up", "--compile-only", "--side", str(side)]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
     done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])

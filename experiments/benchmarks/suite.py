@@ -1,9 +1,9 @@
 """Every benchmark, one after the other, each beside its rival: results by machine, and one table of what has a goal.
 
-    python experiments/benchmarks/suite.py                   # an hour on two cores; nothing else should run
-    python experiments/benchmarks/suite.py --only lrp heads
-    python experiments/benchmarks/suite.py --table           # of what is stored, nothing is run
-    python experiments/benchmarks/suite.py --quick           # tiny sizes: shows that they run, stores nothing
+    python -m experiments.benchmarks.suite                   # an hour on two cores; nothing else should run
+    python -m experiments.benchmarks.suite --only lrp heads
+    python -m experiments.benchmarks.suite --table           # of what is stored, nothing is run
+    python -m experiments.benchmarks.suite --quick           # tiny sizes: shows that they run, stores nothing
 
 Each benchmark runs in a process of its own and leaves `results/benchmarks/MACHINE/NAME.json`; a benchmark that fails,
 as for want of PyTorch, is named and the others go on. The table is written beside the JSON files.
@@ -11,6 +11,7 @@ as for want of PyTorch, is named and the others go on. The table is written besi
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -68,9 +69,18 @@ class Options:
 
 def run(name: str, arguments: str, path: Path) -> bool:
     """Run a benchmark in a process of its own; whether it came to its end."""
-    command = [sys.executable, str(HERE / f"{name}.py"), *shlex.split(arguments), "--json", str(path)]
-    print(f"\n== {name}: python experiments/benchmarks/{name}.py {arguments}".rstrip(), flush=True)
-    status = subprocess.run(command, check=False).returncode
+    command = [
+        sys.executable,
+        "-m",
+        f"experiments.benchmarks.{name}",
+        *shlex.split(arguments),
+        "--json",
+        str(path),
+    ]
+    print(f"\n== {name}: python -m experiments.benchmarks.{name} {arguments}".rstrip(), flush=True)
+    paths = [str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}  # started from any folder
+    status = subprocess.run(command, check=False, env=environment).returncode
     if status:
         print(f"== {name} ended with status {status}", file=sys.stderr)
     return status == 0

@@ -2,9 +2,9 @@ import sys
 
 import pytest
 
-import command_line
-import prepare
 from jxai import data
+from jxai.cli.fewshot import prepare
+from jxai.cli.running import command_line
 
 
 def test_prints_classes_pictures_and_fingerprint(small_cub, capsys):

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import explain
-from configs import TABLES, Config, Pretraining, configs
-from configs.systems import plain_and_guided
-from methods import Classifier
+from jxai.cli.explaining import explain
+from jxai.cli.explaining.methods import Classifier
+from jxai.cli.fewshot.configs import TABLES, Config, Pretraining, configs
+from jxai.cli.fewshot.configs.systems import plain_and_guided
 
 # What drives a browser is the module `browser` beside this file. Last in the list.
 sys.path.append(str(Path(__file__).resolve().parent))

@@ -1,21 +1,26 @@
-"""Run by test_hosts.py, test_killed.py: `explain.py`, then `smooth_taylor.py`, of small pictures by a small network.
+"""Run by test_hosts.py, test_killed.py: `jxai explain`, `experiments.smooth_taylor`, of little by a small network.
 
 python explaining.py --folder FOLDER [--methods METHOD ...] [--pictures N] [--no-table] [flags of hosts.Hosts]
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 
-import command_line
-import explain
-import imagenet
-import smooth_taylor
-from hosts import Hosts, HostsOption, together
-from methods import Classifier
-from picture_files import Picture
+sys.path.append(
+    str(Path(__file__).resolve().parents[2])
+)  # the clone, of which `experiments` is not installed
+
+from experiments.smooth_taylor import imagenet
+from experiments.smooth_taylor import paper as smooth_taylor
+from jxai.cli.explaining import explain
+from jxai.cli.explaining.methods import Classifier
+from jxai.cli.explaining.picture_files import Picture
+from jxai.cli.running import command_line
+from jxai.cli.running.hosts import Hosts, HostsOption, together
 
 RANDOM = np.random.default_rng(0)
 KERNEL = RANDOM.normal(size=(3, 3, 3, 4)).astype(np.float32)

@@ -1,22 +1,19 @@
-"""Starts a script as several processes of one run, each with simulated CPU devices."""
+"""Starts a command of jxai as several processes of one run, each with simulated CPU devices."""
 
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 HEARTBEAT = 10  # seconds
 
 
-def start(script: Path, options: Sequence[str], *, processes: int, devices: int) -> list[subprocess.Popen]:
+def start(command: str, options: Sequence[str], *, processes: int, devices: int) -> list[subprocess.Popen]:
     """The processes, numbered from 0; each has its standard error in a pipe."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "PYTHONPATH": os.pathsep.join([str(EXPERIMENTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -25,10 +22,18 @@ def start(script: Path, options: Sequence[str], *, processes: int, devices: int)
     for process in range(processes):
         joining = ["--coordinator", coordinator, "--num-processes", str(processes)]
         joining += ["--process-id", str(process), "--heartbeat", str(HEARTBEAT)]
-        command = [sys.executable, str(script), *options, *(joining if processes > 1 else [])]
+        whole = [
+            sys.executable,
+            "-P",
+            "-m",
+            "jxai.cli",
+            command,
+            *options,
+            *(joining if processes > 1 else []),
+        ]
         found.append(
             subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                whole, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         )
     return found

@@ -1,4 +1,4 @@
-"""Run by test_hosts.py: `reproduce.py` of the tiny table, two episodes a step, to the bit the same on two devices.
+"""Run by test_hosts.py: `jxai reproduce` of the tiny table, two episodes a step, to the bit the same on two devices.
 
 python tabulating.py --folder FOLDER [--systems SYSTEM ...] [flags of hosts.Hosts]
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tiny_table import tiny
 
-import command_line
-import reproduce
-from configs import TABLES, Table
-from hosts import Hosts, HostsOption
+from jxai.cli.fewshot import reproduce
+from jxai.cli.fewshot.configs import TABLES, Table
+from jxai.cli.running import command_line
+from jxai.cli.running.hosts import Hosts, HostsOption
 
 
 @dataclasses.dataclass(frozen=True)

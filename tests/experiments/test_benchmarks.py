@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import suite
-from measure import result
+from experiments.benchmarks import suite
+from experiments.benchmarks.measure import result
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "growth.png"
 NEEDS = {"lrp": ("torch", "zennit")}
@@ -71,5 +71,5 @@ def test_a_benchmark_runs_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(suite.subprocess, "run", lambda command, **_: commands.append(command) or done)
     assert suite.run("growth", suite.BENCHMARKS["growth"][0], tmp_path / "growth.json")
     (command,) = commands
-    assert command[2:] == ["--figure", str(PICTURE), "--json", str(tmp_path / "growth.json")]
-    assert PICTURE.is_file() and Path(command[1]).is_absolute()
+    assert command[3:] == ["--figure", str(PICTURE), "--json", str(tmp_path / "growth.json")]
+    assert PICTURE.is_file() and command[1:3] == ["-m", "experiments.benchmarks.growth"]

@@ -1,7 +1,7 @@
 import jax
 import pytest
 
-from compilation_cache import folder, keep_compiled_programs
+from jxai.cli.running.compilation_cache import folder, keep_compiled_programs
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_without_a_home_nothing_is_kept(setting, monkeypatch, capsys):
 
     for name in ("JXAI_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("compilation_cache.Path.home", homeless)
+    monkeypatch.setattr("jxai.cli.running.compilation_cache.Path.home", homeless)
     jax.config.update("jax_compilation_cache_dir", None)
     keep_compiled_programs()
     assert setting() is None

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import convergence
-import explain
-from convergence import Options, main, relative_delta, table
-from methods import Classifier
-from photographs import BLACK
-from picture_files import Picture
+from experiments import convergence
+from experiments.convergence import Options, main, relative_delta, table
+from jxai.cli.explaining import explain
+from jxai.cli.explaining.methods import Classifier
+from jxai.cli.explaining.photographs import BLACK
+from jxai.cli.explaining.picture_files import Picture
 
 
 @pytest.fixture

@@ -4,17 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import smooth_taylor
-from compilation_cache import Programs
-from results_log import ResultsLog
-from unfinished_rows import Rows
+from experiments.smooth_taylor import paper as smooth_taylor
+from jxai.cli.running.compilation_cache import Programs
+from jxai.cli.running.results_log import ResultsLog
+from jxai.cli.running.unfinished_rows import Rows
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 DAMAGES = ("cut", "zeros", "a flipped bit", "others in between", "another's place")
 
 
@@ -147,7 +145,7 @@ def test_compiled_programs_that_are_damaged_are_replaced(tmp_path, capsys):
 
 
 COMPILING = """
-import compilation_cache
+from jxai.cli.running import compilation_cache
 compilation_cache.keep_compiled_programs()
 compilation_cache.keep_compiled_programs()
 import jax
@@ -161,8 +159,7 @@ def test_a_damaged_cache_is_whole_after_the_next_start(tmp_path, variable):
     folder = tmp_path / "cache"
     unset = {"JAX_ENABLE_COMPILATION_CACHE", "JAX_COMPILATION_CACHE_DIR"}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONPATH": str(EXPERIMENTS)}
-    environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     environment |= {"JXAI_CACHE": str(tmp_path / "other"), variable: str(folder)}
 
     def start():

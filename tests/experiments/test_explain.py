@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import explain
-import record
-from explain import Options, main
-from picture_files import Picture, read_pictures
-from seeds import key_of
-from written import written_files
+from jxai.cli.explaining import explain
+from jxai.cli.explaining.explain import Options, main
+from jxai.cli.explaining.picture_files import Picture, read_pictures
+from jxai.cli.running import folders
+from jxai.cli.running.seeds import key_of
+from jxai.cli.running.written import written_files
 
 CHEAP = ("input-x-gradient", "grad-cam")
 
@@ -52,7 +52,7 @@ def test_explain(tiny_classifier, folder, tmp_path, capsys):
 
 
 def tree(folder):
-    """Every file below, with its content, but for what explain.py writes itself."""
+    """Every file below, with its content, but for what jxai explain writes itself."""
     own = {folder / name for name in written_files(folder)}
     files = (path for path in folder.rglob("*") if path.is_file() and path not in own)
     return {str(path): path.read_bytes() for path in files if path.name not in (".written", ".in_use")}
@@ -106,7 +106,7 @@ def test_a_damaged_note_removes_nothing(tiny_classifier, folder, tmp_path, note)
 def test_two_at_once_in_one_folder_are_refused(tiny_classifier, folder, tmp_path):
     options = Options((folder,), methods=CHEAP[:1], out=tmp_path / "out", progress=False)
     with (
-        record.in_use(options.out),
+        folders.in_use(options.out),
         pytest.raises(
             BlockingIOError, match=r"expected a folder that nobody writes, got .*out, in use by process"
         ),

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-import gpu
-from sections import SECTIONS, row
-from sections.table import DONE, reached, table
+from experiments.benchmarks import gpu
+from experiments.benchmarks.sections import SECTIONS, row
+from experiments.benchmarks.sections.table import DONE, reached, table
 
 # What machines that lend accelerators lack (docs/pods.md); no section needs it.
 LACKING = ("array_record", "grain", "tensorflow_datasets", "tyro")
@@ -136,8 +136,8 @@ def test_a_driver_that_is_ended_ends_its_section(fake, tmp_path):
         textwrap.dedent(
             f"""
             import sys
-            sys.path.insert(0, {str(gpu.HERE)!r})
-            import gpu
+            sys.path.insert(0, {str(gpu.ROOT)!r})
+            from experiments.benchmarks import gpu
             from pathlib import Path
             gpu.child = lambda *arguments: [sys.executable, {str(tmp_path / "fake.py")!r}, *arguments]
             gpu.main(gpu.Options(only=("guided",), results=Path({str(tmp_path / "own")!r})))
@@ -260,7 +260,7 @@ def test_dry_run_without_what_lent_machines_lack(tmp_path, monkeypatch):
     blocks = "\n".join(f"sys.modules[{name!r}] = None" for name in LACKING)
     (tmp_path / "sitecustomize.py").write_text(f"import sys\n{blocks}\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    command = [sys.executable, gpu.__file__, "--dry", "--results", str(tmp_path), "--minutes", "25"]
+    command = [sys.executable, "-m", gpu.__name__, "--dry", "--results", str(tmp_path), "--minutes", "25"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for name in SECTIONS:

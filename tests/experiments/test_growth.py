@@ -4,10 +4,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import growth
-from growth import CURVES, MEMORY, TIME, WORK, Options, draw, exponent, main, measured, results, table
+from experiments.benchmarks import growth
+from experiments.benchmarks.growth import (
+    CURVES,
+    MEMORY,
+    TIME,
+    WORK,
+    Options,
+    draw,
+    exponent,
+    main,
+    measured,
+    results,
+    table,
+)
+from experiments.benchmarks.networks import Network
 from jxai import lrp
-from networks import Network
 
 
 class Small(nn.Module):

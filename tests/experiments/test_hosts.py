@@ -9,11 +9,11 @@ import chex
 import jax
 import numpy as np
 import pytest
-from processes import EXPERIMENTS, HEARTBEAT, finish, start
+from processes import HEARTBEAT, finish, start
 
-from hosts import Hosts, from_first, in_shares, in_turns, together
 from jxai import training
-from unfinished_rows import Rows
+from jxai.cli.running.hosts import Hosts, from_first, in_shares, in_turns, together
+from jxai.cli.running.unfinished_rows import Rows
 
 EXPLAINING, TABULATING = (Path(__file__).with_name(name) for name in ("explaining.py", "tabulating.py"))
 STEPS = 50
@@ -53,7 +53,7 @@ def trained(tmp_path_factory, compiled):
         options = [f"--config.{flag}={value}" for flag, value in FLAGS.items()]
         options += ["--config.deterministic", "--no-progress", "--folder", str(folder / name)]
         options = ["letters-quick/relation-guided", *options]
-        return start(EXPERIMENTS / "train.py", options, processes=processes, devices=8 // processes)
+        return start("train", options, processes=processes, devices=8 // processes)
 
     assert_ended_well(finish(train("one", processes=1), timeout=TIMEOUT))
     assert any(compiled.iterdir())
@@ -292,7 +292,7 @@ def test_an_incomplete_address_is_named():
 @pytest.mark.alone
 def test_without_a_cluster_there_is_nothing_to_join(tmp_path):
     options = ["letters-quick/relation", "--folder", str(tmp_path), "--distributed"]
-    (ended,) = finish(start(EXPERIMENTS / "train.py", options, processes=1, devices=1), timeout=TIMEOUT)
+    (ended,) = finish(start("train", options, processes=1, devices=1), timeout=TIMEOUT)
     code, _, errors = ended
     assert code == 2
     assert errors.startswith(

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import explain
-import judge
-from judge import Options, main
-from judge_methods import CONTROL, REFERENCE, judged
-from judge_metrics import Case, Costs, judging_metrics
-from judge_report import difference_table, score_table
 from jxai import metrics
-from line_labels import line_styles, spread
-from methods import Settings
-from photographs import to_input
-from picture_files import Picture
+from jxai.cli.explaining import explain
+from jxai.cli.explaining.line_labels import line_styles, spread
+from jxai.cli.explaining.methods import Settings
+from jxai.cli.explaining.photographs import to_input
+from jxai.cli.explaining.picture_files import Picture
+from jxai.cli.judging import judge
+from jxai.cli.judging.judge import Options, main
+from jxai.cli.judging.methods import CONTROL, REFERENCE, judged
+from jxai.cli.judging.metrics import Case, Costs, judging_metrics
+from jxai.cli.judging.report import difference_table, score_table
 
 METHODS = (REFERENCE, CONTROL)
 METRICS = ("aupc", "sparseness", "completeness")

@@ -24,7 +24,7 @@ from jxai import training
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, ENCODER_STEPS = 40, 6
 TRAIN = [
-    *(str(ROOT / "experiments" / "train.py"), "letters-quick/relation-guided", "--no-progress"),
+    *("-P", "-m", "jxai.cli", "train", "letters-quick/relation-guided", "--no-progress"),
     *("--config.width", "8", "--config.head-width", "8", "--config.queries", "3"),
     *("--config.steps", str(STEPS), "--config.eval-every", "1", "--config.validation-episodes", "4"),
     *("--config.pretraining.steps", str(ENCODER_STEPS), "--config.pretraining.save-every", "1"),
@@ -46,9 +46,6 @@ def run(
     """Exit status and output; with `until`, a signal is sent so long after it has become true."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(
-            [str(ROOT / "experiments"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        ),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jxai import models
-from methods import COMPOSITES, Classifier, Settings, methods
-from photographs import BLACK, WHITE, to_input
+from jxai.cli.explaining.methods import COMPOSITES, Classifier, Settings, methods
+from jxai.cli.explaining.photographs import BLACK, WHITE, to_input
 
 X = jnp.asarray(to_input(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)))
 TARGET = jnp.array([3, 1])

@@ -11,7 +11,7 @@ from browser import chromium
 from PIL import Image
 
 from jxai import viz
-from page import write_page
+from jxai.cli.explaining.page import write_page
 
 SIDE, COUNT, CLASSES = 16, 3, 9
 NAMES = ["a.png", "<b>&\"'.png", "</script><script>alert(1)</script>🦅.jpg"]

@@ -1,9 +1,9 @@
 import dataclasses
 
-from configs import TABLES
-from configs.systems import plain_and_guided
-from plan import CORES, PICTURES_PER_CORE, plan
-from reproduce import Options, jobs
+from jxai.cli.fewshot.configs import TABLES
+from jxai.cli.fewshot.configs.systems import plain_and_guided
+from jxai.cli.fewshot.plan import CORES, PICTURES_PER_CORE, plan
+from jxai.cli.fewshot.reproduce import Options, jobs
 
 
 def test_a_plan_names_work_command_and_published_numbers(tiny):
@@ -18,6 +18,6 @@ def test_a_plan_names_work_command_and_published_numbers(tiny):
     # Pictures bound what so small a network takes: 5 ways of 5 shots and 3 queries, 10^9 times.
     hours = 10**9 * 5 * (5 + 3) / (PICTURES_PER_CORE * CORES) / 3600
     assert rows[1][6] == f"{hours:.1f}"
-    assert rows[1][7] == "`python experiments/reproduce.py letters-quick --systems prototype --shots 5`"
+    assert rows[1][7] == "`jxai reproduce letters-quick --systems prototype --shots 5`"
     assert rows[1][8].strip("| ") == "hebrew 50.00"
     assert rows[0][8].strip("| ") == ""

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picture_files import Picture
-from quickstart import Options, draw_photographs, main
+from experiments.quickstart import Options, draw_photographs, main
+from jxai.cli.explaining.picture_files import Picture
 
 DOMAIN = "hebrew"
 
@@ -23,10 +23,10 @@ def test_quickstart(tiny_quickstart, tmp_path, monkeypatch, capsys):
     assert f"curves: {curves}\n" in printed
     assert curves.stat().st_size > 10_000
     # Again: nothing is trained, and what is drawn and measured of what is there takes the test's time.
-    monkeypatch.setattr("reproduce.train", lambda run: pytest.fail("trained again"))
-    monkeypatch.setattr("quickstart.draw_sheets", lambda *args, **options: None)
+    monkeypatch.setattr("jxai.cli.fewshot.reproduce.train", lambda run: pytest.fail("trained again"))
+    monkeypatch.setattr("experiments.quickstart.draw_sheets", lambda *args, **options: None)
     ink = table.split("(5-shot):\n\n")[1].removesuffix("\n")
-    monkeypatch.setattr("quickstart.ink_table", lambda *args, **options: ink)
+    monkeypatch.setattr("experiments.quickstart.ink_table", lambda *args, **options: ink)
     main(options)
     assert (tmp_path / "table.md").read_text() == table and table in capsys.readouterr().out
 
@@ -34,13 +34,13 @@ def test_quickstart(tiny_quickstart, tmp_path, monkeypatch, capsys):
 def test_quickstart_ends_with_photographs(tiny_classifier, tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     some = [Picture(str(i), rng.integers(0, 256, (224, 224, 3), np.uint8)) for i in range(20)]
-    monkeypatch.setattr("quickstart.read_pictures", lambda paths: some)
-    monkeypatch.setattr("quickstart._METHODS", ("input-x-gradient", "grad-cam"))
+    monkeypatch.setattr("experiments.quickstart.read_pictures", lambda paths: some)
+    monkeypatch.setattr("experiments.quickstart._METHODS", ("input-x-gradient", "grad-cam"))
     path = tmp_path / "photographs.png"
     draw_photographs(path, progress=False)
     with Image.open(path) as sheet:
         assert sheet.height > sheet.width > 3 * 224  # four rows of three
-    monkeypatch.setattr("explain.load_classifier", lambda: pytest.fail("explained again"))
+    monkeypatch.setattr("jxai.cli.explaining.explain.load_classifier", lambda: pytest.fail("explained again"))
     draw_photographs(path, progress=False)
     assert capsys.readouterr().out == 2 * f"photographs: {path}\n"
 
@@ -49,7 +49,7 @@ def test_quickstart_without_weights_says_so(tmp_path, monkeypatch, capsys):
     def missing(paths):
         raise FileNotFoundError("expected the twenty photographs, got none: pip install 'jxai[demo]'")
 
-    monkeypatch.setattr("quickstart.read_pictures", missing)
+    monkeypatch.setattr("experiments.quickstart.read_pictures", missing)
     draw_photographs(tmp_path / "photographs.png")
     assert "no photographs: expected the twenty photographs" in capsys.readouterr().out
 
@@ -58,12 +58,9 @@ def test_quickstart_without_weights_says_so(tmp_path, monkeypatch, capsys):
 def test_wrong_input_ends_with_one_line(tmp_path):
     import subprocess
     import sys
-    from pathlib import Path
 
-    script = Path(__file__).parents[2] / "experiments" / "train.py"
     command = [
-        sys.executable,
-        str(script),
+        *(sys.executable, "-P", "-m", "jxai.cli", "train"),
         "letters/relation",
         "--folder",
         str(tmp_path / "run"),

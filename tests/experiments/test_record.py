@@ -5,14 +5,11 @@ import re
 
 import pytest
 
-import command_line
-import evaluate
-import pictures
-import record
-import reproduce
-from configs import Table
 from jxai import data, sealing, training
-from train import Run, train
+from jxai.cli.fewshot import evaluate, pictures, reproduce, run_record
+from jxai.cli.fewshot.configs import Table
+from jxai.cli.fewshot.train import Run, train
+from jxai.cli.running import command_line, folders, made_with
 
 
 @pytest.fixture
@@ -24,8 +21,8 @@ def short(tiny):
 @pytest.fixture
 def now(monkeypatch):
     """What a start is, to be changed."""
-    found = {**record.start(), "commit": "a" * 40, "changed": False}
-    monkeypatch.setattr(record, "start", lambda: json.loads(json.dumps(found)))
+    found = {**made_with.start(), "commit": "a" * 40, "changed": False}
+    monkeypatch.setattr(made_with, "start", lambda: json.loads(json.dumps(found)))
     return found
 
 
@@ -34,8 +31,8 @@ def starts(folder):
 
 
 def test_a_start_says_what_it_computes_with(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["experiments/train.py", "letters/relation"])
-    found = record.start()
+    monkeypatch.setattr("sys.argv", ["/usr/bin/jxai train", "letters/relation"])
+    found = made_with.start()
     assert {"python", "jxai", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"} == found[
         "versions"
     ].keys()
@@ -49,9 +46,11 @@ def test_a_start_says_what_it_computes_with(monkeypatch):
 def test_the_commit_is_the_repositorys(tmp_path, monkeypatch):
     import subprocess
 
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "experiments" / "record.py"))
-    (tmp_path / "experiments").mkdir()
-    assert (record.start()["commit"], record.start()["changed"]) == (None, None)
+    script = tmp_path / "experiments" / "some.py"
+    script.parent.mkdir()
+    script.write_text("1\n")
+    monkeypatch.setattr(made_with, "__file__", str(script))
+    assert (made_with.start()["commit"], made_with.start()["changed"]) == (None, None)
 
     def git(*arguments):
         options = ("-c", "user.name=nobody", "-c", "user.email=nobody@nowhere")
@@ -61,67 +60,67 @@ def test_the_commit_is_the_repositorys(tmp_path, monkeypatch):
         return done.stdout.strip()
 
     git("init")
-    script = tmp_path / "experiments" / "some.py"
-    script.write_text("1\n")
+    git("commit", "--allow-empty", "-m", "of somebody's work beside whose files the environment lies")
+    assert made_with.start()["commit"] is None
     git("add", ".")
     git("commit", "-m", "first")
-    assert (record.start()["commit"], record.start()["changed"]) == (git("rev-parse", "HEAD"), False)
+    assert (made_with.start()["commit"], made_with.start()["changed"]) == (git("rev-parse", "HEAD"), False)
     (tmp_path / "results.json").write_text("{}")  # a run writes those
-    assert not record.start()["changed"]
+    assert not made_with.start()["changed"]
     library = tmp_path / "jxai" / "other.py"
     library.parent.mkdir()
     library.write_text("")
-    assert record.start()["changed"]
+    assert made_with.start()["changed"]
     library.unlink()
     script.write_text("2\n")
-    assert record.start()["changed"]
+    assert made_with.start()["changed"]
 
 
 def test_a_run_keeps_each_start_that_differs(short, tmp_path, now, capsys):
-    record.keep(tmp_path, short)
-    record.keep(tmp_path, short)
+    run_record.keep(tmp_path, short)
+    run_record.keep(tmp_path, short)
     assert starts(tmp_path) == [now]
     now["versions"]["jax"] = "0.99"
-    record.keep(tmp_path, short)
+    run_record.keep(tmp_path, short)
     assert [start["versions"]["jax"] for start in starts(tmp_path)][1:] == ["0.99"]
     there = json.loads((tmp_path / "run.json").read_text())["fingerprints"]
     assert there == {"latin": data.load("latin").fingerprint}
-    record.verify(tmp_path, short)
+    run_record.verify(tmp_path, short)
     (line,) = capsys.readouterr().err.splitlines()
     old = starts(tmp_path)[0]["versions"]["jax"]
     assert line == f"note: {tmp_path}, start 1: jax {old} then and 0.99 now"
 
 
 def test_another_commit_is_told(short, tmp_path, now, capsys):
-    record.keep(tmp_path, short)
-    record.verify(tmp_path, short)
+    run_record.keep(tmp_path, short)
+    run_record.verify(tmp_path, short)
     assert capsys.readouterr().err == ""
     now |= {"commit": "b" * 40, "changed": True}
-    record.verify(tmp_path, short)
+    run_record.verify(tmp_path, short)
     told = f"start 1: commit {'a' * 40} then and {'b' * 40}, changed now\n"
     assert capsys.readouterr().err.endswith(told)
 
 
 def test_what_changes_bits_is_told(short, tmp_path, now, capsys):
     now |= {"xla_flags": "--one", "xla_threads": 3, "processor": "old", "cores": 2}
-    record.keep(tmp_path, short)
+    run_record.keep(tmp_path, short)
     now["cores"] = 1  # changes nothing by itself, but is a start
-    record.keep(tmp_path, short)
+    run_record.keep(tmp_path, short)
     assert [start["cores"] for start in starts(tmp_path)] == [2, 1]
     now |= {"xla_flags": "", "xla_threads": 8, "processor": "new"}
-    record.verify(tmp_path, short)
+    run_record.verify(tmp_path, short)
     told = "XLA_FLAGS '--one' then and '' now; XLA's threads 3 then and 8 now; processor 'old' then and 'new' now"
     assert capsys.readouterr().err.endswith(f"start 2: {told}\n")
 
 
 def test_other_data_are_an_error_that_names_them(short, tmp_path, now):
-    record.keep(tmp_path, dataclasses.replace(short, sources=("latin", "thai")))
+    run_record.keep(tmp_path, dataclasses.replace(short, sources=("latin", "thai")))
     there = json.loads((tmp_path / "run.json").read_text())
     there["fingerprints"]["thai"] = "0" * 32
     del there["digest"]
     (tmp_path / "run.json").write_text(json.dumps(sealing.seal(there)))
     config = dataclasses.replace(short, sources=("latin", "thai"))
-    for check in (record.verify, record.keep):
+    for check in (run_record.verify, run_record.keep):
         with pytest.raises(
             ValueError, match=r"expected the data that .* was trained on, got others in thai "
         ):
@@ -129,17 +128,17 @@ def test_other_data_are_an_error_that_names_them(short, tmp_path, now):
 
 
 def test_what_cannot_be_compared_is_told(short, tmp_path, now, capsys):
-    record.verify(tmp_path, short)
+    run_record.verify(tmp_path, short)
     assert "has no run.json: what it was trained with is not known" in capsys.readouterr().err
-    record.keep(tmp_path, short)
-    record.verify(tmp_path, dataclasses.replace(short, sources=("nowhere",)), named=("nowhere",))
+    run_record.keep(tmp_path, short)
+    run_record.verify(tmp_path, dataclasses.replace(short, sources=("nowhere",)), named=("nowhere",))
     assert "cannot be compared: expected a domain" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("named", ["tfds:mnist", "CUB", "/etc", "pets", "tfds:\x1b[2Jmnist"])
 @pytest.mark.parametrize("where", ["sources", "pretraining"])
 def test_only_what_somebody_named_is_read(short, tmp_path, now, capsys, monkeypatch, named, where):
-    record.keep(tmp_path, short)
+    run_record.keep(tmp_path, short)
     config = dataclasses.replace(short, sources=("latin", named))
     if where == "pretraining":
         pretraining = dataclasses.replace(short.pretraining, sources=(named,))
@@ -150,13 +149,13 @@ def test_only_what_somebody_named_is_read(short, tmp_path, now, capsys, monkeypa
         read.append(name)
         return data.load("latin")
 
-    monkeypatch.setattr(record, "load_domain", load_domain)
-    record.verify(tmp_path, config, named=("hebrew", "other"))
+    monkeypatch.setattr(run_record, "load_domain", load_domain)
+    run_record.verify(tmp_path, config, named=("hebrew", "other"))
     said = capsys.readouterr().err
     assert read == ["latin"] and "--data NAME" in said
     assert named.replace("\x1b", r"\x1b") in said and "\x1b" not in said
     with pytest.raises(ValueError, match=r"expected the data that .* was trained on"):
-        record.verify(tmp_path, config, named=(f"./{named}" if named == "pets" else named,))
+        run_record.verify(tmp_path, config, named=(f"./{named}" if named == "pets" else named,))
     assert read == ["latin", "latin", named]
 
 
@@ -165,8 +164,8 @@ def test_a_changed_configuration_is_told_before_anything_is_read(short, tmp_path
     path.parent.mkdir()
     config = json.loads(json.dumps(dataclasses.asdict(short)))
     monkeypatch.setattr(training, "read_config", lambda *_, **__: config)
-    for module in (record, evaluate):
-        name = "load_domain" if module is record else "load_for_evaluation"
+    for module in (run_record, evaluate):
+        name = "load_domain" if module is run_record else "load_for_evaluation"
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("data were read"))
     for change in ({"sources": ["tfds:mnist"]}, {"sources": ["/"]}, {"short_side": 7}, {"width": 10**9}):
         path.write_text(json.dumps(config | change))
@@ -190,7 +189,7 @@ def test_a_changed_configuration_is_told_before_anything_is_read(short, tmp_path
 def test_a_damaged_record_is_named(short, tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=r"expected the record of a run in .*run\.json, got .*: remove"):
-        record.verify(tmp_path, short)
+        run_record.verify(tmp_path, short)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -198,9 +197,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         file.write(b"2")
         raise OSError(28, "No space left on device")
 
-    record.write_whole(tmp_path / "a.json", "1\n")
+    folders.write_whole(tmp_path / "a.json", "1\n")
     with pytest.raises(OSError, match=r"expected to write .*a\.json, got .*: give a folder that can be"):
-        record.write_whole(tmp_path / "a.json", half)
+        folders.write_whole(tmp_path / "a.json", half)
     assert (tmp_path / "a.json").read_text() == "1\n"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
@@ -208,19 +207,19 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 def test_one_process_writes_in_a_folder(tmp_path):
     place = tmp_path / "a" / "b"
     message = r"expected a folder that nobody writes, got .*b, in use by process \d+ on .*: wait or"
-    with record.in_use(place), pytest.raises(BlockingIOError, match=message), record.in_use(place):
+    with folders.in_use(place), pytest.raises(BlockingIOError, match=message), folders.in_use(place):
         pytest.fail("two at once")
-    with record.in_use(place):
+    with folders.in_use(place):
         pass
     (tmp_path / "file").write_text("")
     cannot = pytest.raises(OSError, match=r"expected to write .*file, got .*: give a folder")
-    with cannot, record.in_use(tmp_path / "file"):
+    with cannot, folders.in_use(tmp_path / "file"):
         pytest.fail("no folder")
 
 
 def test_a_full_disk_ends_a_script_with_one_line(tmp_path, capsys):
     def full():
-        record.write_whole(tmp_path / "nowhere" / "a.json", "")
+        folders.write_whole(tmp_path / "nowhere" / "a.json", "")
 
     with pytest.raises(SystemExit) as ended:
         command_line.guarded(full)
@@ -260,14 +259,14 @@ def test_results_are_read_if_they_are_as_they_were_written(short, tmp_path, caps
 def test_a_run_leaves_its_record_and_a_result_carries_it(short, tmp_path, capsys):
     train(Run(short, tmp_path / "run", progress=False))
     (start,) = starts(tmp_path / "run")
-    assert start == json.loads(json.dumps(record.start()))
+    assert start == json.loads(json.dumps(made_with.start()))
     table = Table("tiny", {"relation": short}, targets=("hebrew",), episodes=2, shots=(short.shot,))
     options = reproduce.Options("tiny", runs=tmp_path / "runs", results=tmp_path, progress=False)
     reproduce.reproduce(table, options)
     assert capsys.readouterr().err == ""  # the same versions, commit and data
     (job,) = reproduce.jobs(table, options)
-    made_with = json.loads(job.result(options).read_text())["made_with"]
-    assert made_with == {**start, "fingerprints": record.fingerprints(short, ("hebrew",))}
+    told = json.loads(job.result(options).read_text())["made_with"]
+    assert told == {**start, "fingerprints": run_record.fingerprints(short, ("hebrew",))}
     # Another configuration than the checkpoint's, or what is left of one, ends the evaluation.
     folder = job.folder(options)
     config = (folder / "config.json").read_text()

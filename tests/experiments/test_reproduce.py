@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-import system
-from configs import HEADS, TABLES, Table, configs
-from configs.systems import plain_and_guided
-from evaluate import config_of, evaluate, setting, transduction
 from jxai import fewshot, training
-from reproduce import Options, jobs, reproduce
-from tables import Scores, accuracy_table
+from jxai.cli.fewshot import system
+from jxai.cli.fewshot.configs import HEADS, TABLES, Table, configs
+from jxai.cli.fewshot.configs.systems import plain_and_guided
+from jxai.cli.fewshot.evaluate import config_of, evaluate, setting, transduction
+from jxai.cli.fewshot.reproduce import Options, jobs, reproduce
+from jxai.cli.fewshot.tables import Scores, accuracy_table
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_reproduce_trains_evaluates_draws_and_never_twice(table, options, monkey
     assert result["config"]["seed"] == 1
     for kind in ("inductive", "transductive"):
         assert {entry["of"] for entry in result[kind].values()} == {75, 20}
-    monkeypatch.setattr("reproduce.train", lambda run: pytest.fail("trained again"))
+    monkeypatch.setattr("jxai.cli.fewshot.reproduce.train", lambda run: pytest.fail("trained again"))
     assert reproduce(table, options) == text
     other = {name: dataclasses.replace(config, steps=9) for name, config in table.systems.items()}
     with pytest.raises(ValueError, match="expected the result of this configuration"):

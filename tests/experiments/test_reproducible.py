@@ -9,11 +9,11 @@ import json
 
 import chex
 import pytest
-from processes import EXPERIMENTS, finish, start
+from processes import finish, start
 
-import quickstart
-from configs import TABLES
+from experiments import quickstart
 from jxai import data
+from jxai.cli.fewshot.configs import TABLES
 
 
 def batches(dataset, **options):
@@ -78,7 +78,7 @@ def test_a_training_on_real_numbers_of_devices(tmp_path, monkeypatch):
         options += ["--config.deterministic", "--config.augment-on-device", "--threads", str(threads)]
         options += ["--no-progress", "--folder", str(folder)]
         options = ["letters-quick/relation-guided", *options]
-        (ended,) = finish(start(EXPERIMENTS / "train.py", options, processes=1, devices=devices), timeout=600)
+        (ended,) = finish(start("train", options, processes=1, devices=devices), timeout=600)
         assert ended[0] == 0, ended[2]
         about = json.loads((folder / "run.json").read_text())["starts"][0]
         assert (len(about["devices"]), about["xla_threads"]) == (devices, 8)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photographs import CLASS_NAMES, Photograph, to_input
-from rules_gallery import RULES, Explanation, Options, draw, main
+from experiments.rules_gallery import RULES, Explanation, Options, draw, main
+from jxai.cli.explaining.photographs import CLASS_NAMES, Photograph, to_input
 
 
 @pytest.mark.parametrize("count", [1, 4, 13])
@@ -57,7 +57,7 @@ def test_class_names_are_those_of_the_photographs():
     ]
     if importlib.util.find_spec("foolbox") is None:
         pytest.skip("foolbox is not installed: pip install 'jxai[demo]'")
-    from photographs import photographs
+    from jxai.cli.explaining.photographs import photographs
 
     shown = photographs()
     assert [shown[i].class_name for i in (4, 6, 17)] == ["strawberry", "jeep", "bald eagle"]

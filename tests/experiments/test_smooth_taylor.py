@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import imagenet
-import smooth_taylor
+from experiments.smooth_taylor import imagenet
+from experiments.smooth_taylor import paper as smooth_taylor
+from experiments.smooth_taylor.table import LABELS, PUBLISHED, table
 from jxai import attribution
-from smooth_taylor_table import LABELS, PUBLISHED, table
 
 OPTIONS = smooth_taylor.Options(
     num_regions=3, num_draws=2, adaptive_roots=2, adaptive_draws=2, sheet=1, count=2, progress=False

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from configs import Table
-from configs.systems import plain_and_guided
-from fitting import Run
-from hosts import Hosts
 from jxai import training
+from jxai.cli.fewshot.configs import Table
+from jxai.cli.fewshot.configs.systems import plain_and_guided
+from jxai.cli.fewshot.fitting import Run
+from jxai.cli.fewshot.reproduce import Options, jobs, reproduce
+from jxai.cli.fewshot.train import train_together
+from jxai.cli.running.hosts import Hosts
 from jxai.training import integrity
-from reproduce import Options, jobs, reproduce
-from train import train_together
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import chex
 import jax
 import pytest
 
-from configs import Config, from_json
-from evaluate import evaluate
 from jxai import data, fewshot, training
+from jxai.cli.fewshot.configs import Config, from_json
+from jxai.cli.fewshot.evaluate import evaluate
+from jxai.cli.fewshot.pretraining import _alone
+from jxai.cli.fewshot.train import Run, train
 from jxai.locks import FileLock
 from jxai.training import OptimizerConfig
-from pretraining import _alone
-from train import Run, train
 
 
 def run_of(config, folder):

@@ -5,9 +5,9 @@ import functools
 import sys
 from pathlib import Path
 
-import reproduce
-from configs import TABLES, Pretraining, Table
-from configs.systems import plain_and_guided
+from jxai.cli.fewshot import reproduce
+from jxai.cli.fewshot.configs import TABLES, Pretraining, Table
+from jxai.cli.fewshot.configs.systems import plain_and_guided
 
 
 def tiny(steps: int = 4) -> Table:

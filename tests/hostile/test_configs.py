@@ -14,7 +14,7 @@ import tyro
 from hypothesis import strategies as st
 from strategies import EFFORTS, in_each_run
 
-from configs import Config, configs, from_json
+from jxai.cli.fewshot.configs import Config, configs, from_json
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = json.loads(json.dumps(dataclasses.asdict(configs()["letters-quick/relation-guided"])))
@@ -187,8 +187,7 @@ def test_what_runs_none_is_left_alone(source):
 
 def test_a_clear_line_and_status_2_for_a_hostile_option(tmp_path):
     command = [
-        sys.executable,
-        ROOT / "experiments/train.py",
+        *(sys.executable, "-P", "-m", "jxai.cli", "train"),
         "letters/relation",
         "--folder",
         tmp_path / "a\nb",

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import command_line
-import record
 from jxai import data
 from jxai.checks import printable
+from jxai.cli.explaining.picture_files import read_pictures
+from jxai.cli.fewshot import run_record
+from jxai.cli.fewshot.tables import _cell
+from jxai.cli.running import command_line
 from jxai.data.listing import Archive
 from jxai.models import load_pretrained, read_weights
 from jxai.models.bottleneck import ResNet50
-from picture_files import read_pictures
-from tables import _cell
 
 NAMES = [
     "\x1b[2J\x1b[31mcat\x1b]0;owned\x07.png",
@@ -105,7 +105,7 @@ def test_lines_of_scripts_are_lines(name, capsys):
 
     with pytest.raises(SystemExit):
         command_line.guarded(main)
-    record._say(f"commit {name}")
+    run_record._say(f"commit {name}")
     first, second = capsys.readouterr().err.splitlines()
     assert first.isprintable() and second.isprintable()
 

@@ -26,12 +26,13 @@ import jax
 import jxai
 
 modules = [module.name for module in pkgutil.walk_packages(jxai.__path__, "jxai.")]
-folder = sys.argv[1]
-sys.path += [folder, f"{folder}/benchmarks"]
-for place in (folder, f"{folder}/benchmarks"):
-    modules += [module.name for module in pkgutil.iter_modules([place])]
-modules += [f"configs.{module.name}" for module in pkgutil.iter_modules([f"{folder}/configs"])]
+sys.path.append(sys.argv[1])
+import experiments
+
+modules += [module.name for module in pkgutil.walk_packages(experiments.__path__, "experiments.")]
 for name in modules:
+    if name.endswith("__main__"):
+        continue
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:  # the rivals' side of the benchmarks
@@ -72,7 +73,7 @@ def test_nothing_asks_for_a_network(alone, tmp_path):
     ):
         pytest.skip("expected the right to make a network namespace, got none")
     done = subprocess.run(
-        [*command, sys.executable, "-c", PROGRAM, str(ROOT / "experiments")],
+        [*command, sys.executable, "-c", PROGRAM, str(ROOT)],
         capture_output=True,
         text=True,
         timeout=600,

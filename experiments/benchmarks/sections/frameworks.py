@@ -24,7 +24,7 @@ def use(precision: Precision) -> Precision:
     """
     jax.config.update("jax_default_matmul_precision", "highest" if precision == "float32" else None)
     if importlib.util.find_spec("torch") is not None:
-        import torch_device
+        from experiments.benchmarks import torch_device
 
         torch_device.use(tensor_float=precision != "float32")
     return precision

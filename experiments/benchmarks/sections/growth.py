@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 
-import growth as benchmark
-from growth import TIME, Curve, exponent
+from experiments.benchmarks import growth as benchmark
+from experiments.benchmarks.growth import TIME, Curve, exponent
+from experiments.benchmarks.measure import alternate
+from experiments.benchmarks.sections import Parts, Row, row
+from experiments.benchmarks.sections.frameworks import Program, use
+from experiments.benchmarks.steps import Task, system_step, with_adam
 from jxai import fewshot, models
-from measure import alternate
-from sections import Parts, Row, row
-from sections.frameworks import Program, use
-from steps import Task, system_step, with_adam
 
 CURVES = {
     "side": Curve("side", "EpsilonPlus", {TIME: 2}),

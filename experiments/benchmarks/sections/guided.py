@@ -4,12 +4,12 @@ import functools
 from collections.abc import Iterable
 from typing import Any
 
-import heads
+from experiments.benchmarks import heads
+from experiments.benchmarks.measure import alternate
+from experiments.benchmarks.sections import Parts, Row, row
+from experiments.benchmarks.sections.frameworks import Program, device_peak, use
+from experiments.benchmarks.steps import Task, head_step, system_step, with_adam
 from jxai import fewshot, models
-from measure import alternate
-from sections import Parts, Row, row
-from sections.frameworks import Program, device_peak, use
-from steps import Task, head_step, system_step, with_adam
 
 HEADS: dict[heads.Name, str] = {
     "relation": "RelationNet",
@@ -93,7 +93,7 @@ def memory(
     if program.bytes is None:
         return
     if theirs is not None:
-        import torch_device
+        from experiments.benchmarks import torch_device
 
         other = ("torch", torch_device.peak(theirs))
     rival = None if other is None or other[1] is None else (other[0], other[1] / 1e9)

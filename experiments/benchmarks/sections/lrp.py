@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-import lrp as benchmark
-from lrp import COMPOSITES
-from measure import alternate, draw, images
-from sections import Parts, Row, row
-from sections.frameworks import PRECISIONS, Precision, Program, apart, device_peak, use
+from experiments.benchmarks import lrp as benchmark
+from experiments.benchmarks.lrp import COMPOSITES
+from experiments.benchmarks.measure import alternate, draw, images
+from experiments.benchmarks.sections import Parts, Row, row
+from experiments.benchmarks.sections.frameworks import PRECISIONS, Precision, Program, apart, device_peak, use
 
 
 def parts(dry: bool) -> Parts:
@@ -29,7 +29,7 @@ def compare(
     name: str, precision: Precision, composites: Iterable[str], *, side: int, batch: int, repeats: int
 ) -> Iterable[Row]:
     """One network in one precision."""
-    import torch_models
+    from experiments.benchmarks import torch_models
 
     use(precision)
     model, load = benchmark.network(name)
@@ -66,7 +66,7 @@ def compare(
 
 def memory(label: str, explain: Program, gradient: Program, rival, precision: Precision) -> Iterable[Row]:
     """What a program holds at once over what the gradient's does, and over what PyTorch does."""
-    import torch_device
+    from experiments.benchmarks import torch_device
 
     if explain.bytes is None or gradient.bytes is None:
         return

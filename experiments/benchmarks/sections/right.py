@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.measure import draw, images
+from experiments.benchmarks.sections import Parts, Row, row
+from experiments.benchmarks.sections.frameworks import PRECISIONS, Precision, largest_error, use
 from jxai import attribution, lrp, models
 from jxai.lrp import Kind
-from measure import draw, images
-from sections import Parts, Row, row
-from sections.frameworks import PRECISIONS, Precision, largest_error, use
 
 _ROOT = Path(__file__).resolve().parents[3]
 _TESTS = ("attribution", "metrics", "lrp", "fewshot")
@@ -213,7 +213,16 @@ def golden(precision: Precision, *, folder: str, pattern: str | None) -> Iterato
 def _tests(precision: Precision, folder: str, pattern: str | None) -> list[dict[str, Any]]:
     """What `golden_errors` wrote of the golden tests."""
     files = [str(path) for path in sorted((_ROOT / "tests" / folder).glob("test_*golden.py"))]
-    options = ["-q", "-p", "golden_errors", "-p", "no:cacheprovider", "-W", "ignore", "--override-ini"]
+    options = [
+        "-q",
+        "-p",
+        "experiments.benchmarks.golden_errors",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore",
+        "--override-ini",
+    ]
     options += ["filterwarnings=", "-m", "golden and not slow"]
     options += ["-k", pattern] if pattern else []
     workers = min(6, (os.cpu_count() or 1) // 2) if folder == "fewshot" else 1  # the others are few
@@ -221,10 +230,9 @@ def _tests(precision: Precision, folder: str, pattern: str | None) -> list[dict[
         options += ["-n", str(workers)]  # programs are compiled side by side
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary, "errors.jsonl")
-        here = str(Path(__file__).resolve().parents[1])
         environment = os.environ | {
             "JXAI_GOLDEN_ERRORS": str(path),
-            "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]),
             # Empty, JAX chooses as here; without it tests/conftest.py chooses the CPU.
             "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", ""),
             "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
@@ -245,7 +253,7 @@ def _tests(precision: Precision, folder: str, pattern: str | None) -> list[dict[
 
 def by_precision(*, dry: bool) -> Iterable[Row]:
     """Explanations and guided gradients in both precisions, against float64."""
-    import precision as emulated
+    from experiments import precision as emulated
 
     encoder, side = (models.Conv4(), 32) if dry else (models.ResNet18(), 112)
     model = models.Classifier(encoder, num_classes=100)

@@ -1,11 +1,11 @@
-"""The letters table with many seeds, each row's trained at once: `reproduce.py letters --seeds 8 --together`.
+"""The letters table with many seeds, each row's trained at once: `jxai reproduce letters --seeds 8 --together`.
 
-A part is a row at one number of shots. Its results are those of `reproduce.py`; from a report they go where that
+A part is a row at one number of shots. Its results are those of `jxai reproduce`; from a report they go where that
 looks for them, and it prints the table of what is there:
 
     export PYTHONPATH=.:experiments:experiments/benchmarks
-    python -m sections.science experiments/results/gpu/CARD/science.json runs/letters
-    python experiments/reproduce.py letters --seeds 8 --together --results runs
+    python -m experiments.benchmarks.sections.science experiments/results/gpu/CARD/science.json runs/letters
+    jxai reproduce letters --seeds 8 --together --results runs
 
 Needs neither Grain nor TensorFlow Datasets, and no package of the command line's.
 """
@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from configs import TABLES, Pretraining, Table
-from reproduce import Options, Result, jobs, results
-from sections import Parts, Row, row
-from sections.frameworks import use
-from tables import Scores
+from experiments.benchmarks.sections import Parts, Row, row
+from experiments.benchmarks.sections.frameworks import use
+from jxai.cli.fewshot.configs import TABLES, Pretraining, Table
+from jxai.cli.fewshot.reproduce import Options, Result, jobs, results
+from jxai.cli.fewshot.tables import Scores
 
 _NUM_SEEDS = 8
 
@@ -54,7 +54,7 @@ def parts(dry: bool) -> Parts:
 
 
 def of_row(table: Table, system: str, shot: int, runs: Path, num_seeds: int) -> Iterable[Row]:
-    """Train and evaluate all seeds; a row with what `reproduce.py` keeps of each."""
+    """Train and evaluate all seeds; a row with what `jxai reproduce` keeps of each."""
     precision = use("device's default")
     options = Options(
         "letters",
@@ -91,7 +91,7 @@ def of_row(table: Table, system: str, shot: int, runs: Path, num_seeds: int) -> 
 
 
 def unpack(report: Path, folder: Path) -> int:
-    """Write each run's JSON of a report where `reproduce.py` looks for it.
+    """Write each run's JSON of a report where `jxai reproduce` looks for it.
 
     Args:
         report: `science.json` of a card.

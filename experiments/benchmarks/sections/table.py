@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sections import SECTIONS, Row
+from experiments.benchmarks.sections import SECTIONS, Row
 
 DONE = "done"
 """The state of a part that has come to its end."""

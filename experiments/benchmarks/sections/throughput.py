@@ -1,7 +1,7 @@
 """Training steps of the letters table: one seed, and many at once, of each head, plain and guided.
 
-The updates that `train.py` and `reproduce.py --together` make, on pictures that lie on the device; without validation
-and checkpoints. Needs neither Grain nor TensorFlow Datasets.
+The updates that `jxai train` and `jxai reproduce --together` make, on pictures that lie on the device; without
+validation and checkpoints. Needs neither Grain nor TensorFlow Datasets.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from configs import TABLES, Config
+from experiments.benchmarks.sections import Parts, Row, row
+from experiments.benchmarks.sections.frameworks import use
 from jxai import data, fewshot, training
+from jxai.cli.fewshot.configs import TABLES, Config
+from jxai.cli.fewshot.system import build, episode_loss, load_sources
 from jxai.training.seeds import bounded
-from sections import Parts, Row, row
-from sections.frameworks import use
-from system import build, episode_loss, load_sources
 
 # Guided RelationNet, the papers' system, first; of each head what guidance costs.
 _ORDER = ("relation", "cross-attention", "graph", "prototype", "matching")

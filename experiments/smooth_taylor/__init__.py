@@ -1,0 +1,1 @@
+"""The SmoothTaylor paper's table: `python -m experiments.smooth_taylor`."""

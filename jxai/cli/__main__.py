@@ -1,0 +1,5 @@
+"""`python -m jxai.cli` is `jxai`."""
+
+from jxai.cli.main import main
+
+main()

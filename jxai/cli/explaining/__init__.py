@@ -1,0 +1,1 @@
+"""`jxai explain`: pictures in, heat maps out, and what judging them takes from it."""

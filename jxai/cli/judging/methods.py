@@ -1,0 +1,100 @@
+"""The methods that `jxai judge` compares: of the registry, three more, and a control that explains nothing."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.typing import ArrayLike
+
+from jxai import attribution
+from jxai.cli.explaining.methods import Classifier, Method, Settings, methods
+from jxai.cli.explaining.photographs import BLACK, WHITE
+
+REFERENCE = "integrated-gradients"
+CONTROL = "random"
+
+_OF_REGISTRY = (
+    "gradient",
+    "input-x-gradient",
+    REFERENCE,
+    "smooth-grad",
+    "smooth-taylor",
+    "expected-gradients",
+    "occlusion",
+    "grad-cam",
+    "epsilon-plus",
+    "epsilon-plus-flat",
+    "epsilon-gamma-box",
+    "epsilon-alpha2-beta1",
+    "lrp-0",
+    "excitation-backprop",
+    "guided-backprop",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A method, and what the sum of its attributions is to be.
+
+    Attributes:
+        method: how it explains.
+        adds_up: whether the sum is to be the score, or its change from the baseline.
+        baseline: from the method's key and the images to x₀, where there is one.
+    """
+
+    method: Method
+    adds_up: bool
+    baseline: Callable[[jax.Array, jax.Array], ArrayLike] | None = None
+
+
+def judged(settings: Settings, *, references: Any) -> Mapping[str, Judged]:
+    """Every method that is compared, by name, in the order of the tables.
+
+    Args:
+        settings: numbers of roots and the like.
+        references: images (B, H, W, C) that expected gradients starts from.
+
+    Returns:
+        Name to method.
+    """
+    known = methods(settings, references=references)
+    found = {name: Judged(known[name], known[name].adds_up) for name in _OF_REGISTRY}
+    black = dataclasses.replace(known[REFERENCE], label="IG, black")
+    found[REFERENCE] = Judged(black, True, lambda key, x: BLACK)
+    # Its sum is the score less the mean score of all references, which is no baseline's.
+    found["expected-gradients"] = dataclasses.replace(found["expected-gradients"], adds_up=False)
+
+    def noise(key: jax.Array, x: jax.Array) -> jax.Array:
+        return attribution.uniform_baselines(key, x, count=1, low=BLACK, high=WHITE)[0]
+
+    def from_noise(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+        rows = {"num_steps": settings.num_steps, "chunk_size": settings.chunk_size}
+        return attribution.integrated_gradients(f, x, target, baseline=noise(key, x), **rows)
+
+    def variance(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+        return attribution.smooth_grad(
+            f,
+            key,
+            x,
+            target,
+            noise_scale=settings.noise_share,
+            num_roots=settings.num_roots,
+            statistic="variance",
+            chunk_size=settings.chunk_size,
+        )
+
+    def random(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+        return jax.random.normal(key, (*x.shape[:3], 1))
+
+    after = {
+        REFERENCE: Judged(Method("ig-noise", "IG, noise", from_noise, True), True, noise),
+        "smooth-grad": Judged(Method("var-grad", "VarGrad", variance, False), False),
+        "guided-backprop": Judged(Method(CONTROL, "random (control)", random, False), False),
+    }
+    ordered = {}
+    for name, one in found.items():
+        ordered[name] = one
+        if name in after:
+            ordered[after[name].method.name] = after[name]
+    return ordered

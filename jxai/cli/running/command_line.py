@@ -1,0 +1,56 @@
+"""Running a script's `main` from the command line: typed options in, one clear line where the input is wrong."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jxai import training
+from jxai.checks import printable
+from jxai.cli.running import threads
+from jxai.cli.running.compilation_cache import keep_compiled_programs
+
+# What is raised for wrong input, full disks and too little memory, with a message that begins so; anything else keeps
+# its traceback.
+_BEGINNING = "expected "
+_WRONG_INPUT = (ValueError, TypeError, OSError, MemoryError, training.DivergedError)
+
+
+def run(
+    main: Callable[[Any], None], options: Any, *, about: str | None = None, explains: bool = False
+) -> None:
+    """Parse the command line and call `main`.
+
+    Args:
+        main: takes the options.
+        options: their dataclass.
+        about: how the help begins; by default with the docstring of `options`.
+        explains: keep all bits of float32 in products, as explanations need (`docs/precision.md`). Accelerators
+            round otherwise; `JAX_DEFAULT_MATMUL_PRECISION` still wins. And use all cores.
+    """
+    if explains and jax.config.jax_default_matmul_precision is None:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_default_matmul_precision", "highest")
+    import tyro  # what others take from a command's file shall not need it
+
+    guarded(lambda: main(tyro.cli(options, description=about)), explains=explains)
+
+
+def guarded(main: Callable[[], None], *, explains: bool = False) -> None:
+    """Call `main`; wrong input ends the process with status 2 and its message.
+
+    Args:
+        main: what is called.
+        explains: use all cores; what trains has a number of threads of its own (`threads.py`).
+    """
+    if not explains:
+        threads.fix()
+    keep_compiled_programs()
+    try:
+        main()
+    except _WRONG_INPUT as error:
+        if not str(error).startswith(_BEGINNING):
+            raise
+        # One line, whatever the files are called that it names.
+        print(f"{type(error).__name__}: {printable(error, 4000)}", file=sys.stderr)
+        raise SystemExit(2) from error
