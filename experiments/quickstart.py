@@ -104,12 +104,12 @@ def demonstrate(options: Options) -> None:
     )
     table = TABLES[options.table]()
     text = reproduce.reproduce(table, chosen)
-    folders = [job.folder(chosen) for job in reproduce.jobs(table, chosen) if job.config.shot == 5]
-    sheets = [options.folder / "sheets" / folder.name for folder in folders]
+    runs = [job.folder(chosen) for job in reproduce.jobs(table, chosen) if job.config.shot == 5]
+    sheets = [options.folder / "sheets" / folder.name for folder in runs]
     with _all_bits():
-        for folder, out in zip(folders, sheets, strict=True):
+        for folder, out in zip(runs, sheets, strict=True):
             draw_sheets(folder, out, domains=options.domains, progress=options.progress)
-        ink = ink_table(folders, domains=options.domains, episodes=2, progress=options.progress)
+        ink = ink_table(runs, domains=options.domains, episodes=2, progress=options.progress)
     text = (
         f"5-way accuracy in percent, mean ± 95 % interval; {options.episodes} episodes a domain, 15 queries a class:"
         f"\n\n{text}\n\nShare of absolute pixel relevance on ink, percent (5-shot):\n\n{ink}\n"
