@@ -18,7 +18,9 @@ import jax
 from jxai import data
 from jxai.cli.explaining import explain
 from jxai.cli.explaining.methods import Settings
+from jxai.cli.explaining.network import load_network
 from jxai.cli.explaining.picture_files import read_pictures
+from jxai.cli.explaining.results import draw_sheet
 from jxai.cli.fewshot import reproduce
 from jxai.cli.fewshot.configs import TABLES
 from jxai.cli.fewshot.pictures import draw_sheets, ink_table
@@ -69,15 +71,15 @@ def draw_photographs(path: Path, *, progress: bool = True) -> None:
     if not path.exists():
         try:
             pictures = read_pictures(())
-            classifier = explain.load_classifier()
+            network = load_network()
         except FileNotFoundError as error:
             print(f"no photographs: {error}")
             return
-        chosen = explain.choose(_METHODS, _SETTINGS)
+        chosen = explain.choose(_METHODS, _SETTINGS, network)
         shown = [pictures[index] for index in _PHOTOGRAPHS]
         with _all_bits():
-            found = explain.explain(classifier, jax.random.key(0), shown, chosen, progress=progress)
-        explain.draw_sheet(found, chosen, path)
+            found = explain.explain(network, jax.random.key(0), shown, chosen, progress=progress)
+        draw_sheet(found, chosen, path, class_names=network.class_names)
     print(f"photographs: {path}")
 
 

@@ -20,6 +20,7 @@ from jxai.data.prepared import Prepared
 from jxai.data.source import Source, check_names
 from jxai.data.splits import SPLITS, check_split, class_rule
 from jxai.data.stamps import stamp
+from jxai.progress import Progress
 
 # Names that TensorFlow Datasets knows: data set, configuration, version. They become folders, so no others.
 _TFDS = re.compile(r"tfds:\w+(/[\w.+-]+)?(:[\w.*]+)?")
@@ -72,7 +73,7 @@ def prepare(
     manual_dir: str | os.PathLike[str] | None = None,
     short_side: int | None = None,
     skip_corrupt: bool = False,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Prepared:
     """Prepares a domain, unless that is done: checks its files and writes its pictures as array records.
 
@@ -85,7 +86,8 @@ def prepare(
             pixels 1.3 times as fast where files have 500 x 375, for a small loss.
         skip_corrupt: whether pictures that cannot be decoded are left out, or are an error that names them; `load`
             takes a copy without them.
-        progress: whether to show a progress bar, and what a builder of TensorFlow Datasets downloads.
+        progress: whether to show how far it is (a bar on a terminal, a line a minute elsewhere or for "lines"), and
+            what a builder of TensorFlow Datasets downloads.
 
     Returns:
         Where it is, and which pictures were left out when it was prepared.
@@ -112,7 +114,7 @@ def _prepared(
     manual_dir: str | os.PathLike[str] | None,
     short_side: int | None,
     skip_corrupt: bool,
-    progress: bool,
+    progress: Progress,
 ) -> Prepared:
     """As `prepare`, but a copy without some pictures is one."""
     root = prepared.data_root()
@@ -180,7 +182,7 @@ class _Files:
         return None if files is None else hashlib.blake2b(about, digest_size=8).hexdigest()
 
 
-def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, progress: bool) -> _Files:
+def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, progress: Progress) -> _Files:
     given = None if manual_dir is None else as_path("manual_dir", manual_dir)
     if given is not None and not os.path.isdir(given):
         raise ValueError(f"expected a folder as manual_dir, got {printable(given)}: no such folder")

@@ -19,6 +19,7 @@ from jxai.data.listing import Listing, some
 from jxai.data.source import Source, check_names, digest, from_pictures
 from jxai.locks import FileLock
 from jxai.npz import read_npz
+from jxai.progress import Bar, Progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,7 +67,7 @@ def prepare(
     name: str,
     short_side: int | None,
     skip_corrupt: bool,
-    progress: bool,
+    progress: Progress,
     made_from: str = "",
     check: Callable[[], None] = lambda: None,
 ) -> Prepared:
@@ -82,7 +83,7 @@ def prepare(
         short_side: pictures with both sides longer are stored with the shorter one of this many pixels, as JPEG; by
             default every file is stored as it is.
         skip_corrupt: whether pictures that cannot be decoded are left out, or are an error that names them.
-        progress: whether to show a progress bar.
+        progress: how far it is, as it is shown.
         made_from: what `newest` finds it by.
         check: called when all is written; what it raises leaves nothing.
 
@@ -207,7 +208,7 @@ def _write(
     name: str,
     short_side: int | None,
     skip_corrupt: bool,
-    progress: bool,
+    progress: Progress,
     made_from: str,
 ) -> None:
     from array_record.python.array_record_module import ArrayRecordWriter
@@ -256,10 +257,9 @@ def _write(
 
 
 def _checked(
-    listing: Listing, short_side: int | None, progress: bool, name: str
+    listing: Listing, short_side: int | None, progress: Progress, name: str
 ) -> Iterator[tuple[str, bytes | ValueError]]:
     """Yields every picture as it is to be stored, or why it cannot be decoded; checked in threads."""
-    import tqdm
 
     def check(picture: str, data: bytes) -> bytes | ValueError:
         try:
@@ -268,7 +268,7 @@ def _checked(
             return error
 
     names = listing.names
-    bar = tqdm.tqdm(total=len(names), desc=name, unit="pictures", disable=not progress)
+    bar = Bar(len(names), name=name, unit="picture", progress=progress)
     with bar, concurrent.futures.ThreadPoolExecutor() as threads:
         waiting = collections.deque()
         for picture, data in listing.files.read(names):

@@ -31,7 +31,7 @@ def test_quickstart(tiny_quickstart, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "table.md").read_text() == table and table in capsys.readouterr().out
 
 
-def test_quickstart_ends_with_photographs(tiny_classifier, tmp_path, monkeypatch, capsys):
+def test_quickstart_ends_with_photographs(tiny_network, tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     some = [Picture(str(i), rng.integers(0, 256, (224, 224, 3), np.uint8)) for i in range(20)]
     monkeypatch.setattr("experiments.quickstart.read_pictures", lambda paths: some)
@@ -40,7 +40,7 @@ def test_quickstart_ends_with_photographs(tiny_classifier, tmp_path, monkeypatch
     draw_photographs(path, progress=False)
     with Image.open(path) as sheet:
         assert sheet.height > sheet.width > 3 * 224  # four rows of three
-    monkeypatch.setattr("jxai.cli.explaining.explain.load_classifier", lambda: pytest.fail("explained again"))
+    monkeypatch.setattr("experiments.quickstart.load_network", lambda: pytest.fail("explained again"))
     draw_photographs(path, progress=False)
     assert capsys.readouterr().out == 2 * f"photographs: {path}\n"
 

@@ -13,6 +13,7 @@ from experiments.smooth_taylor import imagenet
 from experiments.smooth_taylor import paper as smooth_taylor
 from experiments.smooth_taylor.table import LABELS, PUBLISHED, table
 from jxai import attribution
+from jxai.cli.explaining.picture_files import Picture
 
 OPTIONS = smooth_taylor.Options(
     num_regions=3, num_draws=2, adaptive_roots=2, adaptive_draws=2, sheet=1, count=2, progress=False
@@ -32,7 +33,7 @@ def network(x):
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """Options of a run on small pictures; the numbers of roots are smaller than the paper's too."""
-    examples = [imagenet.Example(f"{i}.png", lambda p=p: p) for i, p in enumerate(PICTURES)]
+    examples = [Picture(f"{i}.png", lambda p=p: p) for i, p in enumerate(PICTURES)]
     monkeypatch.setattr(smooth_taylor, "validation", lambda source, count, resampling: examples[:count])
     monkeypatch.setattr(smooth_taylor, "load_network", lambda name, weights: network)
     # A resumed run computes with the programs of the first: compiling them takes nearly all of its time.

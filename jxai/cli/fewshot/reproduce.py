@@ -274,7 +274,7 @@ def results(group: Sequence[Job], table: Table, options: Options) -> Iterator[tu
                 episodes=table.inferences(job.system, episodes=options.episodes),
                 domains=job.targets,
                 named=(*job.config.sources, *job.config.pretraining.sources),
-                progress=options.progress and is_first(),
+                progress=(options.progress or "lines") if is_first() else False,
             )
         yield (
             job,

@@ -1,5 +1,6 @@
 """Running a script's `main` from the command line: typed options in, one clear line where the input is wrong."""
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,7 @@ def run(
 
 
 def guarded(main: Callable[[], None], *, explains: bool = False) -> None:
-    """Call `main`; wrong input ends the process with status 2 and its message.
+    """Call `main`; wrong input ends the process with status 2 and its message, Ctrl-C with 130 and how to go on.
 
     Args:
         main: what is called.
@@ -54,3 +55,9 @@ def guarded(main: Callable[[], None], *, explains: bool = False) -> None:
         # One line, whatever the files are called that it names.
         print(f"{type(error).__name__}: {printable(error, 4000)}", file=sys.stderr)
         raise SystemExit(2) from error
+    except training.Interrupted as stop:
+        print(f"{stop}: saved; the same command goes on from there", file=sys.stderr)
+        raise
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
