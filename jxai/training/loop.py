@@ -13,8 +13,8 @@ from jxai.training._types import DataIterator, PyTree
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.devices import PmappedStep, replicate, shard, unreplicate
 from jxai.training.interruption import Abandoned, interruption
+from jxai.training.log import MetricsWriter
 from jxai.training.meter import Meter, Reported
-from jxai.training.metrics import MetricsWriter
 from jxai.training.runs import Run, common_step
 from jxai.training.seeds import SeedsStep, bounded
 from jxai.training.state import TrainState

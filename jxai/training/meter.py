@@ -9,7 +9,7 @@ import numpy as np
 
 from jxai.progress import Bar, Progress
 from jxai.training.checkpoints import Checkpoints
-from jxai.training.metrics import MetricsWriter
+from jxai.training.log import MetricsWriter
 
 # Steps handed to the devices before the oldest is waited for: enough to keep them busy, few enough that
 # batches do not pile up in memory.

@@ -10,10 +10,10 @@ import pytest
 from experiments import precision
 from experiments.precision import ARITHMETICS, Arithmetic, Options, Row, errors, evaluate, main
 from experiments.rounding import rounded
-from jxai import depthwise
 from jxai.cli.running import command_line
 from jxai.fewshot import log_odds
 from jxai.fewshot.heads.cross_attention import largest_product
+from jxai.ops import depthwise
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 5)).astype(np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jxai import metrics
 from jxai.cli.explaining.line_labels import label_ends, line_styles
-from jxai.cli.running.intervals import mean_and_interval
+from jxai.intervals import mean_and_interval
 from jxai.viz.figure import new_figure, save
 
 # Scores of each picture, (N,), by method and metric; a metric that means nothing for a method is not there.
