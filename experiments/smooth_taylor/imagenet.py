@@ -1,7 +1,7 @@
 """ImageNet's validation pictures, and the networks that the SmoothTaylor paper explains, in the paper's input space.
 
 Inputs are RGB in [0, 1] less ImageNet's mean, divided by its deviation, for every network: one unit of noise is the
-same everywhere, about 58 grey levels of 255.
+same everywhere, about 58 gray levels of 255.
 """
 
 from collections.abc import Callable, Sequence
@@ -131,7 +131,7 @@ def _prepared(count: int, resampling: Resampling) -> list[Picture]:
 
 
 def _square(picture: np.ndarray, resampling: Resampling) -> np.ndarray:
-    return data.centre_square(
+    return data.center_square(
         picture, size=EFFICIENTNET_LITE0.size, shorter=EFFICIENTNET_LITE0.shorter, resampling=resampling
     )
 

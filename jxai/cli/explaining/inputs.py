@@ -60,7 +60,7 @@ class InputSpace:
         Returns:
             uint8, (size, size, 3): its middle.
         """
-        return data.centre_square(picture, size=self.size, shorter=self.shorter, resampling=self.resampling)
+        return data.center_square(picture, size=self.size, shorter=self.shorter, resampling=self.resampling)
 
     @property
     def low(self) -> ArrayLike:

@@ -124,7 +124,7 @@ class Settings:
     num_samples: int = 100
     """Of expected gradients."""
     window: int = 32
-    """Side of the square that occlusion covers with grey, in pixels."""
+    """Side of the square that occlusion covers with gray, in pixels."""
     stride: int = 16
     """From one such square to the next."""
     chunk_size: int | None = None

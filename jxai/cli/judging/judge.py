@@ -180,7 +180,7 @@ def measured(
     root = key_of(seed)
     shuffling, of_methods, of_metrics = jax.random.split(root, 3)
     classifier, names = network.classifier, [picture.name for picture in pictures]
-    randomised = dataclasses.replace(classifier, variables=_shuffled(shuffling, classifier.variables))
+    randomized = dataclasses.replace(classifier, variables=_shuffled(shuffling, classifier.variables))
     places = {name: place for place, name in enumerate(known)}
     case, of_case, of_batch = None, None, names
     for piece in missing:
@@ -195,7 +195,7 @@ def measured(
             of_batch = names[piece.start : piece.stop]
             check_finite(f"attributions by {piece.method}", dict(zip(of_batch, attributions, strict=False)))
             noise = jax.random.fold_in(of_metrics, piece.start)
-            case = Case(classifier, randomised, one, key, noise, x, target, attributions)
+            case = Case(classifier, randomized, one, key, noise, x, target, attributions)
         own = jax.random.fold_in(case.noise, places[piece.metric])
         found = known[piece.metric].measure(dataclasses.replace(case, noise=own))
         count = piece.stop - piece.start

@@ -40,7 +40,7 @@ class Case:
 
     Attributes:
         f: the network.
-        randomised: the network with random parameters.
+        randomized: the network with random parameters.
         judged: the method.
         key: of the method's noise.
         noise: of the metrics' noise.
@@ -50,7 +50,7 @@ class Case:
     """
 
     f: Classifier
-    randomised: Classifier
+    randomized: Classifier
     judged: Judged
     key: jax.Array
     noise: jax.Array
@@ -205,8 +205,8 @@ def judging_metrics(costs: Costs, space: InputSpace = EFFICIENTNET_LITE0) -> Map
         baseline = None if judged.baseline is None else judged.baseline(key, x)
         return Measured(metrics.completeness(f, x, attributions, target, baseline=baseline).residual)
 
-    def randomisation(case: Case) -> Measured:
-        other = explained(case.judged.method.explain, case.randomised, case.key, case.x, case.target)
+    def randomization(case: Case) -> Measured:
+        other = explained(case.judged.method.explain, case.randomized, case.key, case.x, case.target)
         return Measured(metrics.rank_correlation(case.heatmap, as_heatmap(other)))
 
     draws = "draw" if costs.num_draws == 1 else "draws"
@@ -233,7 +233,7 @@ def judging_metrics(costs: Costs, space: InputSpace = EFFICIENTNET_LITE0) -> Map
         Metric(
             "deletion",
             "deletion",
-            f"probability while pixels give way to grey, {costs.num_steps} steps",
+            f"probability while pixels give way to gray, {costs.num_steps} steps",
             deletion,
         ),
         Metric(
@@ -274,10 +274,10 @@ def judging_metrics(costs: Costs, space: InputSpace = EFFICIENTNET_LITE0) -> Map
             applies=lambda judged: judged.adds_up,
         ),
         Metric(
-            "model_randomisation",
-            "randomisation",
+            "model_randomization",
+            "randomization",
             "rank correlation with the heatmap of the network once all its parameters are shuffled",
-            randomisation,
+            randomization,
         ),
     ]
     return {metric.name: metric for metric in found}
