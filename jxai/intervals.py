@@ -14,17 +14,15 @@ def mean_and_interval(values: Any) -> tuple[float, float]:
         values: one number an episode, a picture or a seed, (n,).
 
     Returns:
-        (mean, half width); the half width is NaN for a single value, and both are where a value is not finite.
+        (mean, half width); the half width is NaN for a single value.
 
     Raises:
         TypeError: no real numbers.
-        ValueError: no value, one whose square is not finite, or another rank.
+        ValueError: no value, one that is not finite or whose square is not, or another rank.
     """
     values = as_numpy("values", values)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"expected values of shape (n,), n at least 1, got {values.shape}: one an episode")
-    if not np.isfinite(values).all():
-        return float("nan"), float("nan")
     if len(values) == 1:
         return float(values[0]), float("nan")
     from scipy import stats  # JAX brings it; slow to import

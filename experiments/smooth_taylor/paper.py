@@ -263,7 +263,7 @@ def run(options: Options) -> None:
     do = programs(load_network(options.network, options.weights), options)
 
     def judged(index: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        start, picture = time.perf_counter(), examples[index].read()
+        start, picture = time.perf_counter(), examples[index].pixels
         key = jax.random.fold_in(root, index)
         judgment, heatmaps = judge_picture(do, key, to_input(picture)[None], name=examples[index].name)
         shown = {row: heatmaps[row] for row in FIGURE_ROWS}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jxai.cli.explaining import explain
+from jxai.cli.explaining import explain, results
 from jxai.cli.explaining.explain import Options, main
 from jxai.cli.explaining.picture_files import Picture, read_pictures
 from jxai.cli.running import folders
@@ -62,7 +62,7 @@ def tree(folder):
     "below", [".", *(pytest.param(below, marks=pytest.mark.slow) for below in ("below", "made/here"))]
 )
 def test_results_among_the_pictures_leave_them_alone(tiny_network, folder, below, monkeypatch):
-    monkeypatch.setattr(explain, "_ROWS", 1)
+    monkeypatch.setattr(results, "ROWS", 1)
     for name in ("sheet-music.png", "sheet-9.png"):
         (folder / name).write_bytes((folder / "below" / "<i>b.PNG").read_bytes())
     options = Options((folder,), methods=CHEAP[:1], out=folder / below, progress=False)

@@ -30,7 +30,7 @@ MODELS = {
         import jax.numpy as jnp
 
         def make():
-            model = nn.Sequential([nn.Conv(5, (3, 3), name="body"), nn.relu, lambda x: x.mean((1, 2)), nn.Dense(4)])
+            model = nn.Sequential([nn.Conv(5, (3, 3)), nn.relu, lambda x: x.mean((1, 2)), nn.Dense(4)])
             return model, jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 16, 16, 3)))
         """,
     "nnx": """
@@ -66,6 +66,7 @@ MODELS = {
         import keras
 
         def make():
+            keras.utils.set_random_seed(0)
             layers = keras.layers
             return keras.Sequential([
                 keras.Input((16, 16, 3)),
@@ -234,16 +235,16 @@ def test_options_that_do_not_go_together(folder, changes, message):
 def test_grad_cam_weighs_the_maps_that_are_named(folder, capsys):
     place = written(folder, "own_maps", MODELS["linen"])
     pictures = (folder / "pictures",)
-    of = NetworkOptions(model=place, input_size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.4, 0.5))
+    of = NetworkOptions(model=place, input_size=48, mean=(0.5, 0.5, 0.5), std=(0.5, 0.4, 0.5))
     common = {"out": folder / "out", "progress": False}
     with pytest.raises(
         ValueError, match=r"expected --maps for grad-cam of own_maps:make, got none: name the"
     ):
         main(Options(pictures, methods=("grad-cam",), network=of, **common))
-    named = dataclasses.replace(of, maps="body")
+    named = dataclasses.replace(of, maps="layers_0")
     main(Options(pictures, methods=("grad-cam", "epsilon-gamma-box"), network=named, **common))
     with np.load(folder / "out" / "attributions.npz") as arrays:
-        assert arrays["attributions/grad-cam"].shape == (2, 16, 16, 1)
+        assert arrays["attributions/grad-cam"].shape == (2, 48, 48, 1)
         assert np.isfinite(arrays["attributions/epsilon-gamma-box"]).all()
     network = load_network(named)
     low, high = np.asarray(network.space.low), np.asarray(network.space.high)

@@ -84,8 +84,8 @@ def test_ctrl_c_again_does_not_wait_and_without_checkpoints_is_as_ever(
     toy: Any, step: training.PmappedStep, tmp_path: Path
 ) -> None:
     def impatient(state: training.TrainState) -> float:
-        terminate(signal.SIGINT)
         try:
+            terminate(signal.SIGINT)
             time.sleep(60)
         finally:
             terminate(signal.SIGINT)

@@ -79,15 +79,14 @@ def read_pictures(
     unreadable: list[str] = []
     for name, file in tracked(files, name="reading", unit="picture", progress=progress):
         try:
-            content, pixels = (
-                hashlib.file_digest(file.open("rb"), hashlib.blake2b).digest(),
-                _read(file, space),
-            )
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, hashlib.blake2b).digest()
+            pixels = _read(file, space)
         except (ValueError, OSError) as error:
             unreadable.append(f"{printable(name)} ({printable(error, 200)})")
             continue
         source = pixels if len(files) <= _IN_MEMORY else lambda file=file: _read(file, space)
-        found.append(Picture(printable(name), source, digest=content))
+        found.append(Picture(printable(name), source, digest=digest))
     if unreadable and (not skip_corrupt or not found):
         more = f" and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
         raise ValueError(

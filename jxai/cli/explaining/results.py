@@ -18,6 +18,7 @@ from jxai.cli.explaining.picture_files import Picture
 from jxai.cli.running import folders, written
 
 ROWS = 10  # pictures a sheet
+_LONGEST = 20  # characters of a name above a picture
 _PAGE, _ARRAYS = "index.html", "attributions.npz"
 
 
@@ -69,6 +70,12 @@ def notes(found: Explained, chosen: Sequence[Method]) -> dict[str, list[str]]:
     return lines
 
 
+def _short(name: str) -> str:
+    """A file's name as it fits above a picture: without its folders, its end where it is long."""
+    name = name.rsplit("/", 1)[-1]
+    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
+
+
 def draw_sheet(
     found: Explained,
     chosen: Sequence[Method],
@@ -92,8 +99,7 @@ def draw_sheet(
     probabilities = np.asarray(jax.nn.softmax(found.scores))[np.arange(len(found.targets)), found.targets]
     captions = [
         (
-            picture.name,
-            class_names[target],
+            f"{_short(picture.name)}: {class_names[target]}",
             f"score {score:.2f}, probability {probability:.2f}".replace("-", "−"),
         )
         for picture, target, score, probability in zip(
