@@ -1,6 +1,7 @@
 """Finds a command by its name, and imports nothing of the others."""
 
 import importlib
+import os
 import sys
 
 from jxai import __version__
@@ -22,6 +23,15 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that `sys.argv` names, with the arguments after it."""
+    try:
+        _run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _run() -> None:
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(_help())

@@ -272,4 +272,5 @@ def _show(network: Network, found: Explained, chosen: Sequence[Method], options:
 
 def command() -> None:
     """Read the command line, then `main`."""
-    command_line.run(main, Options, about=__doc__, explains=True)
+    about = command_line.choices(__doc__, Methods=["all", *methods()])
+    command_line.run(main, Options, about=about, explains=True)

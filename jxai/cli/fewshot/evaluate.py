@@ -242,4 +242,10 @@ def _settings(rows: Mapping[str, Seeds]) -> str:
 
 def command() -> None:
     """Read the command line, then `main`."""
-    command_line.run(main, Options, about=__doc__)
+    command_line.run(
+        main,
+        Options,
+        about=command_line.choices(
+            __doc__, Domains=[*data.DOMAINS, *data.PAPER_DOMAINS, "tfds:NAME", "a folder of class folders"]
+        ),
+    )

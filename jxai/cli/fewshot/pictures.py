@@ -167,4 +167,11 @@ def main(options: Options) -> None:
 
 def command() -> None:
     """Read the command line, then `main`."""
-    command_line.run(main, Options, about=__doc__, explains=True)
+    command_line.run(
+        main,
+        Options,
+        about=command_line.choices(
+            __doc__, Domains=[*data.DOMAINS, *data.PAPER_DOMAINS, "tfds:NAME", "a folder of class folders"]
+        ),
+        explains=True,
+    )

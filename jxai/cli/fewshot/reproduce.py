@@ -381,4 +381,4 @@ def main(options: Options) -> None:
 
 def command() -> None:
     """Read the command line, then `main`."""
-    command_line.run(main, Options, about=__doc__)
+    command_line.run(main, Options, about=command_line.choices(__doc__, Tables=TABLES))

@@ -361,4 +361,5 @@ def caption(settings: Settings, network: Network, count: int, columns: Mapping[s
 
 def command() -> None:
     """Read the command line, then `main`."""
-    command_line.run(main, Options, about=__doc__, explains=True)
+    names = {"Methods": judged(Settings(), references=None), "Metrics": judging_metrics(Costs())}
+    command_line.run(main, Options, about=command_line.choices(__doc__, **names), explains=True)

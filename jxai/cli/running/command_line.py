@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -35,6 +35,19 @@ def run(
     import tyro  # what others take from a command's file shall not need it
 
     guarded(lambda: main(tyro.cli(options, description=about)), explains=explains)
+
+
+def choices(about: str | None, **known: Iterable[str]) -> str:
+    """How a command's help begins, with what can be chosen.
+
+    Args:
+        about: what the command does, with examples.
+        **known: names to choose from, by what they are names of.
+
+    Returns:
+        The text.
+    """
+    return "\n".join([about or "", *(f"{what}: {', '.join(names)}.\n" for what, names in known.items())])
 
 
 def guarded(main: Callable[[], None], *, explains: bool = False) -> None:
