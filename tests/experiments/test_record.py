@@ -244,12 +244,12 @@ def test_results_are_read_if_they_are_as_they_were_written(short, tmp_path, caps
     job.result(options).parent.mkdir()
     for more in ({}, {"made_with": {}}):
         job.result(options).write_text(json.dumps(sealing.seal(result | more)))
-        assert reproduce._finished(job, table, options) == result | more
+        assert reproduce.finished_result(job, table, options) == result | more
     whole = job.result(options).read_bytes()
     assert capsys.readouterr().err == ""
     for damaged in (b"", whole[:-9], bytes(len(whole)), whole.replace(b"[1, 2]", b"[1, 3]"), b"[1]", b"{}"):
         job.result(options).write_bytes(damaged)
-        assert reproduce._finished(job, table, options) is None
+        assert reproduce.finished_result(job, table, options) is None
         assert re.match(
             r"note: .*\.json is damaged \(.*\): this run is judged anew\n$", capsys.readouterr().err
         )

@@ -150,7 +150,7 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
     "changes",
     [
         pytest.param({"head": "graph"}, marks=pytest.mark.slow),
-        {"head": "cross-attention"},
+        pytest.param({"head": "cross-attention"}, marks=pytest.mark.slow),
         pytest.param({"head": "prototype"}, marks=pytest.mark.slow),
         pytest.param({"head": "matching"}, marks=pytest.mark.slow),
         pytest.param({"head": "graph", "transformation": "fixed"}, marks=pytest.mark.slow),

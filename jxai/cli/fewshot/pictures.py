@@ -1,6 +1,6 @@
 """What a trained few-shot system looks at: a sheet a domain, and how much of the relevance falls on ink.
 
-jxai pictures runs/quickstart/runs/letters-quick/5shot-relation-guided-0
+jxai pictures runs/quickstart/runs/letters-quick/1shot-cross-attention-guided-0
 """
 
 import dataclasses
