@@ -132,7 +132,8 @@ def train_and_compare(options: Options) -> None:
     )
     folders.write_whole(options.folder / "table.md", text)
     print(f"\n{text}\nTable:  {options.folder / 'table.md'}")
-    print(f"Curves: {options.folder / options.table / 'table-curves-{options.shot}shot.png'}")
+    curves = options.folder / options.table / f"table-curves-{options.shot}shot.png"
+    print(f"Curves: {curves}")
     for out in sheets:
         print(f"Sheets, the relevance of pixels for each class: {printable(out)}/")
 
