@@ -1,7 +1,7 @@
 """ImageNet's validation pictures, and the networks that the SmoothTaylor paper explains, in the paper's input space.
 
 Inputs are RGB in [0, 1] less ImageNet's mean, divided by its deviation, for every network: one unit of noise is the
-same everywhere, about 58 grey levels of 255.
+same everywhere, about 58 gray levels of 255.
 """
 
 import dataclasses
@@ -146,7 +146,7 @@ def _prepared(count: int, resampling: Resampling) -> list[Example]:
 
 
 def _square(picture: np.ndarray, resampling: Resampling) -> np.ndarray:
-    return data.centre_square(picture, size=SIZE, shorter=SIZE + 32, resampling=resampling)
+    return data.center_square(picture, size=SIZE, shorter=SIZE + 32, resampling=resampling)
 
 
 def _text(name: Any) -> str:

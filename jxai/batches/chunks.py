@@ -128,7 +128,7 @@ def sum_over_roots(
 
         def sums(values: jax.Array) -> jax.Array:
             values = spread(values.astype(jnp.promote_types(values.dtype, jnp.float32)))
-            # Not a product with zeros: an image without finite values must not spoil its neighbours.
+            # Not a product with zeros: an image without finite values must not spoil its neighbors.
             own = member.reshape(span, size, *[1] * (values.ndim - 1))
             return jnp.where(own, values, 0).sum(axis=1)
 

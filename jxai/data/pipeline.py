@@ -38,7 +38,7 @@ def check_count(name: str, value: int, *, least: int = 1) -> int:
 def shard_positions(batch_size: int, *, shard_index: int, shard_count: int) -> range:
     """Returns which positions of every global batch a host makes.
 
-    Shards are neighbouring positions, in the order of the hosts: put together they are the batch that a
+    Shards are neighboring positions, in the order of the hosts: put together they are the batch that a
     single host would make, in the same order, whatever their number.
 
     Args:

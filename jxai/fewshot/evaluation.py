@@ -15,7 +15,7 @@ from jxai.fewshot.transduction import Transduction, transductive_scores
 
 
 class Images(Protocol):
-    """Normalised images (n, H, W, 3): an array, or what reads them when a slice is asked for."""
+    """Normalized images (n, H, W, 3): an array, or what reads them when a slice is asked for."""
 
     def __len__(self) -> int:
         """Returns n."""
@@ -39,7 +39,7 @@ def encode(
     Args:
         encoder: module from images to features.
         variables: of the system, see `init_variables`.
-        images: normalised, (n, H, W, 3), or what gives slices of them, as `Source.normalised`.
+        images: normalized, (n, H, W, 3), or what gives slices of them, as `Source.normalized`.
         batch_size: images at a time.
         head: the head they are for: what it does not use of them is not kept, see `Head.condense`.
 

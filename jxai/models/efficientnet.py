@@ -146,7 +146,7 @@ class EfficientNet(nn.Module):
         """Scores before the softmax.
 
         Args:
-            x: normalised images, (N, H, W, C).
+            x: normalized images, (N, H, W, C).
             train: whether features are dropped and batch norm uses the batch's statistics (and updates the
                 running ones).
 

@@ -1,4 +1,4 @@
-"""What the encoders of this package share: initialisation, padding, batch norm, pooling, the check of input."""
+"""What the encoders of this package share: initialization, padding, batch norm, pooling, the check of input."""
 
 import dataclasses
 import functools

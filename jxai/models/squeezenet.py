@@ -72,7 +72,7 @@ class SqueezeNet(nn.Module):
         """Scores before the softmax; never negative, because a ReLU stands below the mean.
 
         Args:
-            x: normalised images, (N, H, W, C).
+            x: normalized images, (N, H, W, C).
             train: whether features are dropped.
 
         Returns:

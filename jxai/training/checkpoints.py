@@ -249,7 +249,7 @@ class Checkpoints:
         if differing:
             raise ValueError(
                 f"expected a checkpoint with the arrays of `state`, got differences in {self.directory}, "
-                f"step {step}: {'; '.join(differing[:8])}: build the model and optimiser it was saved with"
+                f"step {step}: {'; '.join(differing[:8])}: build the model and optimizer it was saved with"
             )
         arrays = {name: jnp.asarray(array) for name, array in integrity.named(tree).items()}
         arrays["key"] = jax.random.wrap_key_data(arrays["key"], impl=jax.random.key_impl(state.key))

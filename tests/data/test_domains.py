@@ -38,10 +38,10 @@ def test_a_domain_is_its_archive(name):
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_a_domain_ships_with_its_licence(name):
+def test_a_domain_ships_with_its_license(name):
     table = (importlib.resources.files("jxai.data") / "archives" / "README.md").read_text(encoding="utf-8")
     assert f"| `{name}`" in table
-    assert data.DOMAINS[name].licence and data.DOMAINS[name].description
+    assert data.DOMAINS[name].license and data.DOMAINS[name].description
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -131,7 +131,7 @@ def test_the_registry_is_whole():
 
 
 @pytest.mark.slow
-def test_randomisation_is_the_end_of_the_cascade(two):
+def test_randomization_is_the_end_of_the_cascade(two):
     f, x = two
     target, key = jnp.array([3, 7]), jax.random.key(0)
     shuffled = metrics.shuffled_parameters(jax.random.key(1), f.variables["params"])
@@ -143,9 +143,9 @@ def test_randomisation_is_the_end_of_the_cascade(two):
 
     attributions = one.method.explain(f, key, x, target)
     case = Case(f, other, one, key, key, x, target, attributions)
-    found = judging_metrics(COSTS)["model_randomisation"].measure(case).values
-    cascade = metrics.model_randomisation(
-        heatmaps, f.variables, other.variables, layers=metrics.randomisation_layers(f.variables)
+    found = judging_metrics(COSTS)["model_randomization"].measure(case).values
+    cascade = metrics.model_randomization(
+        heatmaps, f.variables, other.variables, layers=metrics.randomization_layers(f.variables)
     )
     np.testing.assert_allclose(found, cascade.rank_correlation[:, -1], atol=1e-5)
 

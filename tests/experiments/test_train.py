@@ -71,7 +71,7 @@ def test_what_a_run_leaves(tiny, tmp_path):
     del saved["augment_on_device"]  # as written before there was such a field
     assert from_json(Config, saved) == tiny
     with pytest.raises(ValueError, match="of another version"):
-        from_json(Config, saved | {"colour": 1})
+        from_json(Config, saved | {"color": 1})
 
 
 @pytest.mark.slow

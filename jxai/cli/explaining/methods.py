@@ -106,7 +106,7 @@ class Settings:
     num_roots: int = 50
     """Roots of SmoothTaylor (the paper has 150), noisy copies of SmoothGrad."""
     noise_scale: float = 0.225
-    """SmoothTaylor's σ for inputs in [-1, 1]: 29 grey levels of 255, as the paper's 0.5 is in its own unit."""
+    """SmoothTaylor's σ for inputs in [-1, 1]: 29 gray levels of 255, as the paper's 0.5 is in its own unit."""
     noise_share: float = 0.15
     """SmoothGrad's σ as a share of the picture's range."""
     num_steps: int = 50
@@ -114,7 +114,7 @@ class Settings:
     num_samples: int = 100
     """Of expected gradients."""
     window: int = 32
-    """Side of the square that occlusion covers with grey, in pixels."""
+    """Side of the square that occlusion covers with gray, in pixels."""
     stride: int = 16
     """From one such square to the next."""
     chunk_size: int | None = None

@@ -78,6 +78,6 @@ def square(picture: np.ndarray) -> np.ndarray:
         picture: uint8, (H, W, 3).
 
     Returns:
-        uint8, (224, 224, 3): its centre, once its shorter side is resized to 256.
+        uint8, (224, 224, 3): its center, once its shorter side is resized to 256.
     """
-    return data.centre_square(picture, size=SIZE, shorter=SIZE + 32)
+    return data.center_square(picture, size=SIZE, shorter=SIZE + 32)

@@ -96,7 +96,7 @@ def evaluate(
         source, support, query = episodes_for(
             config, name, count=max(episodes.values()), purpose="evaluation"
         )
-        features = fewshot.encode(encoder, variables, source.normalised(config.image_size), head=head)
+        features = fewshot.encode(encoder, variables, source.normalized(config.image_size), head=head)
         shot, queries = (rows.shape[1] // config.way for rows in (support, query))
         for inference, count in episodes.items():
             accuracy = functools.partial(

@@ -137,7 +137,7 @@ def _random_variables(config: Config) -> dict[str, Any]:
 
 
 def _episode(config: Config, source: data.Source, support: np.ndarray, query: np.ndarray) -> fewshot.Episode:
-    images = [data.normalise(source.images(rows, config.image_size)) for rows in (support, query)]
+    images = [data.normalize(source.images(rows, config.image_size)) for rows in (support, query)]
     labels = [np.repeat(np.arange(config.way), len(rows) // config.way) for rows in (support, query)]
     return fewshot.Episode(
         jnp.asarray(images[0]),

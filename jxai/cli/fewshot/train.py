@@ -216,7 +216,7 @@ def _validation(config: Config, encoder: Any, head: Any, sources: list[data.Sour
         )
         for source in sources
     ]
-    images = [source.normalised(config.image_size) for source in sources]
+    images = [source.normalized(config.image_size) for source in sources]
 
     def evaluate(state: training.TrainState) -> float:
         accuracies = []

@@ -161,7 +161,7 @@ def measured(
     shuffling, of_methods, of_metrics = jax.random.split(root, 3)
     variables = classifier.variables
     shuffled = metrics.shuffled_parameters(shuffling, variables["params"])
-    randomised = dataclasses.replace(classifier, variables={**variables, "params": shuffled})
+    randomized = dataclasses.replace(classifier, variables={**variables, "params": shuffled})
     places = {name: place for place, name in enumerate(known)}
     case, of_case, of_batch = None, None, names
     for piece in missing:
@@ -175,7 +175,7 @@ def measured(
             of_batch = names[piece.start : piece.stop]
             check_finite(f"attributions by {piece.method}", dict(zip(of_batch, attributions, strict=False)))
             noise = jax.random.fold_in(of_metrics, piece.start)
-            case = Case(classifier, randomised, one, key, noise, x, target, attributions)
+            case = Case(classifier, randomized, one, key, noise, x, target, attributions)
         own = jax.random.fold_in(case.noise, places[piece.metric])
         found = known[piece.metric].measure(dataclasses.replace(case, noise=own))
         count = piece.stop - piece.start

@@ -13,7 +13,7 @@ from jxai.cli.explaining.methods import Classifier, Explain
 from jxai.cli.explaining.photographs import BLACK, WHITE
 from jxai.cli.judging.methods import Judged
 
-GREY = 0.0  # what takes a removed pixel's place
+GRAY = 0.0  # what takes a removed pixel's place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Case:
 
     Attributes:
         f: the network.
-        randomised: the network with random parameters.
+        randomized: the network with random parameters.
         judged: the method.
         key: of the method's noise.
         noise: of the metrics' noise.
@@ -50,7 +50,7 @@ class Case:
     """
 
     f: Classifier
-    randomised: Classifier
+    randomized: Classifier
     judged: Judged
     key: jax.Array
     noise: jax.Array
@@ -159,11 +159,11 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
 
     @of_network
     def deletion(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
-        return Measured(metrics.curve_area(metrics.deletion(f, x, heatmap, target, baseline=GREY, **steps)))
+        return Measured(metrics.curve_area(metrics.deletion(f, x, heatmap, target, baseline=GRAY, **steps)))
 
     @of_network
     def flipping(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
-        curve = metrics.pixel_flipping(f, x, heatmap, target, baseline=GREY, **steps)
+        curve = metrics.pixel_flipping(f, x, heatmap, target, baseline=GRAY, **steps)
         return Measured(metrics.curve_area(curve))
 
     @of_network
@@ -198,8 +198,8 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
         baseline = None if judged.baseline is None else judged.baseline(key, x)
         return Measured(metrics.completeness(f, x, attributions, target, baseline=baseline).residual)
 
-    def randomisation(case: Case) -> Measured:
-        other = explained(case.judged.method.explain, case.randomised, case.key, case.x, case.target)
+    def randomization(case: Case) -> Measured:
+        other = explained(case.judged.method.explain, case.randomized, case.key, case.x, case.target)
         return Measured(metrics.rank_correlation(case.heatmap, as_heatmap(other)))
 
     draws = "draw" if costs.num_draws == 1 else "draws"
@@ -226,7 +226,7 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
         Metric(
             "deletion",
             "deletion",
-            f"probability while pixels give way to grey, {costs.num_steps} steps",
+            f"probability while pixels give way to gray, {costs.num_steps} steps",
             deletion,
         ),
         Metric(
@@ -267,10 +267,10 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
             applies=lambda judged: judged.adds_up,
         ),
         Metric(
-            "model_randomisation",
-            "randomisation",
+            "model_randomization",
+            "randomization",
             "rank correlation with the heatmap of the network once all its parameters are shuffled",
-            randomisation,
+            randomization,
         ),
     ]
     return {metric.name: metric for metric in found}

@@ -27,7 +27,7 @@ class RelationHead(Head):
         features: channels of the two convolutions; 512 behind a ResNet10.
         hidden: width of the first dense layer.
         padding: of the two convolutions; as released, 1 behind encoders whose map is below 10x10, else 0.
-        running_statistics: evaluate on running averages. By default, as released, every call normalises by the
+        running_statistics: evaluate on running averages. By default, as released, every call normalizes by the
             statistics of its own pairs, so that a query's score depends on the other queries.
         nonnegative: the features are known to follow a ReLU, as those of the encoders in `jxai.models` do: the
             share of negative inputs in the first convolution's rule is zero and is not computed.
