@@ -37,6 +37,7 @@ COMMON = {
     "checks",
     "compiled",
     "depthwise",
+    "extras",
     "jaxprs",
     "locks",
     "miscompiled",
@@ -137,10 +138,10 @@ def test_no_file_is_long(folder):
 
 
 def test_importing_loads_nothing_that_is_used_late():
-    # In a new process: other tests have loaded all of it. What jax, flax, optax and chex load is theirs.
+    # In a new process: other tests have loaded all of it. What jax, flax and optax load is theirs.
     program = f"""
 import importlib, json, sys
-import chex, flax.linen, jax, numpy, optax
+import flax.linen, jax, numpy, optax
 before = set(sys.modules)
 import jxai
 alone = set(sys.modules)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jxai import extras
 from jxai.checks import printable, reason
 from jxai.data.decode import LazyPictures, opened, to_rgb
 from jxai.data.listing import Listing, some
@@ -160,7 +161,8 @@ def read(prepared: Prepared, name: str) -> Source:
     Raises:
         ValueError: the prepared copy is damaged.
     """
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    with extras.named():
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     with _index(prepared.directory) as index:
         labels, digests, names = index["labels"], index["digests"], index["names"]
@@ -210,7 +212,8 @@ def _write(
     progress: bool,
     made_from: str,
 ) -> None:
-    from array_record.python.array_record_module import ArrayRecordWriter
+    with extras.named():
+        from array_record.python.array_record_module import ArrayRecordWriter
 
     check_names(name, listing.class_names)
     names = listing.names
@@ -259,7 +262,8 @@ def _checked(
     listing: Listing, short_side: int | None, progress: bool, name: str
 ) -> Iterator[tuple[str, bytes | ValueError]]:
     """Yields every picture as it is to be stored, or why it cannot be decoded; checked in threads."""
-    import tqdm
+    with extras.named():
+        import tqdm
 
     def check(picture: str, data: bytes) -> bytes | ValueError:
         try:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jxai import extras
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.metrics import MetricsWriter
 
@@ -61,7 +62,8 @@ class Meter:
         """
         self._bar = None
         if progress and jax.process_index() == 0:
-            from tqdm import tqdm
+            with extras.named():
+                from tqdm import tqdm
 
             self._bar = tqdm(total=end, initial=start, desc=name, unit="step", dynamic_ncols=True)
         self._runs, self._numbers, self._shown = tuple(runs), numbers, {}
