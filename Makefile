@@ -17,8 +17,8 @@ BIN := $(VENV)/bin
 # The stamps carry a checksum of what is installed: a changed, new or deleted file installs again, nothing else does.
 SUM := $(shell find jxai pyproject.toml README.md LICENSE -type f ! -name '*.pyc' | LC_ALL=C sort | \
 	xargs cksum | cksum | cut -d ' ' -f 1)
-EXTRAS_demo := demo
-EXTRAS_test := demo,test
+EXTRAS_demo := demo,fewshot
+EXTRAS_test := test
 DEMO := $(VENV)/.installed-demo-$(SUM)
 TEST := $(VENV)/.installed-test-$(SUM)
 

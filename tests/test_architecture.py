@@ -38,6 +38,7 @@ COMMON = {
     "__version__",
     "checks",
     "compiled",
+    "extras",
     "intervals",
     "jaxprs",
     "locks",
@@ -140,10 +141,10 @@ def test_no_file_is_long(folder):
 
 
 def test_importing_loads_nothing_that_is_used_late():
-    # In a new process: other tests have loaded all of it. What jax, flax, optax and chex load is theirs.
+    # In a new process: other tests have loaded all of it. What jax, flax and optax load is theirs.
     program = f"""
 import importlib, json, sys
-import chex, flax.linen, jax, numpy, optax
+import flax.linen, jax, numpy, optax
 before = set(sys.modules)
 import jxai
 alone = set(sys.modules)

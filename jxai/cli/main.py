@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-from jxai import __version__
+from jxai import __version__, extras
 
 COMMANDS = {
     "explain": (
@@ -39,7 +39,14 @@ def _run() -> None:
         print(f"jxai {__version__}")
     elif name in COMMANDS:
         sys.argv = [f"jxai {name}", *arguments]
-        importlib.import_module(f"jxai.cli.{COMMANDS[name][0]}").command()
+        try:
+            with extras.named():
+                importlib.import_module(f"jxai.cli.{COMMANDS[name][0]}").command()
+        except ModuleNotFoundError as error:
+            if error.name not in extras.EXTRAS:
+                raise
+            print(error, file=sys.stderr)
+            raise SystemExit(2) from error
     else:
         print(
             f"expected a command among {', '.join(COMMANDS)}, got {name!r}: `jxai --help` says what each does",

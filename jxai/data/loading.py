@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -11,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from jxai import __version__
+from jxai import __version__, extras
 from jxai.checks import as_path, printable, shown
 from jxai.data import archive, pipeline, prepared
 from jxai.data.domains import DOMAINS, PAPER_DOMAINS, PaperDomain
@@ -119,7 +118,8 @@ def _prepared(
     """As `prepare`, but a copy without some pictures is one."""
     root = prepared.data_root()
     if name in DOMAINS:
-        from jxai.data import builders  # loads TensorFlow Datasets
+        with extras.named():
+            from jxai.data import builders  # loads TensorFlow Datasets
 
         _check_embedded(name, manual_dir, short_side)
         return Prepared(builders.prepare(name, root))
@@ -177,9 +177,16 @@ class _Files:
     def key(self, short_side: int | None) -> str | None:
         """Digits that change with the files, the rules and the programs; None where no file is there."""
         files = stamp(self.directory, self.parts)
-        programs = [__version__, "" if short_side is None else importlib.metadata.version("pillow")]
+        programs = [__version__, "" if short_side is None else _resizer()]
         about = json.dumps([files, self.rules, *programs]).encode()
         return None if files is None else hashlib.blake2b(about, digest_size=8).hexdigest()
+
+
+def _resizer() -> str:
+    """The version of what makes pictures smaller."""
+    with extras.named():
+        import PIL
+    return PIL.__version__
 
 
 def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, progress: Progress) -> _Files:
@@ -194,7 +201,8 @@ def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, pro
         return _Files(
             directory, tuple(filter(None, there)), rules, functools.partial(list_domain, domain, directory)
         )
-    from jxai.data import tfds
+    with extras.named():
+        from jxai.data import tfds
 
     called = name.removeprefix("tfds:")
     list_pictures = functools.partial(tfds.list_pictures, called, manual_dir=manual_dir, progress=progress)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jxai import extras
 from jxai.checks import printable, reason
 from jxai.data.decode import LazyPictures, opened, to_rgb
 from jxai.data.listing import Listing, some
@@ -161,7 +162,8 @@ def read(prepared: Prepared, name: str) -> Source:
     Raises:
         ValueError: the prepared copy is damaged.
     """
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    with extras.named():
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     with _index(prepared.directory) as index:
         labels, digests, names = index["labels"], index["digests"], index["names"]
@@ -211,7 +213,8 @@ def _write(
     progress: Progress,
     made_from: str,
 ) -> None:
-    from array_record.python.array_record_module import ArrayRecordWriter
+    with extras.named():
+        from array_record.python.array_record_module import ArrayRecordWriter
 
     check_names(name, listing.class_names)
     names = listing.names
