@@ -8,16 +8,17 @@ import pytest
 from jxai.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "experiments/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Tutorials are notebooks, which the site's build executes (tests/test_site.py); their links are read here.
+PAGES = [ROOT / "README.md", ROOT / "experiments/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"```.*?```", re.DOTALL)
 # Ten seconds of small programs each; README.md shows in the quick tests that code of pages runs.
-LONG = {"attribution.md", "explain.md", "few_shot.md"}
+LONG = {"attribution.md", "coming_from.md", "explain.md", "few_shot.md", "index.md"}
 
 
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG)) for page in PAGES],
-    ids=lambda page: page.name,
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.setenv("JXAI_DATA", str(tmp_path))
@@ -26,14 +27,14 @@ def test_code_runs(page, tmp_path, monkeypatch):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", CODE.sub("", page.read_text("utf-8"))):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            assert (page.parent / target).exists(), f"{page} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_exist(page):
     text = page.read_text("utf-8")
     scripts = re.findall(r"(?<!tests/)\bexperiments/[\w/]+\.py", text)
