@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from tqdm import tqdm
 
 from experiments.smooth_taylor.imagenet import HIGH, LOW, NetworkName, load_network, to_input, validation
 from experiments.smooth_taylor.table import FIGURE_ROWS, PUBLISHED, as_json, table
@@ -45,6 +44,7 @@ from jxai.cli.running.hosts import (
 )
 from jxai.cli.running.results_log import ResultsLog
 from jxai.cli.running.seeds import key_of
+from jxai.progress import Progress, tracked
 
 _GROUP = 10  # roots whose mean is kept, so that fewer roots are the first ones of more
 _NOISE_BASELINES = (1, 5, 10, 20)
@@ -263,20 +263,15 @@ def run(options: Options) -> None:
     do = programs(load_network(options.network, options.weights), options)
 
     def judged(index: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        start, picture = time.perf_counter(), examples[index].read()
+        start, picture = time.perf_counter(), examples[index].pixels
         key = jax.random.fold_in(root, index)
         judgment, heatmaps = judge_picture(do, key, to_input(picture)[None], name=examples[index].name)
         shown = {row: heatmaps[row] for row in FIGURE_ROWS}
         return {**judgment, "seconds": time.perf_counter() - start}, {"picture": picture, **shown}
 
     found = in_turns(judged, missing, on_each_device=True)
-    bar = tqdm(
-        found,
-        total=len(missing),
-        desc="pictures",
-        unit="picture",
-        disable=not options.progress or not is_first(),
-    )
+    progress: Progress = (options.progress or "lines") if is_first() else False
+    bar = tracked(found, total=len(missing), name="pictures", unit="picture", progress=progress)
     for index, (judgment, shown) in zip(missing, bar, strict=True):
         if not is_first():
             continue

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import check_count
 from jxai.compiled import run_compiled
+from jxai.ops.channels_last import with_plain_convolutions
 
 # Numbers of the inputs in flight by default: 16 images of 224x224x3 on a CPU, whose convolutions gain nothing from
 # more; 256 on an accelerator.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jxai import extras
 from jxai.checks import printable, reason
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ def opened(data: bytes, name: str) -> "Iterator[Image.Image]":
     Raises:
         ValueError: the bytes are no picture of `FORMATS`, a damaged one, or one that is too large.
     """
-    from PIL import Image, UnidentifiedImageError
+    with extras.named():
+        from PIL import Image, UnidentifiedImageError
 
     Image.init()
     known = [

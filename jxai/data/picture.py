@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from jxai import extras
 from jxai.checks import as_path, check_choice, check_count, printable, shown
 from jxai.data.decode import opened, pixels, read_bytes
 
@@ -71,7 +72,8 @@ def center_square(
         TypeError: if the picture is no array of bytes.
         ValueError: if it has another shape, `shorter` is less than `size`, or the resampling is unknown.
     """
-    from PIL import Image
+    with extras.named():
+        from PIL import Image
 
     if getattr(picture, "dtype", None) != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise TypeError(

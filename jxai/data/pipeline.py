@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jxai import checks
+from jxai import checks, extras
 from jxai.data.workers import Workers
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def by_step(batches: Callable[[int], Any], num_steps: int, *, numbers: bool) -> 
     """
     if numbers:
         return Numbered(batches, num_steps)
-    import grain
+    with extras.named():
+        import grain
 
     return grain.MapDataset.range(num_steps).map(batches)
 

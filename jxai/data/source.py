@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from jxai import extras
 from jxai.checks import as_numpy, check_count, shown
 from jxai.data import augmentation, preprocess
 from jxai.data.decode import LazyPictures
@@ -98,8 +99,8 @@ class Source:
             with self.pictures.opened(row) as picture:
                 yield picture
         else:
-            from PIL import Image
-
+            with extras.named():
+                from PIL import Image
             yield Image.fromarray(self.pictures[row])
 
     def images(self, indices: Sequence[int] | np.ndarray, size: int) -> np.ndarray:

@@ -12,11 +12,11 @@ from jax.typing import ArrayLike
 
 from jxai.batches.checks import as_grays
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import as_array, check_count, check_key, finite, keep_nan
 from jxai.compiled import run_compiled
 from jxai.metrics._inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson
+from jxai.ops.channels_last import with_plain_convolutions
 
 
 def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions: int = 30) -> jax.Array:

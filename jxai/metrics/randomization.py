@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import as_array, check_key, finite, shown
 from jxai.compiled import run_compiled
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.similarity import rank_correlation, structural_similarity
+from jxai.ops.channels_last import with_plain_convolutions
 
 
 class ModelRandomization(NamedTuple):

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.layers import check_block, check_network, conv, max_pool
+from jxai.models.layers import check_block, check_network, conv
+from jxai.ops.pooling import max_pool
 
 # (squeeze, expand) of each fire module, stage by stage; a pooling stands before each stage.
 _STAGES_1_1 = (

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxai import extras
 from jxai.checks import as_path, check_count, check_number, shown
 from jxai.locks import FileLock
 from jxai.sealing import seal, unseal
@@ -83,9 +84,9 @@ class Checkpoints:
             DamagedCheckpointError: what one of them says about itself is damaged.
             OSError: the folder cannot be made.
         """
-        # Here, because it is slow to import and training without checkpoints does not need it.
-        import orbax.checkpoint as ocp
-        from orbax.checkpoint import checkpoint_managers as managers
+        with extras.named():
+            import orbax.checkpoint as ocp
+            from orbax.checkpoint import checkpoint_managers as managers
 
         self.directory = as_path("directory", directory).absolute()
         check_count("keep_latest", keep_latest)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jxai import extras
 from jxai.sealing import write_whole
 from jxai.viz.figure import new_figure, printable, save
 from jxai.viz.heatmap import diverging_colors
@@ -124,7 +125,8 @@ def _short(text: str, length: int) -> str:
 
 def _few_colors(pictures: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
     """The pictures, dithered, in as many colors as maps and letters leave, and those colors."""
-    from PIL import Image
+    with extras.named():
+        from PIL import Image
 
     if not pictures:
         return [], np.zeros((0, 3), np.uint8)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
-from jxai.fewshot.heads.convolution import conv_general_dilated
 from jxai.fewshot.heads.head import Head, prototypes
 from jxai.fewshot.heads.pairs import PairConv, Pairs, relevance_of_pairs
+from jxai.fewshot.heads.winograd import small_map_convolution
 from jxai.models import max_pool_2x2
 from jxai.models.layers import check_fields
 
@@ -45,7 +45,7 @@ class RelationHead(Head):
         self.conv1 = PairConv(self.features, self.padding)
         self.bn1 = nn.BatchNorm(momentum=0.9, epsilon=1e-5)
         self.conv2 = nn.Conv(
-            self.features, (3, 3), padding=self.padding, conv_general_dilated=conv_general_dilated
+            self.features, (3, 3), padding=self.padding, conv_general_dilated=small_map_convolution
         )
         self.bn2 = nn.BatchNorm(momentum=0.9, epsilon=1e-5)
         self.fc1 = nn.Dense(self.hidden)
