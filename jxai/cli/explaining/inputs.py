@@ -88,7 +88,9 @@ class InputSpace:
 
 
 # As the authors' release has it: (byte - 127) / 128.
-EFFICIENTNET_LITE0 = InputSpace(224, 256, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+EFFICIENTNET_LITE0 = InputSpace(
+    224, 256, mean=(127 / 255, 127 / 255, 127 / 255), std=(128 / 255, 128 / 255, 128 / 255)
+)
 # As torchvision's networks were trained and tested.
 TORCHVISION = InputSpace(
     224, 256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resampling="bilinear"

@@ -27,7 +27,7 @@ import numpy as np
 from jxai.checks import printable, shown
 from jxai.models import read_weights
 
-Apply = Callable[[Any, jax.Array], jax.Array]
+Apply = Callable[[Any, jax.Array], Any]
 
 
 def load_model(place: str, weights: Path | None) -> tuple[Apply, Any, bytes]:

@@ -99,7 +99,7 @@ def draw_sheet(
     probabilities = np.asarray(jax.nn.softmax(found.scores))[np.arange(len(found.targets)), found.targets]
     captions = [
         (
-            class_names[target],
+            class_names[int(target)],
             f"{_short(picture.name)}: score {score:.1f}, {100 * probability:.0f} %".replace(" -", " −"),
         )
         for picture, target, score, probability in zip(
