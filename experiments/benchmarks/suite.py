@@ -48,6 +48,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "--roots 1 --classes 2 --sides 32 --ways 2 --shots 1 --queries 1 --devices 1 2 --images 1 --side 32 "
         "--num-steps 2 --in-flight 2 --channels 4 --repeats 1",
     ),
+    "together": ("", "--seeds 2 --steps 2"),
     "planning": ("", "--depth 1 --chain 2 --no-resnet --repeats 1"),
     "start_up": ("", "--repeats 1 --no-guided-step"),
 }
