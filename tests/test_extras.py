@@ -144,11 +144,6 @@ NEEDS = {
     "orbax": ["training.Checkpoints('checkpoints')", "training.load_variables('.')"],
     "tensorboardX": ["training.MetricsWriter('metrics.jsonl', tensorboard='.')"],
     "tensorflow_datasets": ["data.prepare('thai')", "data.load('tfds:mnist')"],
-    "tqdm": [
-        "Meter('training', [], numbers=list, start=0, end=1, progress=True)",
-        "prepared.prepare(Path('birds'), lambda: listing, **plain)",
-        "command('explain')",
-    ],
     "tyro": [f"command({name!r})" for name in COMMANDS],
 }
 
@@ -161,7 +156,6 @@ from jxai import {", ".join(PACKAGES)}
 from jxai.cli import main
 from jxai.data import prepared
 from jxai.data.listing import Folder, Listing
-from jxai.training.meter import Meter
 
 square = np.zeros((8, 8, 3), np.uint8)
 pictures = np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3)
@@ -211,7 +205,7 @@ def test_the_core_works_without_any_of_them(tmp_path):
 
 
 def test_what_is_missing_is_named_with_its_extra(tmp_path):
-    assert set(NEEDS) == set(EXTRAS)
+    assert set(NEEDS) == set(EXTRAS) - {"tqdm"}  # without which there are lines in place of bars
     (tmp_path / "picture.png").write_bytes(b"no picture")
     calls = [(package, call) for package, several in NEEDS.items() for call in several]
     told = list(map(json.loads, process(CALLS, tmp_path, json.dumps(calls)).splitlines()))
