@@ -13,6 +13,7 @@ from jxai.checks import as_array, finite
 from jxai.lrp.engine.explain import explain
 from jxai.lrp.engine.run import Probes
 from jxai.lrp.engine.steps import Step
+from jxai.lrp.html_table import html_table
 from jxai.lrp.rules.base import Constant, Gradient
 from jxai.lrp.rules.composites import Composite, check_composite
 from jxai.lrp.rules.linear import LinearRule
@@ -53,15 +54,29 @@ class Conservation:
 
     def __str__(self) -> str:
         """Sums over the images."""
-        names = ("incoming", "outgoing", "bias", "stabiliser", "zeros", "rule")
-        columns = [np.asarray(getattr(self, name)).sum(axis=1) for name in names]
-        labels = [f"{path} {what}".strip() for path, what in zip(self.paths, self.operations, strict=True)]
+        labels, columns, total = self._table()
         width = max(map(len, labels), default=0)
-        lines = [" " * width + "".join(f"{name:>13}" for name in names)]
-        for label, *values in zip(labels, *columns, strict=True):
-            lines.append(label.ljust(width) + "".join(f"{value:13.5g}" for value in values))
-        total = f"start {float(jnp.sum(self.start)):.6g}, end {float(jnp.sum(self.end)):.6g}"
+        lines = [" " * width + "".join(f"{name:>13}" for name in columns)]
+        for label, *values in zip(labels, *columns.values(), strict=True):
+            lines.append(label.ljust(width) + "".join(f"{value:>13}" for value in values))
         return "\n".join([*lines, total])
+
+    def _repr_html_(self) -> str:
+        labels, columns, total = self._table()
+        rows = list(zip(labels, *columns.values(), strict=True))
+        return html_table(["operation", *columns], rows, left=1, below=total)
+
+    def _table(self) -> tuple[list[str], dict[str, list[str]], str]:
+        """Labels of the operations, columns of sums over the images by name, and the line below them."""
+        labels = [f"{path} {what}".strip() for path, what in zip(self.paths, self.operations, strict=True)]
+        names = ("incoming", "outgoing", "bias", "stabiliser", "zeros", "rule")
+        sums = {name: np.asarray(getattr(self, name)).sum(axis=1) for name in names}
+        columns = {name: [f"{value:.5g}" for value in values] for name, values in sums.items()}
+        return (
+            labels,
+            columns,
+            f"start {float(jnp.sum(self.start)):.6g}, end {float(jnp.sum(self.end)):.6g}",
+        )
 
 
 def conservation(

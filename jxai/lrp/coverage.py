@@ -5,9 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from jxai.lrp.engine.explain import explain
+from jxai.lrp.html_table import html_table
 from jxai.lrp.rules.base import Rule
 from jxai.lrp.rules.composites import Composite
 from jxai.lrp.rules.operation import Operation
+
+_HEAD = ("path", "module", "operation", "rule", "shapes", "parameters")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Coverage:
-    """Every operation of a function that carries relevance, in order; prints as a table.
+    """Every operation of a function that carries relevance, in order; prints, and shows in notebooks, as a table.
 
     Attributes:
         rows: the operations with their rules.
@@ -45,14 +48,16 @@ class Coverage:
     rows: tuple[Row, ...]
 
     def __str__(self) -> str:
-        head = ("path", "module", "operation", "rule", "shapes", "parameters")
-        table = [head, *(row.cells for row in self.rows)]
-        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+        table = [_HEAD, *(row.cells for row in self.rows)]
+        widths = [max(len(line[i]) for line in table) for i in range(len(_HEAD))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table
         ]
         lines.insert(1, "  ".join("-" * width for width in widths))
         return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        return html_table(_HEAD, [row.cells for row in self.rows], left=5)
 
 
 def coverage(f: Callable, *primals: Any, composite: Composite) -> Coverage:

@@ -4,15 +4,18 @@ from jxai.viz.curves import learning_curves
 from jxai.viz.flow import relevance_flow
 from jxai.viz.heatmap import diverging_colours, heatmap, overlay, shared_scale, signed_sum
 from jxai.viz.ink import ink_mask, ink_share
+from jxai.viz.inline import InlineMaps, inline
 from jxai.viz.methods import method_sheet
 from jxai.viz.sheet import episode_sheet
 
 __all__ = [
+    "InlineMaps",
     "diverging_colours",
     "episode_sheet",
     "heatmap",
     "ink_mask",
     "ink_share",
+    "inline",
     "learning_curves",
     "method_sheet",
     "overlay",

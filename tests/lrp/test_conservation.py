@@ -1,5 +1,7 @@
 """Where relevance goes: what every operation receives, hands on, and loses to what."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -192,3 +194,19 @@ def test_it_prints_sums_over_images():
     assert head.split() == ["incoming", "outgoing", *CAUSES]
     assert row.split() == ["dense", "10", "4", "6", "0", "0", "0"]
     assert total == "start 10, end 4"
+
+
+def test_a_notebook_shows_the_sums_and_escapes_names():
+    kernel = np.array([[1.0], [2.0]])
+
+    def f(x):
+        with jax.named_scope("<b>"):
+            return x @ kernel + np.array([3.0])
+
+    found = lrp.conservation(f, np.ones((2, 2)), composite=of_layers(lrp.Epsilon(0.0)))
+    html = found._repr_html_()
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert cells[1:] == ["12", "6", "6", "0", "0", "0"]  # two images of 1 + 2 + 3
+    assert "<b>" not in html and "&lt;b&gt;" in cells[0]
+    assert "start 12, end 6" in html
+    assert str(found).split()[:6] == ["incoming", "outgoing", *CAUSES]

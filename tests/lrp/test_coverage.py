@@ -1,5 +1,8 @@
 """The table of operations and their rules."""
 
+import re
+from html import unescape
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -110,3 +113,20 @@ def test_refuses_what_vjp_refuses(f, dtype, error, message):
         lrp.coverage(f, x, composite=lrp.EpsilonPlus())
     with pytest.raises(error, match=message):
         lrp.vjp(f, np.ones((2, 3), dtype), composite=lrp.EpsilonPlus())
+
+
+def test_a_notebook_shows_the_same_cells():
+    found = table()
+    html = found._repr_html_()
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert [unescape(cell) for cell in cells] == [cell for row in found.rows for cell in row.cells]
+    assert html.count("<tr>") == 1 + len(ROWS) and "-&gt;" in html
+
+
+def test_names_of_a_program_are_no_html():
+    def named(x):
+        with jax.named_scope("<script>alert(1)</script>"):
+            return jnp.tanh(x)
+
+    html = lrp.coverage(named, jnp.ones((1, 3)), composite=lrp.EpsilonPlus())._repr_html_()
+    assert "<script>" not in html and "&lt;script&gt;" in html
