@@ -3,6 +3,7 @@
 # make test-slow   the tests marked slow
 # make test-long   whole matrices, kills by the dozen: before a release
 # make lint        ruff and basedpyright alone
+# make docs        the documentation site, its tutorials executed, into runs/site/ (three minutes on two cores)
 # make gpu         measures the accelerator that the JAX of GPU_PYTHON (python3) sees, in eight minutes (docs/pods.md)
 # make gpu-wheels  fetches into wheels/ what it needs beside JAX, Flax and PyTorch, for machines without a network
 #
@@ -19,10 +20,12 @@ SUM := $(shell find jxai pyproject.toml README.md LICENSE -type f ! -name '*.pyc
 	xargs cksum | cksum | cut -d ' ' -f 1)
 EXTRAS_demo := demo
 EXTRAS_test := demo,test
+EXTRAS_docs := demo,docs
 DEMO := $(VENV)/.installed-demo-$(SUM)
 TEST := $(VENV)/.installed-test-$(SUM)
+DOCS := $(VENV)/.installed-docs-$(SUM)
 
-.PHONY: demo test test-slow test-long lint gpu gpu-wheels
+.PHONY: demo test test-slow test-long lint docs gpu gpu-wheels
 
 demo: $(DEMO)
 	$(BIN)/python -m experiments.quickstart
@@ -53,6 +56,10 @@ lint: $(TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+docs: $(DOCS)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs runs/site
+	@echo "The site's first page is runs/site/index.html"
+
 # The machine's own Python, since JAX and PyTorch for its card are there. Wheels that were brought go into a folder of
 # their own; where they do not fit that Python, the rivals are missing and the table says so.
 GPU_PYTHON ?= python3
@@ -75,7 +82,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "expected python with venv; on Debian: apt install python3-venv" >&2; exit 1; }
 
 # build/ would carry deleted modules into the wheel; stamps of other contents no longer say what is installed.
-$(DEMO) $(TEST): $(VENV)/.installed-%-$(SUM): | $(BIN)/python
+$(DEMO) $(TEST) $(DOCS): $(VENV)/.installed-%-$(SUM): | $(BIN)/python
 	@echo "Installing jxai into $(VENV) (the first time takes a few minutes)"
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[$(EXTRAS_$*)]"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Tutorials are notebooks, which the site's build executes (tests/test_site.py); their links are read here.
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"```.*?```", re.DOTALL)
 # Ten seconds of small programs each; README.md shows in the quick tests that code of pages runs.
 LONG = {"attribution.md", "explain.md", "few_shot.md"}
@@ -15,7 +16,7 @@ LONG = {"attribution.md", "explain.md", "few_shot.md"}
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG)) for page in PAGES],
-    ids=lambda page: page.name,
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.setenv("JXAI_DATA", str(tmp_path))
@@ -24,14 +25,14 @@ def test_code_runs(page, tmp_path, monkeypatch):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", CODE.sub("", page.read_text("utf-8"))):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            assert (page.parent / target).exists(), f"{page} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_scripts_exist(page):
     for script in re.findall(r"(?<!tests/)\bexperiments/[\w/]+\.py", page.read_text("utf-8")):
-        assert (ROOT / script).exists(), f"{page.name} names {script}"
+        assert (ROOT / script).exists(), f"{page} names {script}"

@@ -3,57 +3,39 @@
 import re
 from typing import Any
 
-_DOCTEST = re.compile(r"\s*(>>>|\.\.\.)( |$)")
-_CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_ROW = re.compile(r"^\|(?: (.*) |[-:|]+)\|$")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
-_ROW = re.compile(r"^\|(.*)\|$")
+# What stays, what is code, and single signs that reStructuredText would take for markup.
+_PARTS = re.compile(
+    r"""(?P<stays>^[ ]*>>>.*(\n[ ]*\S.*)*  # a doctest, with what it prints
+                | ``[^`]+``
+                | (?<![\w/*])\*[A-Z][^*]+\*  # a title
+                | \*[a-z]+\* | \*\*[a-z]+\*\*  # a word that is stressed
+                | ^[ ]+\*{1,2}\w+(?=:))  # *args, which napoleon knows
+        | `(?P<code>[^`]+)`
+        | (?P<sign>\||\*|(?<=\w)_(?!\w))""",
+    re.MULTILINE | re.VERBOSE,
+)
+_ENDS = " \n'\")]}>-/\\.,:;!?"
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Sphinx calls this."""
     app.connect("autodoc-process-docstring", _rewrite, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", _shorten)
     app.connect("missing-reference", _find_below_jxai)
     return {"parallel_read_safe": True}
 
 
 def _rewrite(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    lines[:] = restructured(lines)
+    lines[:] = restructured("\n".join(lines)).split("\n")
 
 
-def restructured(lines: list[str]) -> list[str]:
-    """A docstring's lines as reStructuredText; its sections stay for napoleon.
-
-    Args:
-        lines: of the docstring.
-
-    Returns:
-        The lines; tables have more.
-    """
-    found: list[str] = []
-    doctest = in_table = False
-    for line in lines:
-        doctest = bool(_DOCTEST.match(line)) or (doctest and bool(line.strip()))
-        row = None if doctest else _ROW.match(line.strip())
-        if row is None:
-            found.append(line if doctest else _text(line))
-        elif not set(line.strip()) <= set("|-: "):
-            first, *rest = (_text(cell.strip()) for cell in row[1].split("|"))
-            found += [] if in_table else [".. list-table::", "   :header-rows: 1", ""]
-            found += [f"   * - {first}", *(f"     - {cell}" for cell in rest)]
-        in_table = row is not None
-    return found
-
-
-def _text(line: str) -> str:
-    """A line whose code is code, and whose other signs are signs."""
-    parts = _CODE.split(line)  # text and code in turns
-    for i, part in enumerate(parts):
-        if i % 2:
-            parts[i] = f":py:obj:`{part}`" if _NAME.fullmatch(part) else f"``{part}``"
-        elif "``" not in part:
-            parts[i] = re.sub(r"\||(?<=\w)_(?!\w)", lambda sign: "\\" + sign[0], part)
-    # Code ends where a word begins: a plural's s, or a sign that reStructuredText does not know as an end.
-    return re.sub(r"(:py:obj:`[^`]+`|``[^`]+``)(?=[^\s'\")\]}>\-/\\.,:;!?])", r"\1\\ ", "".join(parts))
+def _shorten(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Without the two arguments that Flax gives every module, whose default is an address in memory."""
+    return (re.sub(r"(, )?parent=<[^>]*>, name=None", "", signature) if signature else signature), returns
 
 
 def _find_below_jxai(app: Any, env: Any, node: Any, contnode: Any) -> Any:
@@ -64,3 +46,37 @@ def _find_below_jxai(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     if name not in domain.objects:
         return None
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, contnode)
+
+
+def restructured(text: str) -> str:
+    """A docstring as reStructuredText; its sections stay for napoleon.
+
+    Args:
+        text: the docstring.
+
+    Returns:
+        The text, whose tables are lists of rows.
+    """
+    lines: list[str] = []
+    in_table = False
+    for line in text.split("\n"):
+        row = _ROW.match(line.strip())
+        if row is None:
+            lines.append(line)
+        elif row[1]:  # not the line below the head
+            first, *rest = (cell.strip() for cell in row[1].split("|"))
+            lines += [] if in_table else [".. list-table::", "   :header-rows: 1", ""]
+            lines += [f"   * - {first}", *(f"     - {cell}" for cell in rest)]
+        in_table = row is not None
+
+    def part(found: re.Match[str]) -> str:
+        if found["stays"]:
+            return found[0]
+        if found["sign"]:
+            return "\\" + found[0]
+        code = found["code"]
+        marked = f":py:obj:`{code}`" if _NAME.fullmatch(code) else f"``{code}``"
+        # Where a word goes on behind code, as a plural's s, a space that is not printed parts them.
+        return marked if found.string[found.end() :][:1] in _ENDS else marked + "\\ "
+
+    return re.sub(r"^   \\\* - ", "   * - ", _PARTS.sub(part, "\n".join(lines)), flags=re.MULTILINE)

@@ -26,7 +26,7 @@ from strategies import (
 
 from jxai import viz
 
-EXEMPT: dict[str, str] = {}
+EXEMPT = {"InlineMaps": "what `inline` returns"}
 RELEVANCE = array("nhwc", wrap=np.asarray)
 PICTURES = Argument(
     lambda size: st.integers(0, 5).map(
@@ -135,6 +135,20 @@ CASES = {
         },
         undefined="nan where an image has no relevance",
         holds=lambda found, given: not ((found < 0) | (found > 1)).any(),
+    ),
+    "inline": Case(
+        viz.inline,
+        {
+            "relevance": RELEVANCE,
+            "pictures": PICTURES,
+            "captions": given_as(
+                lambda size: ["a <caption>"] * size.n,
+                *(Spoilt(v, refused=True) for v in (None, ["one"] * 9, 3, "text", [3])),
+            ),
+            "scale": number(None, 1.0, wrong=(0.0, -1.0)),
+            "width": count(1, 100),
+        },
+        holds=lambda found, given: found._repr_html_().count("<img") == 2 * len(given["relevance"]),
     ),
     "learning_curves": Case(
         drawn(viz.learning_curves),
