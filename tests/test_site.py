@@ -71,7 +71,9 @@ def test_every_public_name_has_its_entry(site, package):
 @pytest.mark.slow
 def test_the_site_needs_no_network(site):
     for page in site.rglob("*.html"):
-        loaded = re.findall(r"<(?:script|img|link)\b[^>]*\b(?:src|href)=\"(https?:[^\"]+)", page.read_text("utf-8"))
+        loaded = re.findall(
+            r"<(?:script|img|link)\b[^>]*\b(?:src|href)=\"(https?:[^\"]+)", page.read_text("utf-8")
+        )
         assert not loaded, page
 
 
@@ -141,7 +143,8 @@ def test_names_of_this_library_exist(library):
 def test_names_of_the_other_library_exist(library):
     pytest.importorskip(library.lower(), exc_type=ImportError)
     modules = [
-        importlib.import_module(".".join(filter(None, (library.lower(), module)))) for module in OTHERS[library]
+        importlib.import_module(".".join(filter(None, (library.lower(), module))))
+        for module in OTHERS[library]
     ]
     rows, missing_here = section(library)
     names = [name for row in rows for name in code(row[0])] + code(missing_here)
@@ -168,13 +171,13 @@ def test_the_citation_is_that_of_the_file():
         ("`over a\nline` too", "``over a\nline`` too"),
         ("|Σ A − Δ| / |Δ|", "\\|Σ A − Δ\\| / \\|Δ\\|"),
         ("*A title\nof a paper*, h_(k) and x_ too", "*A title\nof a paper*, h\\_(k) and x\\_ too"),
-        ("shape (B, *x.shape), **all** of \"block3/*\"", "shape (B, \\*x.shape), **all** of \"block3/\\*\""),
+        ('shape (B, *x.shape), **all** of "block3/*"', 'shape (B, \\*x.shape), **all** of "block3/\\*"'),
         ("Args:\n    *primals: arrays", "Args:\n    *primals: arrays"),
         (">>> a | b  # `code`\n4 | 5\n\n`x`", ">>> a | b  # `code`\n4 | 5\n\n:py:obj:`x`"),
         (
             "Of:\n\n| network | file |\n|---|---|\n| `VGG16()` | vgg16 |\n\nMore.",
-            "Of:\n\n.. list-table::\n   :header-rows: 1\n\n   * - network\n     - file\n   * - ``VGG16()``\n     - vgg16"
-            "\n\nMore.",
+            "Of:\n\n.. list-table::\n   :header-rows: 1\n\n   * - network\n     - file\n   * - ``VGG16()``\n"
+            "     - vgg16\n\nMore.",
         ),
     ],
 )

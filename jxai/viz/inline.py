@@ -81,15 +81,16 @@ def inline(
         raise ValueError(f"expected relevance of shape (N, H, W, C), got {relevance.shape}: give a batch")
     count = len(relevance)
     check_count("width", width)
-    check_texts("captions", captions, count=count if len(captions) else None)
+    if not isinstance(captions, tuple) or captions:
+        check_texts("captions", captions, count=count)
     if scale is not None:
         check_number("scale", scale, above=0)
     if pictures is not None:
         pictures = check_bytes("pictures", as_numpy("pictures", pictures))
         if pictures.ndim != 4 or pictures.shape[::3] != (count, 3) or pictures.dtype.kind not in "ui":
             raise ValueError(
-                f"expected {count} pictures of shape (N, H, W, 3), integers in [0, 255], got {pictures.dtype} of shape "
-                f"{pictures.shape}: give them as they were before normalization"
+                f"expected {count} pictures of shape (N, H, W, 3), integers in [0, 255], got {pictures.dtype} of "
+                f"shape {pictures.shape}: give them as they were before normalization"
             )
         pictures = pictures.astype(np.uint8)
     scale = shared_scale(relevance) if scale is None else float(scale)

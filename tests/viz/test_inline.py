@@ -48,7 +48,11 @@ def test_it_says_what_it_is_where_nothing_shows_it():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"relevance": RELEVANCE[0]}, ValueError, r"expected relevance of shape \(N, H, W, C\), got \(4, 5, 3\)"),
+        (
+            {"relevance": RELEVANCE[0]},
+            ValueError,
+            r"expected relevance of shape \(N, H, W, C\), got \(4, 5, 3\)",
+        ),
         ({"relevance": np.full((1, 2, 2, 1), np.nan)}, ValueError, "expected finite relevance"),
         ({"pictures": PICTURES[:1]}, ValueError, r"expected 2 pictures of shape \(N, H, W, 3\)"),
         ({"pictures": PICTURES / 255.0}, ValueError, "integers in"),
