@@ -23,6 +23,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Sphinx calls this."""
     app.connect("autodoc-process-docstring", _rewrite, priority=100)  # before napoleon
     app.connect("autodoc-process-signature", _shorten)
+    app.connect("autodoc-skip-member", _skip)
     app.connect("missing-reference", _find_below_jxai)
     return {"parallel_read_safe": True}
 
@@ -36,6 +37,14 @@ def _shorten(
 ) -> tuple[str | None, str | None]:
     """Without the two arguments that Flax gives every module, whose default is an address in memory."""
     return (re.sub(r"(, )?parent=<[^>]*>, name=None", "", signature) if signature else signature), returns
+
+
+def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Methods that say of themselves that another class explains them, and Flax's of every structure."""
+    doc = getattr(obj, "__doc__", None) or ""
+    if what != "class":
+        return None
+    return True if name == "replace" or re.search(r"[Ss]ee `\w+`\.?$", doc.strip()) else None
 
 
 def _find_below_jxai(app: Any, env: Any, node: Any, contnode: Any) -> Any:
@@ -68,6 +77,8 @@ def restructured(text: str) -> str:
             lines += [] if in_table else [".. list-table::", "   :header-rows: 1", ""]
             lines += [f"   * - {first}", *(f"     - {cell}" for cell in rest)]
         in_table = row is not None
+    # Summaries end at the first sentence, and would take "eq. 58" for two.
+    text = "\n".join(lines).replace("eq. ", "equation ")
 
     def part(found: re.Match[str]) -> str:
         if found["stays"]:
@@ -79,4 +90,4 @@ def restructured(text: str) -> str:
         # Where a word goes on behind code, as a plural's s, a space that is not printed parts them.
         return marked if found.string[found.end() :][:1] in _ENDS else marked + "\\ "
 
-    return re.sub(r"^   \\\* - ", "   * - ", _PARTS.sub(part, "\n".join(lines)), flags=re.MULTILINE)
+    return re.sub(r"^   \\\* - ", "   * - ", _PARTS.sub(part, text), flags=re.MULTILINE)

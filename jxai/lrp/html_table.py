@@ -20,7 +20,7 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int,
     def line(cells: Sequence[str], tag: str) -> str:
         sides = ["left" if i < left else "right" for i in range(len(cells))]
         return "".join(
-            f'<{tag} style="text-align: {side}; white-space: nowrap">{escape(cell)}</{tag}>'
+            f'<{tag} style="text-align: {side}; padding: 0 0.5em; white-space: nowrap">{escape(cell)}</{tag}>'
             for side, cell in zip(sides, cells, strict=True)
         )
 
