@@ -53,6 +53,7 @@ WITHOUT_FLAX = ("attribution", "batches", "metrics")
 LAZY = (
     "PIL",
     "array_record",
+    "flax.nnx",
     "grain",
     "importlib_resources",
     "matplotlib",
@@ -150,7 +151,7 @@ import jxai
 alone = set(sys.modules)
 for package in {PACKAGES!r}:
     importlib.import_module("jxai." + package)
-late = lambda names: sorted({{name.split(".")[0] for name in names}} & set({LAZY!r}))
+late = lambda names: sorted({{*names, *(name.split(".")[0] for name in names)}} & set({LAZY!r}))
 print(json.dumps([late(alone - before), late(set(sys.modules) - before)]))
 """
     done = subprocess.run(

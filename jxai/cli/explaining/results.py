@@ -18,7 +18,7 @@ from jxai.cli.explaining.picture_files import Picture
 from jxai.cli.running import folders, written
 
 ROWS = 10  # pictures a sheet
-_LONGEST = 20  # characters of a name above a picture
+_LONGEST = 14  # characters of a name above a picture
 _PAGE, _ARRAYS = "index.html", "attributions.npz"
 
 
@@ -99,8 +99,8 @@ def draw_sheet(
     probabilities = np.asarray(jax.nn.softmax(found.scores))[np.arange(len(found.targets)), found.targets]
     captions = [
         (
-            f"{_short(picture.name)}: {class_names[target]}",
-            f"score {score:.2f}, probability {probability:.2f}".replace("-", "−"),
+            class_names[target],
+            f"{_short(picture.name)}: score {score:.1f}, {100 * probability:.0f} %".replace(" -", " −"),
         )
         for picture, target, score, probability in zip(
             found.pictures, found.targets, found.target_scores, probabilities, strict=True
