@@ -18,14 +18,14 @@ BIN := $(VENV)/bin
 # The stamps carry a checksum of what is installed: a changed, new or deleted file installs again, nothing else does.
 SUM := $(shell find jxai pyproject.toml README.md LICENSE -type f ! -name '*.pyc' | LC_ALL=C sort | \
 	xargs cksum | cksum | cut -d ' ' -f 1)
-EXTRAS_demo := demo
-EXTRAS_test := demo,test
-EXTRAS_docs := demo,docs
+EXTRAS_demo := demo,fewshot
+EXTRAS_test := test
+EXTRAS_docs := demo,docs,fewshot
 DEMO := $(VENV)/.installed-demo-$(SUM)
 TEST := $(VENV)/.installed-test-$(SUM)
 DOCS := $(VENV)/.installed-docs-$(SUM)
 
-.PHONY: demo test test-slow test-long lint docs gpu gpu-wheels
+.PHONY: demo test test-fast test-slow test-long lint docs gpu gpu-wheels
 
 demo: $(DEMO)
 	$(BIN)/python -m experiments.quickstart
@@ -34,6 +34,12 @@ demo: $(DEMO)
 # package, and JXAI_TEST_INSTALLED makes one of them check that.
 test: lint
 	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -n 2 --dist worksteal
+
+# While one works: of each test of what is explained, measured and drawn the first case; nothing that trains.
+FAST := tests/lrp tests/attribution tests/metrics tests/batches tests/ops tests/viz tests/test_architecture.py \
+	tests/test_api.py tests/test_compiled.py tests/test_nan.py
+test-fast: $(TEST)
+	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -n 2 --dist worksteal --fast $(FAST)
 
 # An empty XLA_FLAGS: numbers are compared as users' programs compute them (tests/conftest.py), the golden ones once more.
 # Scripts as a whole and hostile input are compiled quickly, as in `make test`: that takes half the time. Processes that

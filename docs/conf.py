@@ -65,6 +65,7 @@ nb_execution_in_temp = True
 nb_output_stderr = "remove"  # progress bars
 nb_merge_streams = True
 
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = f"jxai {release}"
 html_static_path = ["sphinx/static"]

@@ -18,16 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jxai import attribution
-from jxai.cli.explaining import explain
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0 as SPACE
 from jxai.cli.explaining.line_labels import label_ends, line_styles
 from jxai.cli.explaining.methods import Classifier
-from jxai.cli.explaining.photographs import BLACK, to_input
+from jxai.cli.explaining.network import load_network
 from jxai.cli.explaining.picture_files import Picture, read_pictures
 from jxai.cli.running import command_line, folders
 from jxai.cli.running.results_log import ResultsLog
+from jxai.progress import Bar
 from jxai.viz.figure import new_figure, save
 
 RULES = ("right", "trapezoid", "midpoint", "gauss-legendre")
@@ -64,9 +64,9 @@ def relative_delta(f: Classifier, x: jax.Array, *, rule: str, num_steps: int) ->
         |delta| / |f(x) − f(x₀)|, (N,).
     """
     target = jnp.argmax(f(x), axis=1)
-    options: dict[str, Any] = {"baseline": BLACK, "num_steps": num_steps, "method": rule}
+    options: dict[str, Any] = {"baseline": SPACE.low, "num_steps": num_steps, "method": rule}
     attributions = attribution.integrated_gradients(f, x, target, **options)
-    delta = attribution.convergence_delta(f, x, target, attributions, baseline=BLACK)
+    delta = attribution.convergence_delta(f, x, target, attributions, baseline=SPACE.low)
     change = attributions.sum(axis=(1, 2, 3)) - delta
     return jnp.abs(delta) / jnp.abs(change)
 
@@ -164,13 +164,13 @@ def measure(options: Options, steps: tuple[int, ...], pictures: Sequence[Picture
     missing = {which: key for which, key in keys.items() if not log.done(key)}
     work = sum(number for _, number, _ in keys)
     left = sum(number for _, number, _ in missing)
-    with tqdm(total=work, initial=work - left, unit="gradient", disable=not options.progress) as bar:
-        classifier = explain.load_classifier() if missing else None
+    with Bar(work, initial=work - left, unit="gradient", progress=options.progress or "lines") as bar:
+        classifier = load_network().classifier if missing else None
         for (rule, number, index), key in missing.items():
-            x = jnp.asarray(to_input(pictures[index].pixels[None]))
+            x = jnp.asarray(SPACE(pictures[index].pixels[None]))
             delta = relative_delta(classifier, x, rule=rule, num_steps=number)
             log.append({"key": key, "delta": float(delta[0])})
-            bar.set_description(f"{rule}, {number} steps")
+            bar.name(f"{rule}, {number} steps")
             bar.update(number)
     found = {
         rule: np.array(

@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from experiments.rounding import rounded
 from jxai import attribution, fewshot, lrp, models
-from jxai.cli.explaining.photographs import BLACK, WHITE, to_input
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0 as SPACE
 from jxai.cli.explaining.picture_files import read_pictures
 from jxai.cli.running import command_line, folders
 from jxai.cli.running.results_log import ResultsLog
 from jxai.fewshot.heads.head import KEPT
+from jxai.progress import Bar
 
 _TOP = 0.05  # the share of pixels that counts as most relevant
 _MEASURES = ("largest error", "1 - cosine", "top kept")
@@ -149,13 +149,13 @@ def network_rows(
     composites = {
         "EpsilonPlus": lrp.EpsilonPlus(),
         "EpsilonAlpha2Beta1": lrp.EpsilonAlpha2Beta1(),
-        "EpsilonGammaBox": lrp.EpsilonGammaBox(BLACK, WHITE),
+        "EpsilonGammaBox": lrp.EpsilonGammaBox(SPACE.low, SPACE.high),
         "sun2020": lrp.sun2020,
     }
     methods: dict[str, Callable[[Any, jax.Array], jax.Array]] = {
         "gradient": lambda f, x: attribution.gradient(f, x, target),
         "Integrated Gradients": lambda f, x: attribution.integrated_gradients(
-            f, x, target, baseline=BLACK, num_steps=num_steps
+            f, x, target, baseline=SPACE.low, num_steps=num_steps
         ),
         "SmoothGrad": lambda f, x: attribution.smooth_grad(f, key, x, target, num_roots=num_roots),
         "SmoothTaylor": lambda f, x: attribution.smooth_taylor(
@@ -277,7 +277,7 @@ def rows_of(options: Options) -> list[Row]:
         Those of the networks, then those of the heads.
     """
     pictures = read_pictures((), count=options.count)
-    x = to_input(np.stack([picture.pixels for picture in pictures]))
+    x = SPACE(np.stack([picture.pixels for picture in pictures]))
     costs = {"num_roots": options.num_roots, "num_steps": options.num_steps}
     model, variables, _ = models.efficientnet_lite0()
     resnet, small = models.Classifier(models.ResNet18(), num_classes=1000), x[:, ::2, ::2]
@@ -305,9 +305,9 @@ def measure(options: Options) -> None:
         for row in rows
         for name in ARITHMETICS
     }
-    with tqdm(total=len(keys), unit="cell", disable=not options.progress) as bar:
+    with Bar(len(keys), unit="cell", progress=options.progress or "lines") as bar:
         for row in rows:
-            bar.set_description(f"{row.subject}, {row.label}")
+            bar.name(f"{row.subject}, {row.label}")
             missing = [name for name in ARITHMETICS if not log.done(keys[row.subject, row.label, name])]
             bar.update(len(ARITHMETICS) - len(missing))
             if not missing:

@@ -15,13 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jxai import lrp, viz
-from jxai.cli.explaining.methods import COMPOSITES
-from jxai.cli.explaining.photographs import CLASS_NAMES, Photograph, photographs, to_input
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
+from jxai.cli.explaining.methods import composites
+from jxai.cli.explaining.photographs import CLASS_NAMES, Photograph, photographs
 from jxai.cli.running import command_line
 from jxai.models.pretrained import efficientnet_lite0
+from jxai.progress import tracked
 from jxai.viz.panels import Panel, draw_panels
 
 _COLUMNS = 5
@@ -58,7 +59,7 @@ class Explanation:
 
 
 # Label to composite; None is the gradient of `jax.grad` times the input.
-RULES: Mapping[str, lrp.Composite | None] = {"gradient × input": None, **COMPOSITES}
+RULES: Mapping[str, lrp.Composite | None] = {"gradient × input": None, **composites()}
 
 
 def explain(
@@ -75,7 +76,7 @@ def explain(
     Returns:
         The relevance and its sum.
     """
-    x, target = jnp.asarray(to_input(photograph.picture)[None]), jnp.array([photograph.label])
+    x, target = jnp.asarray(EFFICIENTNET_LITE0(photograph.picture)[None]), jnp.array([photograph.label])
     composite = RULES[label]
     if composite is None:
         relevance = x * jax.grad(lambda x: f(x)[0, photograph.label])(x)
@@ -95,7 +96,7 @@ def conservation(f: Callable[[jax.Array], Any], photograph: Photograph) -> lrp.C
     def follow(x: jax.Array) -> lrp.Conservation:
         return lrp.conservation(f, x, composite=lrp.EpsilonPlus(), start=start)
 
-    return jax.jit(follow)(jnp.asarray(to_input(photograph.picture)[None]))
+    return jax.jit(follow)(jnp.asarray(EFFICIENTNET_LITE0(photograph.picture)[None]))
 
 
 def draw(
@@ -134,7 +135,7 @@ def main(options: Options) -> None:
     def f(x: jax.Array) -> Any:
         return model.apply(variables, x, train=False)
 
-    scores = f(jnp.asarray(to_input(photograph.picture)[None]))[0]
+    scores = f(jnp.asarray(EFFICIENTNET_LITE0(photograph.picture)[None]))[0]
     best, score = int(scores.argmax()), float(scores[photograph.label])
     probability = float(jax.nn.softmax(scores)[best])
     caption = (
@@ -142,7 +143,7 @@ def main(options: Options) -> None:
         f"score {float(scores[best]):.2f}, probability {probability:.2f}",
     )
     print(f"{photograph.class_name}, score {score:.2f}; {', '.join(caption)}")
-    progress = tqdm(labels, desc="rules", unit="rule", disable=not options.progress)
+    progress = tracked(labels, name="rules", unit="rule", progress=options.progress or "lines")
     explanations = [explain(f, photograph, label, score=score) for label in progress]
     print("\n| rule | sum / score |\n| --- | ---: |")
     for one in explanations:

@@ -59,6 +59,16 @@ def _libraries_begin_at_one_seed() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="of each parametrized test the first case alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fast"):
+        first = {item.nodeid.split("[")[0]: item for item in reversed(items)}
+        items[:] = [item for item in items if first[item.nodeid.split("[")[0]] is item]
+
+
 def pytest_collection_finish() -> None:
     """Leave what was imported out of later collections of garbage, and have fewer: a tenth of the tests' time."""
     gc.freeze()

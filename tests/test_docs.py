@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from jxai.cli.main import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 # Tutorials are notebooks, which the site's build executes (tests/test_site.py); their links are read here.
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "experiments/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"```.*?```", re.DOTALL)
 # Ten seconds of small programs each; README.md shows in the quick tests that code of pages runs.
 LONG = {"attribution.md", "coming_from.md", "explain.md", "few_shot.md", "index.md"}
@@ -33,6 +35,11 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_scripts_exist(page):
-    for script in re.findall(r"(?<!tests/)\bexperiments/[\w/]+\.py", page.read_text("utf-8")):
-        assert (ROOT / script).exists(), f"{page} names {script}"
+def test_commands_exist(page):
+    text = page.read_text("utf-8")
+    scripts = re.findall(r"(?<!tests/)\bexperiments/[\w/]+\.py", text)
+    modules = re.findall(r"python3? -m (experiments[.\w]*\w)", text)
+    for path in [ROOT / script for script in scripts] + [ROOT / name.replace(".", "/") for name in modules]:
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"{page.name}: {path}"
+    commands = re.findall(r"(?:^|\n|`|bin/)jxai (\w+)", "\n".join(CODE.findall(text)))
+    assert set(commands) <= set(COMMANDS), page.name

@@ -34,8 +34,8 @@ def explain(x, target):
     return jnp.sin(jax.nn.relu(x))
 
 
-def randomised(heatmap):
-    found = metrics.model_randomisation(
+def randomized(heatmap):
+    found = metrics.model_randomization(
         lambda variables: heatmap * variables["a"]["w"][None, None],
         {"a": {"w": jnp.ones(SIDE)}},
         {"a": {"w": jnp.arange(SIDE, dtype=jnp.float32)}},
@@ -69,9 +69,9 @@ OF_HEATMAPS = {
     "complexity": metrics.complexity,
     "curve_area": lambda h: metrics.curve_area(curve(h)),
     "gaussian_pyramid": pyramid,
-    "model_randomisation": randomised,
+    "model_randomization": randomized,
     "multiscale_total_variation": lambda h: metrics.multiscale_total_variation(h, smallest=8),
-    "normalised": lambda h: metrics.normalised(h).mean(axis=(1, 2)),
+    "normalized": lambda h: metrics.normalized(h).mean(axis=(1, 2)),
     "perturbation_positions": positions,
     "pointing_game": lambda h: metrics.pointing_game(h, MASK),
     "rank_correlation": lambda h: metrics.rank_correlation(OTHER, h),
@@ -103,8 +103,8 @@ OF_IMAGES = {
 NO_SCORES = {
     "Completeness": "results",
     "DIRECTIONS": "names",
-    "ModelRandomisation": "results",
-    "randomisation_layers": "names",
+    "ModelRandomization": "results",
+    "randomization_layers": "names",
     "shuffled_parameters": "what is given, shuffled",
 }
 

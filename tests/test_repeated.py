@@ -16,7 +16,7 @@ _spec.loader.exec_module(nan)
 CALLS = {
     "adaptive_noise": lambda: nan.OF_NO_FUNCTION["adaptive_noise"](nan.X),
     "maximum_sensitivity": lambda: nan.OF_IMAGES["maximum_sensitivity"](nan.X),
-    "model_randomisation": lambda: nan.OF_HEATMAPS["model_randomisation"](nan.HEATMAP),
+    "model_randomization": lambda: nan.OF_HEATMAPS["model_randomization"](nan.HEATMAP),
     "perturbation_curve": lambda: nan.OF_BOTH["perturbation_curve"](nan.X, nan.HEATMAP),
     "perturbation_positions": lambda: nan.OF_HEATMAPS["perturbation_positions"](nan.HEATMAP),
     "smooth_taylor": lambda: nan.ESTIMATORS["smooth_taylor"](nan.X),

@@ -16,7 +16,7 @@ import jax
 from experiments.benchmarks.measure import matmul_gflops, report, seconds
 from experiments.benchmarks.steps import Task, head_step, system_step, with_adam
 from jxai import fewshot, models
-from jxai.fewshot.heads.convolution import multiplications
+from jxai.fewshot.heads.winograd import multiplications
 
 RIVAL_SECONDS = {"plain": 3.2, "guided": 20.6}
 RIVAL_MATMUL_GFLOPS = 205.0

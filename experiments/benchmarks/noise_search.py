@@ -34,7 +34,7 @@ def search(objective: Callable[[float], float], start: float, *, iterations: int
     """`attribution.adaptive_noise` of one image as a Python loop.
 
     Args:
-        objective: of a noise scale, to be minimised.
+        objective: of a noise scale, to be minimized.
         start: the first scale.
         iterations: rounds of one or two evaluations.
 

@@ -27,10 +27,10 @@ from jxai import fewshot, models
 
 PACKAGES = sorted(path.parent.name for path in Path(jxai.__file__).parent.glob("*/__init__.py"))
 IMPORTS = {
-    "imports": "import jax, flax, optax, chex",
-    "imports_jxai": "import jax, flax, optax, chex, jxai",
-    "imports_linen": "import jax, flax.linen, optax, chex",
-    "imports_packages": f"import jax, flax.linen, optax, chex; from jxai import {', '.join(PACKAGES)}",
+    "imports": "import jax, numpy",
+    "imports_jxai": "import jax, numpy, jxai",
+    "imports_linen": "import jax, flax.linen, optax",
+    "imports_packages": f"import jax, flax.linen, optax; from jxai import {', '.join(PACKAGES)}",
 }
 
 

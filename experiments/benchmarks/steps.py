@@ -127,12 +127,12 @@ def with_adam(step: Step, arguments: tuple[Any, jax.Array]) -> tuple[Callable, t
     Returns:
         (update, (variables, Adam's state, data)).
     """
-    optimiser, (variables, data) = optax.adam(1e-3), arguments
+    optimizer, (variables, data) = optax.adam(1e-3), arguments
 
     def update(variables: Any, state: Any, data: jax.Array):
         gradients, statistics, metrics = step(variables, data)
-        changes, state = optimiser.update(gradients[0], state)
+        changes, state = optimizer.update(gradients[0], state)
         params = optax.apply_updates(variables["params"], changes)
         return {"params": params, "batch_stats": statistics}, state, gradients[1:], metrics
 
-    return update, (variables, optimiser.init(variables["params"]), data)
+    return update, (variables, optimizer.init(variables["params"]), data)

@@ -106,7 +106,7 @@ def _compared_relevance(found: _Compared, params: Any, way: int) -> torch.Tensor
     relevance = _log_odds(found.scores.unflatten(0, (-1, way))).flatten()[:, None]
     for x, layer in ((hidden, "fc2"), (flat, "fc1")):
         kernel = params[layer]["kernel"]
-        relevance = x * (relevance / _stabilise(x @ kernel) @ kernel.T)
+        relevance = x * (relevance / _stabilize(x @ kernel) @ kernel.T)
     kernel = params["conv2"]["kernel"].clamp(min=0)
     relevance = _unpool(relevance, found.winners[1], found.z[1])
     relevance = first * _back(relevance / _nonzero(_convolve(first, kernel)), kernel)
@@ -243,9 +243,9 @@ def _weights(
     rows = x.mean(3)
     product = prototype * functional.normalize(rows.mean(2), dim=-1)
     total = product.sum(-1)
-    pooled = product * (_log_odds(7 * total) / _stabilise(total))[..., None]
-    of_rows = rows * (pooled / _stabilise(rows.sum(2)))[:, :, None]
-    relevance = x * (of_rows / _stabilise(x.sum(3)))[:, :, :, None]
+    pooled = product * (_log_odds(7 * total) / _stabilize(total))[..., None]
+    of_rows = rows * (pooled / _stabilize(rows.sum(2)))[:, :, None]
+    relevance = x * (of_rows / _stabilize(x.sum(3)))[:, :, :, None]
     of_channels, of_positions = _weighted(pooled), _weighted(relevance)
     return of_channels[:, :, None] * of_positions.flatten(2, 3)
 
@@ -270,11 +270,11 @@ def _convolution_relevance(
     x: torch.Tensor, adjacency: torch.Tensor, kernel: torch.Tensor, relevance: torch.Tensor
 ) -> torch.Tensor:
     """Relevance of a graph convolution's input nodes."""
-    neighbours = adjacency @ x
-    both = torch.cat([x, neighbours], -1)
-    both = both * (relevance / _stabilise(both @ kernel) @ kernel.T)
+    neighbors = adjacency @ x
+    both = torch.cat([x, neighbors], -1)
+    both = both * (relevance / _stabilize(both @ kernel) @ kernel.T)
     own, others = both.chunk(2, -1)
-    return x * (own / _stabilise(x) + adjacency.transpose(-1, -2) @ (others / _stabilise(neighbours)))
+    return x * (own / _stabilize(x) + adjacency.transpose(-1, -2) @ (others / _stabilize(neighbors)))
 
 
 def _dense(x: torch.Tensor, params: Any) -> torch.Tensor:
@@ -303,7 +303,7 @@ def _nonzero(z: torch.Tensor) -> torch.Tensor:
     return torch.where(z == 0, TINY, z)
 
 
-def _stabilise(z: torch.Tensor) -> torch.Tensor:
+def _stabilize(z: torch.Tensor) -> torch.Tensor:
     return z + torch.where(z < 0, -EPSILON, EPSILON)
 
 

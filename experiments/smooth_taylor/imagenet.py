@@ -1,10 +1,9 @@
 """ImageNet's validation pictures, and the networks that the SmoothTaylor paper explains, in the paper's input space.
 
 Inputs are RGB in [0, 1] less ImageNet's mean, divided by its deviation, for every network: one unit of noise is the
-same everywhere, about 58 grey levels of 255.
+same everywhere, about 58 gray levels of 255.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai import data, models
-from jxai.cli.explaining.photographs import SIZE, photographs
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
+from jxai.cli.explaining.photographs import photographs
+from jxai.cli.explaining.picture_files import Picture
 from jxai.data.decode import decode
 from jxai.data.picture import Resampling
 
@@ -24,19 +25,6 @@ _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 # What black and white are, by channel.
 LOW, HIGH = -_MEAN / _DEVIATION, (1 - _MEAN) / _DEVIATION
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """A picture that is read when it is wanted.
-
-    Attributes:
-        name: of the file.
-        read: gives uint8, (224, 224, 3).
-    """
-
-    name: str
-    read: Callable[[], np.ndarray]
 
 
 def to_input(picture: np.ndarray) -> jax.Array:
@@ -81,7 +69,7 @@ def _scores(model: Any, variables: Any, x: jax.Array) -> jax.Array:
     return jnp.asarray(model.apply(variables, x, train=False))
 
 
-def validation(source: str, count: int, *, resampling: Resampling = "bicubic") -> Sequence[Example]:
+def validation(source: str, count: int, *, resampling: Resampling = "bicubic") -> Sequence[Picture]:
     """The first validation pictures, in the order of their file names.
 
     Args:
@@ -102,10 +90,7 @@ def validation(source: str, count: int, *, resampling: Resampling = "bicubic") -
         raise ValueError(f"expected a count of at least 1, got {count}: the paper takes 1000")
     if source == "photographs":
         pictures = [one.picture for one in photographs()[:count]]
-        return [
-            Example(f"photograph {index}", lambda picture=picture: picture)
-            for index, picture in enumerate(pictures)
-        ]
+        return [Picture(f"photograph {index}", picture) for index, picture in enumerate(pictures)]
     if source == "tfds":
         return _prepared(count, resampling)
     folder = Path(source)
@@ -120,10 +105,10 @@ def validation(source: str, count: int, *, resampling: Resampling = "bicubic") -
     def read(path: Path) -> np.ndarray:
         return _square(decode(path.read_bytes(), name=str(path)), resampling)
 
-    return [Example(str(path.relative_to(folder)), lambda path=path: read(path)) for path in files[:count]]
+    return [Picture(str(path.relative_to(folder)), lambda path=path: read(path)) for path in files[:count]]
 
 
-def _prepared(count: int, resampling: Resampling) -> list[Example]:
+def _prepared(count: int, resampling: Resampling) -> list[Picture]:
     import tensorflow_datasets as tfds
 
     skip = {"image": tfds.decode.SkipDecoding()}
@@ -142,11 +127,13 @@ def _prepared(count: int, resampling: Resampling) -> list[Example]:
     def read(index: int) -> np.ndarray:
         return _square(decode(source[index]["image"], name=names[index]), resampling)
 
-    return [Example(names[index], lambda index=index: read(index)) for index in order]
+    return [Picture(names[index], lambda index=index: read(index)) for index in order]
 
 
 def _square(picture: np.ndarray, resampling: Resampling) -> np.ndarray:
-    return data.centre_square(picture, size=SIZE, shorter=SIZE + 32, resampling=resampling)
+    return data.center_square(
+        picture, size=EFFICIENTNET_LITE0.size, shorter=EFFICIENTNET_LITE0.shorter, resampling=resampling
+    )
 
 
 def _text(name: Any) -> str:

@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from tqdm import tqdm
 
 from experiments.smooth_taylor.imagenet import HIGH, LOW, NetworkName, load_network, to_input, validation
 from experiments.smooth_taylor.table import FIGURE_ROWS, PUBLISHED, as_json, table
@@ -45,6 +44,7 @@ from jxai.cli.running.hosts import (
 )
 from jxai.cli.running.results_log import ResultsLog
 from jxai.cli.running.seeds import key_of
+from jxai.progress import Progress, tracked
 
 _GROUP = 10  # roots whose mean is kept, so that fewer roots are the first ones of more
 _NOISE_BASELINES = (1, 5, 10, 20)
@@ -90,7 +90,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """The compiled parts of one picture's judgement; x is (1, 224, 224, 3), heat maps are (rows, 224, 224).
+    """The compiled parts of one picture's judgment; x is (1, 224, 224, 3), heat maps are (rows, 224, 224).
 
     Attributes:
         predict: the class with the highest score, (1,).
@@ -221,8 +221,8 @@ def judge_picture(
     areas = do.judge(of_draws, x, target, jnp.stack(list(heatmaps.values())))
     rows = {row: [float(area[index]) for area in areas] for index, row in enumerate(heatmaps)}
     check_finite(f"AUPC and AUTVC of {name}", rows)
-    judgement = {"class": int(target[0]), "rows": rows, "noise_scale": scales}
-    return judgement, {row: np.asarray(heatmap) for row, heatmap in heatmaps.items()}
+    judgment = {"class": int(target[0]), "rows": rows, "noise_scale": scales}
+    return judgment, {row: np.asarray(heatmap) for row, heatmap in heatmaps.items()}
 
 
 def _checksum(weights: Path | None) -> str | None:
@@ -263,21 +263,16 @@ def run(options: Options) -> None:
     do = programs(load_network(options.network, options.weights), options)
 
     def judged(index: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        start, picture = time.perf_counter(), examples[index].read()
+        start, picture = time.perf_counter(), examples[index].pixels
         key = jax.random.fold_in(root, index)
-        judgement, heatmaps = judge_picture(do, key, to_input(picture)[None], name=examples[index].name)
+        judgment, heatmaps = judge_picture(do, key, to_input(picture)[None], name=examples[index].name)
         shown = {row: heatmaps[row] for row in FIGURE_ROWS}
-        return {**judgement, "seconds": time.perf_counter() - start}, {"picture": picture, **shown}
+        return {**judgment, "seconds": time.perf_counter() - start}, {"picture": picture, **shown}
 
     found = in_turns(judged, missing, on_each_device=True)
-    bar = tqdm(
-        found,
-        total=len(missing),
-        desc="pictures",
-        unit="picture",
-        disable=not options.progress or not is_first(),
-    )
-    for index, (judgement, shown) in zip(missing, bar, strict=True):
+    progress: Progress = (options.progress or "lines") if is_first() else False
+    bar = tracked(found, total=len(missing), name="pictures", unit="picture", progress=progress)
+    for index, (judgment, shown) in zip(missing, bar, strict=True):
         if not is_first():
             continue
         name = examples[index].name
@@ -286,7 +281,7 @@ def run(options: Options) -> None:
             digest = np.frombuffer(_digest(arrays), np.uint8)
             folders.write_whole(drawn[index], functools.partial(np.savez_compressed, digest=digest, **arrays))
         if not log.done(name):
-            numbers = jax.tree.map(lambda leaf: leaf.item(), judgement)
+            numbers = jax.tree.map(lambda leaf: leaf.item(), judgment)
             with folders.writing(log.path):
                 log.append({"key": name, **numbers, "seconds": round(numbers["seconds"], 1)})
 
@@ -340,9 +335,9 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:
     return sealing.digest_of(*(part for pair in parts for part in pair))
 
 
-def _note(judgement: Mapping[str, Any], row: str) -> str:
-    aupc, autvc = judgement["rows"][row]
-    scale = judgement["noise_scale"].get(row)
+def _note(judgment: Mapping[str, Any], row: str) -> str:
+    aupc, autvc = judgment["rows"][row]
+    scale = judgment["noise_scale"].get(row)
     return f"AUPC {aupc:.1f}, AUTVC {autvc:.2f}" + ("" if scale is None else f", σ {scale:.2f}")
 
 

@@ -64,7 +64,7 @@ def adaptive_noise(
     max_iterations: int = 20,
     fresh: bool = False,
 ) -> AdaptiveNoise:
-    """Search the noise scale σ that minimises an objective, such as SmoothTaylor's AUPC or AUTVC, image by image.
+    """Search the noise scale σ that minimizes an objective, such as SmoothTaylor's AUPC or AUTVC, image by image.
 
     From σ, |σ + α| is tried; if it is worse than σ, the search moves to |σ − α| instead, even if that is worse as
     well: then α becomes decay · α. It ends at the first such worsening after `max_stops` of them in a row. Every

@@ -1,11 +1,11 @@
-"""Baselines for Integrated Gradients: noise and blur. Images are (N, H, W, C), already normalised."""
+"""Baselines for Integrated Gradients: noise and blur. Images are (N, H, W, C), already normalized."""
 
 import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.batches.blur import gaussian_blur
-from jxai.batches.checks import as_greys, check_finite
+from jxai.batches.checks import as_grays, check_finite
 from jxai.batches.draws import row_keys
 from jxai.checks import as_array, check_count, check_number, finite, keep_nan
 
@@ -22,7 +22,7 @@ def uniform_baselines(
         key: a random key; baseline b of image n depends on (key, n, b) alone.
         x: inputs, (N, ...), floats.
         count: B, how many an image; the paper tries 1, 5, 10 and 20.
-        low: the darkest value, a number or one a channel: what black is after normalisation.
+        low: the darkest value, a number or one a channel: what black is after normalization.
         high: the brightest: what white is.
 
     Returns:
@@ -38,7 +38,7 @@ def uniform_baselines(
     x = as_array(x)
     check_finite("x", x)
     check_count("count", count)
-    low, high = as_greys(low, high, x)
+    low, high = as_grays(low, high, x)
     images, numbers = jnp.tile(jnp.arange(len(x)), count), jnp.repeat(jnp.arange(count), len(x))
     keys = row_keys(key, images, numbers)
     noise = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype))(keys)

@@ -71,16 +71,16 @@ def smooth_grad(
         return _wide(explain(f, at, target[images]))
 
     # VarGrad's sums are taken around the gradient at x: a small variance of large gradients is not lost in rounding.
-    centre = jnp.zeros(())
+    center = jnp.zeros(())
     if statistic == "variance":
-        centre = sum_over_roots(
+        center = sum_over_roots(
             lambda images, _: explained(x[images], images), x, num_roots=1, chunk_size=chunk_size, mesh=mesh
         )
 
     def terms(images: jax.Array, roots: jax.Array) -> tuple[jax.Array, ...]:
         gradients = explained(x[images] + _noise(key, images, roots, x, scale), images)
         if statistic == "variance":
-            gradients = gradients - centre[images]
+            gradients = gradients - center[images]
             return gradients, gradients**2
         return (gradients if statistic == "mean" else gradients**2,)
 
@@ -113,7 +113,7 @@ def smooth_taylor(
         x: inputs, (N, ...), floats.
         target: (N,), integers in [0, K).
         noise_scale: σ in the units of `x`; a number or one an image, (N,), above 0. The paper's is 0.5 for images
-            normalised by ImageNet's means and deviations.
+            normalized by ImageNet's means and deviations.
         num_roots: R, gradients an image.
         explain: what takes the gradient's place; the product stays.
         chunk_size: inputs in flight, as in `integrated_gradients`.

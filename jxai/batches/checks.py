@@ -64,7 +64,7 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
 def check_finite(name: str, x: jax.Array) -> None:
     """Refuse an array that is no batch, of no floats, or not finite."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"expected `{name}` of floats, got {x.dtype}: convert and normalise the images")
+        raise TypeError(f"expected `{name}` of floats, got {x.dtype}: convert and normalize the images")
     as_finite(name, x)
 
 
@@ -161,7 +161,7 @@ def as_baselines(baseline: ArrayLike, x: jax.Array) -> jax.Array:
     return given
 
 
-def as_greys(low: ArrayLike, high: ArrayLike, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def as_grays(low: ArrayLike, high: ArrayLike, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """What black and white are in the function's inputs.
 
     Args:
@@ -177,14 +177,14 @@ def as_greys(low: ArrayLike, high: ArrayLike, x: jax.Array) -> tuple[jax.Array, 
     """
     found = []
     for name, value in (("low", low), ("high", high)):
-        grey = as_array(value, x.dtype)
-        if grey.shape not in ((), x.shape[-1:]):
+        gray = as_array(value, x.dtype)
+        if gray.shape not in ((), x.shape[-1:]):
             raise ValueError(
-                f"expected {name} as a number or of shape {x.shape[-1:]}, got {grey.shape}: one a channel"
+                f"expected {name} as a number or of shape {x.shape[-1:]}, got {gray.shape}: one a channel"
             )
-        found.append(grey)
-    black, white = (values(grey) for grey in found)
+        found.append(gray)
+    black, white = (values(gray) for gray in found)
     if black is not None and white is not None and not (np.isfinite(white - black) & (black <= white)).all():
         raise ValueError(f"expected low <= high, got {low} and {high}: black first, then white, without NaN")
-    darkest, brightest = (grey.reshape(*[1] * (x.ndim - 1), -1) for grey in found)
+    darkest, brightest = (gray.reshape(*[1] * (x.ndim - 1), -1) for gray in found)
     return darkest, brightest

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import check_count
 from jxai.compiled import run_compiled
+from jxai.ops.channels_last import with_plain_convolutions
 
 # Numbers of the inputs in flight by default: 16 images of 224x224x3 on a CPU, whose convolutions gain nothing from
 # more; 256 on an accelerator.
@@ -128,7 +128,7 @@ def sum_over_roots(
 
         def sums(values: jax.Array) -> jax.Array:
             values = spread(values.astype(jnp.promote_types(values.dtype, jnp.float32)))
-            # Not a product with zeros: an image without finite values must not spoil its neighbours.
+            # Not a product with zeros: an image without finite values must not spoil its neighbors.
             own = member.reshape(span, size, *[1] * (values.ndim - 1))
             return jnp.where(own, values, 0).sum(axis=1)
 

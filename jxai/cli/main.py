@@ -1,9 +1,10 @@
 """Finds a command by its name, and imports nothing of the others."""
 
 import importlib
+import os
 import sys
 
-from jxai import __version__
+from jxai import __version__, extras
 
 COMMANDS = {
     "explain": (
@@ -22,6 +23,15 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that `sys.argv` names, with the arguments after it."""
+    try:
+        _run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _run() -> None:
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(_help())
@@ -29,7 +39,14 @@ def main() -> None:
         print(f"jxai {__version__}")
     elif name in COMMANDS:
         sys.argv = [f"jxai {name}", *arguments]
-        importlib.import_module(f"jxai.cli.{COMMANDS[name][0]}").command()
+        try:
+            with extras.named():
+                importlib.import_module(f"jxai.cli.{COMMANDS[name][0]}").command()
+        except ModuleNotFoundError as error:
+            if error.name not in extras.EXTRAS:
+                raise
+            print(error, file=sys.stderr)
+            raise SystemExit(2) from error
     else:
         print(
             f"expected a command among {', '.join(COMMANDS)}, got {name!r}: `jxai --help` says what each does",

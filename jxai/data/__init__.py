@@ -1,4 +1,4 @@
-"""Domains of labelled pictures, and endless datasets of episodes and of batches drawn from them."""
+"""Domains of labeled pictures, and endless datasets of episodes and of batches drawn from them."""
 
 from jxai.data.classification import classification_dataset
 from jxai.data.device_augment import augment_on_device
@@ -8,10 +8,10 @@ from jxai.data.folder import load_folder
 from jxai.data.loading import load, prepare
 from jxai.data.look_up import look_up
 from jxai.data.merging import merge
-from jxai.data.picture import centre_square, read_picture
+from jxai.data.picture import center_square, read_picture
 from jxai.data.pipeline import iterate
 from jxai.data.prepared import Prepared
-from jxai.data.preprocess import denormalise, normalise
+from jxai.data.preprocess import denormalize, normalize
 from jxai.data.sampler import episode_indices, episode_table
 from jxai.data.source import Source, from_arrays
 from jxai.data.splits import SPLITS, split_classes
@@ -25,9 +25,9 @@ __all__ = [
     "Prepared",
     "Source",
     "augment_on_device",
-    "centre_square",
+    "center_square",
     "classification_dataset",
-    "denormalise",
+    "denormalize",
     "episode_dataset",
     "episode_indices",
     "episode_pairs_dataset",
@@ -38,7 +38,7 @@ __all__ = [
     "load_folder",
     "look_up",
     "merge",
-    "normalise",
+    "normalize",
     "prepare",
     "read_picture",
     "split_classes",

@@ -23,7 +23,7 @@ CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
 
-# Colour jitter: brightness, contrast and colour are each multiplied by a factor in [1 - 0.4, 1 + 0.4].
+# Color jitter: brightness, contrast and color are each multiplied by a factor in [1 - 0.4, 1 + 0.4].
 JITTER = 0.4
 
 # The cross-attention release's: black pixels around the picture before a crop, and how it erases.
@@ -62,7 +62,7 @@ def augment(picture: "Image.Image", rng: np.random.Generator, *, size: int, kind
     """Augments a picture as the few-shot releases do in training.
 
     "resized-crop" (RelationNet, GNN): a random crop of 8 to 100 % of the area with aspect ratio 3/4 to 4/3, resized;
-    then brightness, contrast and colour each times a factor in [0.6, 1.4]; then a horizontal flip of every second
+    then brightness, contrast and color each times a factor in [0.6, 1.4]; then a horizontal flip of every second
     picture. "crop-erase" (cross attention): the picture resized, 8 black pixels around it, a random crop of the size;
     a flip of every second; of every second, a rectangle of 2 to 40 % of the area, aspect ratio 0.3 to 1/0.3, becomes
     ImageNet's mean.
@@ -106,7 +106,7 @@ def _flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _crop_box(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
-    """Returns left, top, right and bottom of a random crop, or of the largest centre crop that is allowed."""
+    """Returns left, top, right and bottom of a random crop, or of the largest center crop that is allowed."""
     for _ in range(CROP_ATTEMPTS):
         area = height * width * rng.uniform(*CROP_AREA)
         ratio = math.exp(rng.uniform(math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])))

@@ -55,7 +55,7 @@ class JxaiEmbedded(tfds.core.GeneratorBasedBuilder):
         return _Info(
             builder=self,
             description=domain.description,
-            license=domain.licence,
+            license=domain.license,
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(32, 32, channels), encoding_format="png"),

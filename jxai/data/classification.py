@@ -31,7 +31,7 @@ def classification_dataset(
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.MapDataset[dict[str, np.ndarray]]:
-    """Makes a dataset of batches of labelled pictures.
+    """Makes a dataset of batches of labeled pictures.
 
     An epoch has len(source) // batch_size steps, in an order that depends on (seed, epoch); what does not
     fill a batch is left out, in each epoch other pictures. Iterate with `data.iterate`.
@@ -48,7 +48,7 @@ def classification_dataset(
         shard_count: number of hosts.
 
     Returns:
-        Random access to batches {"image": float32 (k, size, size, 3) normalised, "label": int32 (k,)}, where
+        Random access to batches {"image": float32 (k, size, size, 3) normalized, "label": int32 (k,)}, where
         k is batch_size / shard_count: this host's share, in the order of the hosts. With `numbers` it is access by
         step alone, which needs no Grain.
 
@@ -106,4 +106,4 @@ class _Batches:
                     for i, rng in zip(indices, streams, strict=True)
                 ]
             )
-        return {"image": preprocess.normalise(images), "label": self.source.labels[indices]}
+        return {"image": preprocess.normalize(images), "label": self.source.labels[indices]}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jxai import extras
 from jxai.checks import printable, reason
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def pixels(picture: "Image.Image") -> np.ndarray:
         picture: as Pillow opens it.
 
     Returns:
-        uint8 (H, W, 3). The rotation that EXIF asks for is applied; grey, palette and CMYK become RGB; of 16 bits the
+        uint8 (H, W, 3). The rotation that EXIF asks for is applied; gray, palette and CMYK become RGB; of 16 bits the
         upper 8 stay; transparency is laid over white.
 
     Raises:
@@ -196,7 +197,8 @@ def opened(data: bytes, name: str) -> "Iterator[Image.Image]":
     Raises:
         ValueError: the bytes are no picture of `FORMATS`, a damaged one, or one that is too large.
     """
-    from PIL import Image, UnidentifiedImageError
+    with extras.named():
+        from PIL import Image, UnidentifiedImageError
 
     Image.init()
     known = [
@@ -261,10 +263,10 @@ def _eight_bits(picture: "Image.Image", kind: str | None) -> "Image.Image":
         return picture
     if picture.mode == "I" and kind not in ("PNG", "PPM"):  # those have no more than 16 bits
         raise ValueError("32 bits, whose white is unknown")
-    grey = np.asarray(picture)
-    if grey.min() < 0 or grey.max() > 65_535:
-        raise ValueError(f"numbers from {grey.min()} to {grey.max()}, not of 16 bits")
-    return Image.fromarray((grey >> 8).astype(np.uint8))
+    gray = np.asarray(picture)
+    if gray.min() < 0 or gray.max() > 65_535:
+        raise ValueError(f"numbers from {gray.min()} to {gray.max()}, not of 16 bits")
+    return Image.fromarray((gray >> 8).astype(np.uint8))
 
 
 def _unreadable(name: str, error: Exception) -> ValueError:

@@ -12,7 +12,7 @@ from jxai.checks import as_array, check_choice, check_count, check_key, count_no
 from jxai.data import augmentation as host
 from jxai.data.preprocess import MEAN, STD
 
-# Luma of RGB, as Pillow weighs it for contrast and colour.
+# Luma of RGB, as Pillow weighs it for contrast and color.
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -27,20 +27,20 @@ def augment_on_device(
     """Augments a batch of pictures inside a compiled function, as `augmentation.augment` does on the host.
 
     Picture i depends on (key, indices[i], images[i]) alone, whatever batch it stands in. Drawn values differ from the
-    host's, for JAX has other generators; their distribution is the same. Pixels differ a little: colours stay
+    host's, for JAX has other generators; their distribution is the same. Pixels differ a little: colors stay
     fractional where Pillow rounds them to bytes after each change, a crop is resampled with the pixels around it
     rather than cut out first, and black and ImageNet's mean are exact.
 
     Args:
         key: of the data set, such as `jax.random.key(seed)`.
-        images: uint8, or float as `normalise` makes them, (n, H, W, 3); give them larger than `size`, since what lies
+        images: uint8, or float as `normalize` makes them, (n, H, W, 3); give them larger than `size`, since what lies
             outside them is lost for the crops.
         indices: number of each picture in the whole run, (n,) integers: step · batch size + place.
         kind: "resized-crop" or "crop-erase".
         size: side of the result in pixels; by default H.
 
     Returns:
-        float32 (n, size, size, 3), normalised.
+        float32 (n, size, size, 3), normalized.
 
     Raises:
         TypeError: no random key, or arrays of other types.
@@ -71,10 +71,10 @@ def augment_on_device(
     one, count = _KINDS[kind]
     mean, std = jnp.asarray(MEAN, jnp.float32), jnp.asarray(STD, jnp.float32)
     floats = images.astype(jnp.float32)
-    colours = floats / 255 if images.dtype == jnp.uint8 else floats * std + mean
+    colors = floats / 255 if images.dtype == jnp.uint8 else floats * std + mean
     # One draw a picture, of all its numbers at once: many small ones take longer to compile and to run.
     draw = jax.vmap(lambda index: jax.random.uniform(jax.random.fold_in(key, index), (count,)))
-    augmented = jax.vmap(functools.partial(one, size=size))(draw(indices), colours)
+    augmented = jax.vmap(functools.partial(one, size=size))(draw(indices), colors)
     return (augmented - mean) / std
 
 
@@ -111,13 +111,13 @@ def _resample(image: jax.Array, size: int, start: jax.Array, extent: jax.Array) 
 
 
 def _jitter(image: jax.Array, factors: jax.Array) -> jax.Array:
-    """Brightness, contrast and colour, each a blend that stays within [0, 1]."""
+    """Brightness, contrast and color, each a blend that stays within [0, 1]."""
     luma = jnp.asarray(_LUMA, jnp.float32)
     image = jnp.clip(factors[0] * image, 0, 1)
-    grey = jnp.mean(image @ luma)
-    image = jnp.clip(grey + factors[1] * (image - grey), 0, 1)
-    grey = (image @ luma)[..., None]
-    return jnp.clip(grey + factors[2] * (image - grey), 0, 1)
+    gray = jnp.mean(image @ luma)
+    image = jnp.clip(gray + factors[1] * (image - gray), 0, 1)
+    gray = (image @ luma)[..., None]
+    return jnp.clip(gray + factors[2] * (image - gray), 0, 1)
 
 
 def _flip(u: jax.Array, image: jax.Array) -> jax.Array:
@@ -125,7 +125,7 @@ def _flip(u: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def _crop_box(u: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Top, left, height and width of a random crop, or of the largest centre crop that is allowed."""
+    """Top, left, height and width of a random crop, or of the largest center crop that is allowed."""
     areas, ratios, place = jnp.split(u, (host.CROP_ATTEMPTS, 2 * host.CROP_ATTEMPTS))
     low, high = host.CROP_RATIO
     area = height * width * _between(areas, host.CROP_AREA)

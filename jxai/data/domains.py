@@ -16,14 +16,14 @@ class Domain:
     Attributes:
         name: what `load` calls it.
         description: what its pictures show.
-        licence: where they come from and under which terms.
+        license: where they come from and under which terms.
         settings: (shot, queries a class) of the two evaluations: 1-shot, and 5-shot or what replaces it.
         settings_note: how those settings differ from 1-shot and 5-shot with 15 queries, for tables; or empty.
     """
 
     name: str
     description: str
-    licence: str
+    license: str
     settings: tuple[tuple[int, int], tuple[int, int]] = ((1, 15), (5, 15))
     settings_note: str = ""
 
@@ -35,37 +35,37 @@ DOMAINS: Mapping[str, Domain] = types.MappingProxyType(
             Domain(
                 name="latin",
                 description="A-Z, 2-9 and thirteen signs in wild display typefaces",
-                licence="Debian fonts-aenigma: free to redistribute and change, attribution to Brian Kent",
+                license="Debian fonts-aenigma: free to redistribute and change, attribution to Brian Kent",
             ),
             Domain(
                 name="hebrew",
                 description="Hebrew letters",
-                licence="Debian culmus, GPL-2 with font exception",
+                license="Debian culmus, GPL-2 with font exception",
             ),
             Domain(
                 name="thai",
                 description="Thai letters and digits",
-                licence="Debian fonts-tlwg-*, GPL-2+ with font exception",
+                license="Debian fonts-tlwg-*, GPL-2+ with font exception",
             ),
             Domain(
                 name="arabic",
                 description="isolated Arabic letters",
-                licence="Debian fonts-arabeyes, GPL-2",
+                license="Debian fonts-arabeyes, GPL-2",
             ),
             Domain(
                 name="georgian",
                 description="Georgian letters",
-                licence="Debian fonts-bpg-georgian, GPL-2",
+                license="Debian fonts-bpg-georgian, GPL-2",
             ),
             Domain(
                 name="fashion",
                 description="photographs of clothes, Fashion-MNIST test images padded to 32",
-                licence="MIT, Zalando",
+                license="MIT, Zalando",
             ),
             Domain(
                 name="pictograms",
                 description="animals, plants, food and drink in five drawing styles",
-                licence="Noto Emoji Apache-2.0, Twemoji CC-BY 4.0, Fluent Emoji MIT, OpenMoji CC-BY-SA 4.0",
+                license="Noto Emoji Apache-2.0, Twemoji CC-BY 4.0, Fluent Emoji MIT, OpenMoji CC-BY-SA 4.0",
                 settings=((1, 4), (4, 1)),
                 settings_note="five pictures a class: 1-shot with 4 queries, 4-shot with 1 query",
             ),
@@ -105,7 +105,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
             PaperDomain(
                 name="miniImageNet",
                 description="a hundred classes of ImageNet, 600 photographs each",
-                licence="ImageNet's terms: research and teaching, not commercial",
+                license="ImageNet's terms: research and teaching, not commercial",
                 layout=layouts.mini_imagenet,
                 parts=layouts.MINI_IMAGENET,
                 needs="put there the folders base, val and novel with a folder a class, or the folder images with "
@@ -116,7 +116,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
             PaperDomain(
                 name="CUB",
                 description="two hundred species of birds, Caltech-UCSD Birds 200-2011",
-                licence="research and teaching, not commercial; the photographs are Flickr's users'",
+                license="research and teaching, not commercial; the photographs are Flickr's users'",
                 layout=layouts.cub,
                 parts=layouts.CUB,
                 needs="put there CUB_200_2011.tgz from https://data.caltech.edu/records/65de6-vp158, or the folder "
@@ -127,7 +127,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
             PaperDomain(
                 name="Cars",
                 description="196 models of cars, Stanford Cars' training pictures",
-                licence="research, not commercial",
+                license="research, not commercial",
                 layout=layouts.cars,
                 parts=layouts.CARS,
                 needs="put there cars_train.tgz and car_devkit.tgz, or the folders cars_train and devkit that they "
@@ -138,7 +138,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
             PaperDomain(
                 name="Places",
                 description="365 kinds of scenes, Places365-Standard, 200 training pictures of each",
-                licence="research and teaching, not commercial; the photographs are their owners'",
+                license="research and teaching, not commercial; the photographs are their owners'",
                 layout=layouts.places,
                 parts=layouts.PLACES,
                 needs="put there one of places365standard_easyformat.tar, train_256_places365standard.tar and "
@@ -150,7 +150,7 @@ PAPER_DOMAINS: Mapping[str, PaperDomain] = types.MappingProxyType(
             PaperDomain(
                 name="Plantae",
                 description="the 200 largest classes of plants of iNaturalist 2018, at most 600 pictures each",
-                licence="research, not commercial; each photograph has its own licence",
+                license="research, not commercial; each photograph has its own license",
                 layout=layouts.plantae,
                 parts=layouts.PLANTAE,
                 needs="put there train2018.json.tar.gz and train_val2018.tar.gz from "

@@ -53,7 +53,7 @@ def episode_dataset(
         num_episodes: total number of episodes, a multiple of `batch_size`; without end by default.
         batch_size: episodes a step, over all hosts.
         image_size: side of the pictures in pixels.
-        augment: None, or as the releases train: "resized-crop" (RelationNet and GNN: random resized crop, colour
+        augment: None, or as the releases train: "resized-crop" (RelationNet and GNN: random resized crop, color
             jitter, flip) or "crop-erase" (cross attention: shifted crop, flip, random erasing).
         repeat: whether a class with too few pictures repeats them, as in `episode_indices`, or is an error.
         epoch: episodes in a row from one source; 1 draws a source for each episode.
@@ -214,12 +214,12 @@ class _Batches:
         images, classes = zip(*(self._episode(domain, index) for domain, index in drawn), strict=True)
         sampler = self.samplers[0]
         num_support = sampler.way * sampler.shot
-        normalised = np.stack(images) if self.numbers else preprocess.normalise(np.stack(images))
+        normalized = np.stack(images) if self.numbers else preprocess.normalize(np.stack(images))
         # NumPy leaves: they become device arrays when a step function takes them.
         leaves: dict[str, Any] = {
-            "support": normalised[:, :num_support],
+            "support": normalized[:, :num_support],
             "support_labels": self._labels(sampler.shot),
-            "query": normalised[:, num_support:],
+            "query": normalized[:, num_support:],
             "query_labels": self._labels(sampler.num_query),
             "query_classes": np.stack(classes),
         }

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -11,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from jxai import __version__
+from jxai import __version__, extras
 from jxai.checks import as_path, printable, shown
 from jxai.data import archive, pipeline, prepared
 from jxai.data.domains import DOMAINS, PAPER_DOMAINS, PaperDomain
@@ -20,6 +19,7 @@ from jxai.data.prepared import Prepared
 from jxai.data.source import Source, check_names
 from jxai.data.splits import SPLITS, check_split, class_rule
 from jxai.data.stamps import stamp
+from jxai.progress import Progress
 
 # Names that TensorFlow Datasets knows: data set, configuration, version. They become folders, so no others.
 _TFDS = re.compile(r"tfds:\w+(/[\w.+-]+)?(:[\w.*]+)?")
@@ -72,7 +72,7 @@ def prepare(
     manual_dir: str | os.PathLike[str] | None = None,
     short_side: int | None = None,
     skip_corrupt: bool = False,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Prepared:
     """Prepares a domain, unless that is done: checks its files and writes its pictures as array records.
 
@@ -85,7 +85,8 @@ def prepare(
             pixels 1.3 times as fast where files have 500 x 375, for a small loss.
         skip_corrupt: whether pictures that cannot be decoded are left out, or are an error that names them; `load`
             takes a copy without them.
-        progress: whether to show a progress bar, and what a builder of TensorFlow Datasets downloads.
+        progress: whether to show how far it is (a bar on a terminal, a line a minute elsewhere or for "lines"), and
+            what a builder of TensorFlow Datasets downloads.
 
     Returns:
         Where it is, and which pictures were left out when it was prepared.
@@ -112,12 +113,13 @@ def _prepared(
     manual_dir: str | os.PathLike[str] | None,
     short_side: int | None,
     skip_corrupt: bool,
-    progress: bool,
+    progress: Progress,
 ) -> Prepared:
     """As `prepare`, but a copy without some pictures is one."""
     root = prepared.data_root()
     if name in DOMAINS:
-        from jxai.data import builders  # loads TensorFlow Datasets
+        with extras.named():
+            from jxai.data import builders  # loads TensorFlow Datasets
 
         _check_embedded(name, manual_dir, short_side)
         return Prepared(builders.prepare(name, root))
@@ -175,12 +177,19 @@ class _Files:
     def key(self, short_side: int | None) -> str | None:
         """Digits that change with the files, the rules and the programs; None where no file is there."""
         files = stamp(self.directory, self.parts)
-        programs = [__version__, "" if short_side is None else importlib.metadata.version("pillow")]
+        programs = [__version__, "" if short_side is None else _resizer()]
         about = json.dumps([files, self.rules, *programs]).encode()
         return None if files is None else hashlib.blake2b(about, digest_size=8).hexdigest()
 
 
-def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, progress: bool) -> _Files:
+def _resizer() -> str:
+    """The version of what makes pictures smaller."""
+    with extras.named():
+        import PIL
+    return PIL.__version__
+
+
+def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, progress: Progress) -> _Files:
     given = None if manual_dir is None else as_path("manual_dir", manual_dir)
     if given is not None and not os.path.isdir(given):
         raise ValueError(f"expected a folder as manual_dir, got {printable(given)}: no such folder")
@@ -192,7 +201,8 @@ def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, pro
         return _Files(
             directory, tuple(filter(None, there)), rules, functools.partial(list_domain, domain, directory)
         )
-    from jxai.data import tfds
+    with extras.named():
+        from jxai.data import tfds
 
     called = name.removeprefix("tfds:")
     list_pictures = functools.partial(tfds.list_pictures, called, manual_dir=manual_dir, progress=progress)

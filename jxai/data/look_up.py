@@ -19,7 +19,7 @@ def look_up(batch: Any, pictures: jax.Array | np.ndarray) -> Any:
 
     Args:
         batch: of such a data set: an Episode, a pair of them, or a dict with "image"; leading axes are kept.
-        pictures: normalised, (n, H, W, 3). A number outside of them would be another picture.
+        pictures: normalized, (n, H, W, 3). A number outside of them would be another picture.
 
     Returns:
         The batch with pictures (..., H, W, 3), bit for bit those that the data set without `numbers` has.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from jxai import extras
 from jxai.checks import as_path, check_choice, check_count, printable, shown
 from jxai.data.decode import opened, pixels, read_bytes
 
@@ -22,7 +23,7 @@ _COUNTED = 2**18  # bytes of a file whose frames are counted
 def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a picture file as a person sees it.
 
-    The rotation that EXIF asks for is applied. Grey, palette and CMYK become RGB; of 16 bits the upper 8 stay;
+    The rotation that EXIF asks for is applied. Gray, palette and CMYK become RGB; of 16 bits the upper 8 stay;
     transparency is laid over white. Of an animation or of several pages the first is taken, with a warning. Folders
     and data sets are read in the same way, without that warning.
 
@@ -34,7 +35,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
         TypeError: no path.
-        ValueError: the file is missing, no picture, a damaged one, too large, or has no bytes for colours (named).
+        ValueError: the file is missing, no picture, a damaged one, too large, or has no bytes for colors (named).
     """
     data = read_bytes(as_path("a picture", path))
     with opened(data, str(path)) as picture:
@@ -53,15 +54,15 @@ def _frames(picture: "Image.Image", size: int) -> str:
     return str(count) if count > 1 else ""
 
 
-def centre_square(
+def center_square(
     picture: np.ndarray, *, size: int, shorter: int, resampling: Resampling = "bicubic"
 ) -> np.ndarray:
-    """The centre of a picture, as ImageNet's networks are tested.
+    """The center of a picture, as ImageNet's networks are tested.
 
     Args:
         picture: uint8 (H, W, 3).
         size: side of the result in pixels.
-        shorter: what the picture's shorter side is resized to before the centre is cut out; at least `size`.
+        shorter: what the picture's shorter side is resized to before the center is cut out; at least `size`.
         resampling: how: bicubically, as EfficientNets were tested, or bilinearly, as torchvision's networks were.
 
     Returns:
@@ -71,7 +72,8 @@ def centre_square(
         TypeError: if the picture is no array of bytes.
         ValueError: if it has another shape, `shorter` is less than `size`, or the resampling is unknown.
     """
-    from PIL import Image
+    with extras.named():
+        from PIL import Image
 
     if getattr(picture, "dtype", None) != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise TypeError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jxai import checks
+from jxai import checks, extras
 from jxai.data.workers import Workers
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def check_count(name: str, value: int, *, least: int = 1) -> int:
 def shard_positions(batch_size: int, *, shard_index: int, shard_count: int) -> range:
     """Returns which positions of every global batch a host makes.
 
-    Shards are neighbouring positions, in the order of the hosts: put together they are the batch that a
+    Shards are neighboring positions, in the order of the hosts: put together they are the batch that a
     single host would make, in the same order, whatever their number.
 
     Args:
@@ -109,7 +109,8 @@ def by_step(batches: Callable[[int], Any], num_steps: int, *, numbers: bool) -> 
     """
     if numbers:
         return Numbered(batches, num_steps)
-    import grain
+    with extras.named():
+        import grain
 
     return grain.MapDataset.range(num_steps).map(batches)
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jxai import extras
 from jxai.checks import printable, reason
 from jxai.data.decode import LazyPictures, opened, to_rgb
 from jxai.data.listing import Listing, some
 from jxai.data.source import Source, check_names, digest, from_pictures
 from jxai.locks import FileLock
 from jxai.npz import read_npz
+from jxai.progress import Bar, Progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,7 +68,7 @@ def prepare(
     name: str,
     short_side: int | None,
     skip_corrupt: bool,
-    progress: bool,
+    progress: Progress,
     made_from: str = "",
     check: Callable[[], None] = lambda: None,
 ) -> Prepared:
@@ -82,7 +84,7 @@ def prepare(
         short_side: pictures with both sides longer are stored with the shorter one of this many pixels, as JPEG; by
             default every file is stored as it is.
         skip_corrupt: whether pictures that cannot be decoded are left out, or are an error that names them.
-        progress: whether to show a progress bar.
+        progress: how far it is, as it is shown.
         made_from: what `newest` finds it by.
         check: called when all is written; what it raises leaves nothing.
 
@@ -160,7 +162,8 @@ def read(prepared: Prepared, name: str) -> Source:
     Raises:
         ValueError: the prepared copy is damaged.
     """
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    with extras.named():
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     with _index(prepared.directory) as index:
         labels, digests, names = index["labels"], index["digests"], index["names"]
@@ -207,10 +210,11 @@ def _write(
     name: str,
     short_side: int | None,
     skip_corrupt: bool,
-    progress: bool,
+    progress: Progress,
     made_from: str,
 ) -> None:
-    from array_record.python.array_record_module import ArrayRecordWriter
+    with extras.named():
+        from array_record.python.array_record_module import ArrayRecordWriter
 
     check_names(name, listing.class_names)
     names = listing.names
@@ -256,10 +260,9 @@ def _write(
 
 
 def _checked(
-    listing: Listing, short_side: int | None, progress: bool, name: str
+    listing: Listing, short_side: int | None, progress: Progress, name: str
 ) -> Iterator[tuple[str, bytes | ValueError]]:
     """Yields every picture as it is to be stored, or why it cannot be decoded; checked in threads."""
-    import tqdm
 
     def check(picture: str, data: bytes) -> bytes | ValueError:
         try:
@@ -268,7 +271,7 @@ def _checked(
             return error
 
     names = listing.names
-    bar = tqdm.tqdm(total=len(names), desc=name, unit="pictures", disable=not progress)
+    bar = Bar(len(names), name=name, unit="picture", progress=progress)
     with bar, concurrent.futures.ThreadPoolExecutor() as threads:
         waiting = collections.deque()
         for picture, data in listing.files.read(names):

@@ -1,6 +1,6 @@
-"""Pictures on the host: resizing, and normalisation.
+"""Pictures on the host: resizing, and normalization.
 
-Pictures are uint8 (H, W, 3) in RGB until `normalise` makes them float32.
+Pictures are uint8 (H, W, 3) in RGB until `normalize` makes them float32.
 """
 
 from typing import TYPE_CHECKING
@@ -13,16 +13,16 @@ from jxai.data.decode import pixels, to_rgb, upright_size
 if TYPE_CHECKING:
     from PIL import Image
 
-# ImageNet's channel means and deviations, with which the few-shot releases normalise every domain.
+# ImageNet's channel means and deviations, with which the few-shot releases normalize every domain.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# Before a centre crop the picture is resized to this many times the crop's side.
+# Before a center crop the picture is resized to this many times the crop's side.
 RESIZE_FACTOR = 1.15
 
 
-def normalise(images: np.ndarray) -> np.ndarray:
-    """Scales bytes to [0, 1] and normalises each channel by ImageNet's mean and deviation.
+def normalize(images: np.ndarray) -> np.ndarray:
+    """Scales bytes to [0, 1] and normalizes each channel by ImageNet's mean and deviation.
 
     Args:
         images: uint8, (..., 3).
@@ -44,19 +44,19 @@ def normalise(images: np.ndarray) -> np.ndarray:
     shift = -np.asarray(MEAN, np.float32) / std
     rows = np.atleast_2d(images)
     width = rows.shape[-2]
-    normalised = rows.reshape(*rows.shape[:-2], 3 * width) * np.tile(scale, width)
-    normalised += np.tile(shift, width)
-    return normalised.reshape(images.shape)
+    normalized = rows.reshape(*rows.shape[:-2], 3 * width) * np.tile(scale, width)
+    normalized += np.tile(shift, width)
+    return normalized.reshape(images.shape)
 
 
-def denormalise(images: np.ndarray) -> np.ndarray:
-    """Turns normalised images back into bytes, to draw them.
+def denormalize(images: np.ndarray) -> np.ndarray:
+    """Turns normalized images back into bytes, to draw them.
 
     Args:
-        images: float, (..., 3), as `normalise` makes them.
+        images: float, (..., 3), as `normalize` makes them.
 
     Returns:
-        uint8 of the same shape; exactly the bytes that were normalised, other values rounded and clipped.
+        uint8 of the same shape; exactly the bytes that were normalized, other values rounded and clipped.
 
     Raises:
         TypeError: no array of real numbers.
@@ -73,7 +73,7 @@ def _check_channels(images: np.ndarray) -> None:
 
 
 def resize_and_crop(picture: "Image.Image", size: int) -> np.ndarray:
-    """Brings a picture to the test-time size: resized to 1.15 times the size, then its centre.
+    """Brings a picture to the test-time size: resized to 1.15 times the size, then its center.
 
     Args:
         picture: as Pillow opens it; the decoder's state of it changes.

@@ -1,4 +1,4 @@
-"""A source: the labelled pictures of one domain, or of one class split of it."""
+"""A source: the labeled pictures of one domain, or of one class split of it."""
 
 import collections
 import contextlib
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from jxai import extras
 from jxai.checks import as_numpy, check_count, shown
 from jxai.data import augmentation, preprocess
 from jxai.data.decode import LazyPictures
@@ -36,7 +37,7 @@ class Pictures(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """The labelled pictures of a domain. Make one with `load`, `load_folder` or `from_arrays`.
+    """The labeled pictures of a domain. Make one with `load`, `load_folder` or `from_arrays`.
 
     Attributes:
         name: the domain's name.
@@ -98,16 +99,16 @@ class Source:
             with self.pictures.opened(row) as picture:
                 yield picture
         else:
-            from PIL import Image
-
+            with extras.named():
+                from PIL import Image
             yield Image.fromarray(self.pictures[row])
 
     def images(self, indices: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
-        """Returns pictures at one size, as a model sees them at test time but not yet normalised.
+        """Returns pictures at one size, as a model sees them at test time but not yet normalized.
 
         Args:
             indices: numbers of the pictures, (k,).
-            size: side in pixels; a picture of another size is resized to 1.15 times that and centre cropped.
+            size: side in pixels; a picture of another size is resized to 1.15 times that and center cropped.
 
         Returns:
             uint8 (k, size, size, 3).
@@ -125,7 +126,7 @@ class Source:
     def augmented(
         self, i: int, rng: np.random.Generator, *, size: int, kind: augmentation.Augmentation
     ) -> np.ndarray:
-        """Returns one picture augmented as in training, not yet normalised.
+        """Returns one picture augmented as in training, not yet normalized.
 
         Args:
             i: number of the picture in this source.
@@ -154,7 +155,7 @@ class Source:
             )
         return self.rows[array]
 
-    def normalised(self, size: int) -> "NormalisedPictures":
+    def normalized(self, size: int) -> "NormalisedPictures":
         """Returns the pictures as `array` does, made when a slice is asked for.
 
         Args:
@@ -166,7 +167,7 @@ class Source:
         return NormalisedPictures(self, size)
 
     def array(self, size: int) -> np.ndarray:
-        """Returns every picture, normalised, to encode a whole domain at once.
+        """Returns every picture, normalized, to encode a whole domain at once.
 
         Args:
             size: side in pixels.
@@ -174,7 +175,7 @@ class Source:
         Returns:
             float32 (n, size, size, 3).
         """
-        return self.normalised(size)[:]
+        return self.normalized(size)[:]
 
     def restrict(self, split: str) -> "Source":
         """Returns the classes of one split, numbered anew from 0.
@@ -213,7 +214,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NormalisedPictures:
-    """A source's pictures at one size, normalised, by slices: a large domain does not fit in memory.
+    """A source's pictures at one size, normalized, by slices: a large domain does not fit in memory.
 
     Attributes:
         source: the pictures.
@@ -228,7 +229,7 @@ class NormalisedPictures:
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
         indices = np.arange(len(self.source))[rows]
-        return preprocess.normalise(self.source.images(indices, self.size))
+        return preprocess.normalize(self.source.images(indices, self.size))
 
 
 def check_names(name: str, class_names: Sequence[str]) -> None:
@@ -256,7 +257,7 @@ def from_arrays(
 
     Args:
         name: the domain's name.
-        images: uint8 (n, H, W), (n, H, W, 1) or (n, H, W, 3); grey ones get three equal channels.
+        images: uint8 (n, H, W), (n, H, W, 1) or (n, H, W, 3); gray ones get three equal channels.
         labels: class of each picture, (n,) integers from 0.
         class_names: one name a class; by default the class's number.
 
@@ -280,10 +281,10 @@ def from_arrays(
             "expected images as uint8 (n, H, W), (n, H, W, 1) or (n, H, W, 3), "
             f"got {images.dtype} {images.shape}: convert them to bytes"
         )
-    grey = images[..., None] if images.ndim == 3 else images
+    gray = images[..., None] if images.ndim == 3 else images
     return from_pictures(
         name,
-        frozen(np.repeat(grey, 3 // grey.shape[3], axis=3)),
+        frozen(np.repeat(gray, 3 // gray.shape[3], axis=3)),
         labels,
         digests=[digest(image.tobytes()) for image in images],
         class_names=class_names,

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from jxai.checks import printable
 from jxai.data.listing import Listing
+from jxai.progress import Progress
 
 
 def place_of(name: str) -> tuple[Path, str]:
@@ -35,7 +36,7 @@ def list_pictures(
     name: str,
     *,
     manual_dir: str | os.PathLike[str] | None,
-    progress: bool,
+    progress: Progress,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Listing:
     """Lists a data set, prepared by TensorFlow Datasets first where that is not done and needs no TensorFlow.

@@ -21,6 +21,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import IO, TYPE_CHECKING, Any
 
+from jxai import extras
+
 if TYPE_CHECKING:
     import grain
 
@@ -49,7 +51,8 @@ class Workers(Iterator[Any]):
             num_threads: of each, at least 1.
             buffer_size: batches made ahead, by each.
         """
-        import cloudpickle
+        with extras.named():
+            import cloudpickle
 
         self._processes = [
             subprocess.Popen(

@@ -70,7 +70,7 @@ def check_labels(name: str, labels: Any, *, count: int, way: int | None = None) 
 def _check_batch(name: str, features: Any, *, least: int = 1) -> None:
     if not isinstance(features, jax.Array | np.ndarray) or not jnp.issubdtype(features.dtype, jnp.floating):
         raise TypeError(
-            f"expected {name} of floats, got {shown(features)}: give features, or normalised images"
+            f"expected {name} of floats, got {shown(features)}: give features, or normalized images"
         )
     if features.ndim < 2 or 0 in features.shape[1:] or len(features) < least:
         raise ValueError(f"expected {name} of shape (N, ...), got {features.shape}: give at least {least}")

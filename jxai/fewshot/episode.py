@@ -1,4 +1,4 @@
-"""The few-shot task: a few labelled images a class, and queries to sort into those classes."""
+"""The few-shot task: a few labeled images a class, and queries to sort into those classes."""
 
 import flax.struct
 import jax
@@ -12,9 +12,9 @@ class Episode:
     """One N-way K-shot task. Any number of leading axes may stand before those given here.
 
     Attributes:
-        support: normalised images, (way·shot, H, W, C), class by class.
+        support: normalized images, (way·shot, H, W, C), class by class.
         support_labels: class of each support image within the episode, (way·shot,), integers in [0, way).
-        query: normalised images, (way·queries, H, W, C), class by class.
+        query: normalized images, (way·queries, H, W, C), class by class.
         query_labels: class of each query image, (way·queries,).
         way: number of classes; static, so that one-hot widths are known when a function is traced.
         query_classes: class of each query image among all classes of all training domains, (way·queries,), as

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.checks import as_array, as_numpy, check_count, keep_nan, keep_nan_of, shown
+from jxai.checks import as_array, check_count, keep_nan, keep_nan_of, shown
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.system import part
 from jxai.fewshot.transduction import Transduction, transductive_scores
 
 
 class Images(Protocol):
-    """Normalised images (n, H, W, 3): an array, or what reads them when a slice is asked for."""
+    """Normalized images (n, H, W, 3): an array, or what reads them when a slice is asked for."""
 
     def __len__(self) -> int:
         """Returns n."""
@@ -39,7 +39,7 @@ def encode(
     Args:
         encoder: module from images to features.
         variables: of the system, see `init_variables`.
-        images: normalised, (n, H, W, 3), or what gives slices of them, as `Source.normalised`.
+        images: normalized, (n, H, W, 3), or what gives slices of them, as `Source.normalized`.
         batch_size: images at a time.
         head: the head they are for: what it does not use of them is not kept, see `Head.condense`.
 
@@ -138,31 +138,6 @@ def episode_accuracies(
     # One call for all batches, because a call costs as much as a batch of a cheap head.
     accuracies = _accuracies(head, of_head, features, batches, support.shape[1], way, transduction)
     return np.asarray(accuracies).reshape(-1)[: len(rows)]
-
-
-def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean and the half width of its 95 % interval, 1.96·std/√n; of differences, this is the paired interval.
-
-    Args:
-        values: one number an episode, (n,).
-
-    Returns:
-        (mean, half width); the half width is 0 for fewer than two values.
-
-    Raises:
-        TypeError: no real numbers.
-        ValueError: no value, one that is not finite or whose square is not, or another rank.
-    """
-    values = as_numpy("values", values)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"expected values of shape (n,), n at least 1, got {values.shape}: one an episode")
-    with np.errstate(over="ignore", invalid="ignore"):
-        spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    if not np.isfinite(spread):
-        raise ValueError(
-            f"expected values whose squares are finite, got up to {abs(values).max():g}: rescale them"
-        )
-    return float(np.mean(values)), float(1.96 * spread / np.sqrt(len(values)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

@@ -43,7 +43,7 @@ class Guidance:
 
         Args:
             head: the head.
-            shot: labelled images a class.
+            shot: labeled images a class.
 
         Returns:
             What is set here, else what the head releases.
@@ -95,7 +95,7 @@ def head_loss(
         query: features (queries, ...).
         query_labels: (queries,).
         way: number of classes.
-        shot: labelled images a class; decides λ where `guidance` leaves it open.
+        shot: labeled images a class; decides λ where `guidance` leaves it open.
         guidance: weights of the two losses.
         query_classes: see `Head.auxiliary_loss`.
 

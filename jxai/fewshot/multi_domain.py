@@ -116,7 +116,7 @@ def learned_transformation_loss(
     Args:
         encoder: module from images to features, called with `train`.
         head: the head.
-        learning_rate: η, that of the model's optimiser as released.
+        learning_rate: η, that of the model's optimizer as released.
         guidance: weights of the two losses, in both episodes.
         num_steps: updates of the whole training, see `guided_loss`.
 

@@ -1,4 +1,4 @@
-"""Feature-wise transformation: an encoder's normalised features scaled and shifted at random in training.
+"""Feature-wise transformation: an encoder's normalized features scaled and shifted at random in training.
 
 Tseng et al., *Cross-Domain Few-Shot Classification via Learned Feature-Wise Transformation*, 2020: features of
 unseen domains are distributed otherwise, and noise on features of the seen ones prepares for it.
@@ -108,7 +108,7 @@ class Transformed(nn.Module):
         """Features of images; where `train` is false, the encoder's as they are.
 
         Args:
-            x: normalised images, (N, H, W, C).
+            x: normalized images, (N, H, W, C).
             train: whether features are transformed and batch norms use the batch's statistics.
 
         Returns:

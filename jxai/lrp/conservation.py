@@ -25,14 +25,14 @@ from jxai.lrp.rules.ratio import to_ratio, to_relevance
 class Conservation:
     """Relevance at every operation, a row an operation in the function's order, a column an image.
 
-    Incoming, outgoing, and what layers' biases and stabilisers absorb are measured; what is missing then is given
-    to the one cause that the operation's rule leaves: `incoming = outgoing + bias + stabiliser + zeros + rule`.
+    Incoming, outgoing, and what layers' biases and stabilizers absorb are measured; what is missing then is given
+    to the one cause that the operation's rule leaves: `incoming = outgoing + bias + stabilizer + zeros + rule`.
 
     Attributes:
         incoming: relevance that an operation's results receive from above, (operations, N).
         outgoing: relevance that it hands on to its inputs.
         bias: absorbed by biases and other constants that are added.
-        stabiliser: absorbed by the stabilisers of denominators.
+        stabilizer: absorbed by the stabilizers of denominators.
         zeros: lost where a denominator or an input is exactly zero.
         rule: not conserved by the rule itself: values held constant, and softmax.
         start: relevance that the function's outputs start with, (N,).
@@ -44,7 +44,7 @@ class Conservation:
     incoming: jax.Array
     outgoing: jax.Array
     bias: jax.Array
-    stabiliser: jax.Array
+    stabilizer: jax.Array
     zeros: jax.Array
     rule: jax.Array
     start: jax.Array
@@ -69,7 +69,7 @@ class Conservation:
     def _table(self) -> tuple[list[str], dict[str, list[str]], str]:
         """Labels of the operations, columns of sums over the images by name, and the line below them."""
         labels = [f"{path} {what}".strip() for path, what in zip(self.paths, self.operations, strict=True)]
-        names = ("incoming", "outgoing", "bias", "stabiliser", "zeros", "rule")
+        names = ("incoming", "outgoing", "bias", "stabilizer", "zeros", "rule")
         sums = {name: np.asarray(getattr(self, name)).sum(axis=1) for name in names}
         columns = {name: [f"{value:.5g}" for value in values] for name, values in sums.items()}
         return (
@@ -184,8 +184,8 @@ def _of_rows_alone(f: Callable, x: jax.Array, found: dict[str, jax.Array]) -> di
 
 def _sort(steps: list[Step], meters: jax.Array) -> dict[str, jax.Array]:
     """Give what is not handed on to what absorbed it."""
-    outgoing, incoming, bias, stabiliser = meters.T
-    rest = incoming - outgoing - bias - stabiliser
+    outgoing, incoming, bias, stabilizer = meters.T
+    rest = incoming - outgoing - bias - stabilizer
     where = [_absorbs(step) for step in steps]
 
     def of(name: str) -> jax.Array:
@@ -195,7 +195,7 @@ def _sort(steps: list[Step], meters: jax.Array) -> dict[str, jax.Array]:
         "incoming": incoming,
         "outgoing": outgoing,
         "bias": bias + of("bias"),
-        "stabiliser": stabiliser + of("stabiliser"),
+        "stabilizer": stabilizer + of("stabilizer"),
         "zeros": of("zeros"),
         "rule": of("rule"),
     }
@@ -207,10 +207,10 @@ def _absorbs(step: Step) -> str:
     if isinstance(step.rule, LinearRule):
         return "zeros"
     constants = kind is Kind.MOVE and bool(step.constants)
-    if (kind in (Kind.SHIFT, Kind.NORMALISATION) or constants) and isinstance(step.rule, Gradient):
+    if (kind in (Kind.SHIFT, Kind.NORMALIZATION) or constants) and isinstance(step.rule, Gradient):
         return "bias"
     if isinstance(step.rule, Constant) or kind is Kind.SOFTMAX:
         return "rule"
     if kind in (Kind.SUM, Kind.MEAN):
-        return "stabiliser"
+        return "stabilizer"
     return "zeros" if isinstance(step.rule, Gradient) else "rule"

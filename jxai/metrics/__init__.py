@@ -4,13 +4,13 @@ from jxai.metrics.completeness import Completeness, completeness
 from jxai.metrics.concentration import complexity, sparseness
 from jxai.metrics.directions import DIRECTIONS
 from jxai.metrics.fidelity import infidelity
-from jxai.metrics.localisation import pointing_game, relevance_mass, relevance_rank
+from jxai.metrics.localization import pointing_game, relevance_mass, relevance_rank
 from jxai.metrics.perturbation import aupc, perturbation_curve, perturbation_positions
 from jxai.metrics.pyramid import gaussian_pyramid
-from jxai.metrics.randomisation import (
-    ModelRandomisation,
-    model_randomisation,
-    randomisation_layers,
+from jxai.metrics.randomization import (
+    ModelRandomization,
+    model_randomization,
+    randomization_layers,
     shuffled_parameters,
 )
 from jxai.metrics.removal import curve_area, deletion, insertion, pixel_flipping
@@ -22,13 +22,13 @@ from jxai.metrics.variation import (
     autvc,
     average_total_variation,
     multiscale_total_variation,
-    normalised,
+    normalized,
 )
 
 __all__ = [
     "DIRECTIONS",
     "Completeness",
-    "ModelRandomisation",
+    "ModelRandomization",
     "aupc",
     "autvc",
     "average_total_variation",
@@ -40,14 +40,14 @@ __all__ = [
     "infidelity",
     "insertion",
     "maximum_sensitivity",
-    "model_randomisation",
+    "model_randomization",
     "multiscale_total_variation",
-    "normalised",
+    "normalized",
     "perturbation_curve",
     "perturbation_positions",
     "pixel_flipping",
     "pointing_game",
-    "randomisation_layers",
+    "randomization_layers",
     "rank_correlation",
     "relevance_mass",
     "relevance_rank",

@@ -16,7 +16,7 @@ DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
         "infidelity": "lower",
         "insertion": "higher",
         "maximum_sensitivity": "lower",
-        "model_randomisation": "lower",
+        "model_randomization": "lower",
         "multiscale_total_variation": "lower",
         "perturbation_curve": "lower",
         "pixel_flipping": "lower",

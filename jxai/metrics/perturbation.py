@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jxai.batches.checks import as_greys
+from jxai.batches.checks import as_grays
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import as_array, check_count, check_key, finite, keep_nan
 from jxai.compiled import run_compiled
 from jxai.metrics._inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson
+from jxai.ops.channels_last import with_plain_convolutions
 
 
 def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions: int = 30) -> jax.Array:
@@ -108,7 +108,7 @@ def perturbation_curve(
         x: the images, (N, H, W, C).
         heatmap: what ranks their regions, (N, H, W).
         target: the explained class of each image, (N,) ints.
-        low: what black is in `x`: a number or one a channel, (C,). With ImageNet's normalisation (0 − mean) / std.
+        low: what black is in `x`: a number or one a channel, (C,). With ImageNet's normalization (0 − mean) / std.
         high: what white is in `x`, likewise, (1 − mean) / std.
         window: side of the windows, in pixels; 15 as published.
         num_regions: how many windows, S; 30 as published.
@@ -136,7 +136,7 @@ def perturbation_curve(
     check_count("num_draws", num_draws)
     chunk_size = rows_in_flight(x, chunk_size)
     f = with_plain_convolutions(f)
-    black, white = as_greys(low, high, x)
+    black, white = as_grays(low, high, x)
     count, images = x.shape[0], jnp.arange(x.shape[0])
     # Under vmap other generators give a row other numbers than alone, and the draw that stays is made a second time.
     key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")

@@ -79,9 +79,9 @@ def _reduction(size: int, small: int, factor: float) -> np.ndarray:
     np.add.at(blur, (np.arange(size)[:, None], seen), np.broadcast_to(kernel, seen.shape))
 
     # Never outside of [0, size - 1], because the picture gets smaller: no edge to think of.
-    centre = (np.arange(small) + 0.5) * (size / small) - 0.5
-    left = np.minimum(np.floor(centre).astype(int), max(size - 2, 0))
-    share = centre - left
+    center = (np.arange(small) + 0.5) * (size / small) - 0.5
+    left = np.minimum(np.floor(center).astype(int), max(size - 2, 0))
+    share = center - left
     resize = np.zeros((small, size))
     resize[np.arange(small), left] = 1 - share
     resize[np.arange(small), np.minimum(left + 1, size - 1)] += share

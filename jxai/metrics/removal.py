@@ -78,7 +78,7 @@ def deletion(
         heatmap: (N, H, W), the largest value goes first.
         target: the class whose probability is read, (N,) integers.
         baseline: what takes a pixel's place: a number, (C,), or whatever broadcasts to `x`. The paper's is 0 in
-            normalised images.
+            normalized images.
         num_steps: steps from the whole image to the baseline, at least 1; by default those of the paper's program,
             224 pixels each in an image of 224 x 224.
         chunk_size: images in flight; by default about 2.4 million elements on a CPU, 40 million elsewhere.

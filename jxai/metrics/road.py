@@ -34,8 +34,8 @@ def road(
     Higher is better with `most_relevant_first=False`. The paper's number is the share of images still classified
     rightly; the probability says the same of a single image.
 
-    A removed pixel is the mean of its neighbours in the image, weighted 1/6 (direct) and 1/12 (diagonal) and
-    renormalised at edges. Neighbours may be removed too: the system is solved by conjugate gradients, until the
+    A removed pixel is the mean of its neighbors in the image, weighted 1/6 (direct) and 1/12 (diagonal) and
+    renormalized at edges. Neighbors may be removed too: the system is solved by conjugate gradients, until the
     residual is 1e-5 of the right-hand side. Gaussian noise is added to what was imputed.
 
     Args:
@@ -89,9 +89,9 @@ def road(
 
 @jax.jit
 def linear_imputation(x: jax.Array, removed: jax.Array) -> jax.Array:
-    """Images whose removed pixels are weighted means of their neighbours.
+    """Images whose removed pixels are weighted means of their neighbors.
 
-    With D the neighbours' total weight and W their weighted sum, D v = W v is solved on the removed pixels, the
+    With D the neighbors' total weight and W their weighted sum, D v = W v is solved on the removed pixels, the
     others given: a symmetric and positive definite system.
 
     Args:
@@ -107,12 +107,12 @@ def linear_imputation(x: jax.Array, removed: jax.Array) -> jax.Array:
     # About the mean: the solver's tolerance is then one of contrast, not of brightness.
     mean = jnp.where(gone, 0, image).sum(axis=(2, 3), keepdims=True)
     mean = mean / jnp.maximum((~gone).sum(axis=(2, 3), keepdims=True, dtype=jnp.float32), 1)
-    weight = _neighbours(jnp.ones_like(gone, jnp.float32))
+    weight = _neighbors(jnp.ones_like(gone, jnp.float32))
 
     def system(v: jax.Array) -> jax.Array:
-        return jnp.where(gone, weight * v - _neighbours(v), 0)
+        return jnp.where(gone, weight * v - _neighbors(v), 0)
 
-    filled = _conjugate_gradients(system, jnp.where(gone, _neighbours(jnp.where(gone, 0, image - mean)), 0))
+    filled = _conjugate_gradients(system, jnp.where(gone, _neighbors(jnp.where(gone, 0, image - mean)), 0))
     return jnp.moveaxis(jnp.where(gone, filled + mean, image), 1, -1)
 
 
@@ -151,8 +151,8 @@ def _conjugate_gradients(system: Callable[[jax.Array], jax.Array], right: jax.Ar
     return jax.lax.while_loop(lambda state: (state[3] > limit).any() & (state[4] < most), step, start)[0]
 
 
-def _neighbours(image: jax.Array) -> jax.Array:
-    """Sum over the last two axes' eight neighbours, 1/6 (direct) and 1/12 (diagonal); nothing beyond the edges."""
+def _neighbors(image: jax.Array) -> jax.Array:
+    """Sum over the last two axes' eight neighbors, 1/6 (direct) and 1/12 (diagonal); nothing beyond the edges."""
     total = jnp.pad(image, ((0, 0), (0, 0), (1, 1), (1, 1)))
     # [1 2 1]ᵀ[1 2 1] is 12 times the weights, but for the 4 in its middle.
     total = total[:, :, :-2] + 2 * total[:, :, 1:-1] + total[:, :, 2:]

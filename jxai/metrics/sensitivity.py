@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.batches.convolutions import with_plain_convolutions
 from jxai.batches.draws import row_keys
 from jxai.checks import check_count, check_number, finite, keep_nan
 from jxai.metrics._inputs import as_batch
+from jxai.ops.channels_last import with_plain_convolutions
 
 
 def maximum_sensitivity(

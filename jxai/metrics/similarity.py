@@ -70,14 +70,14 @@ def _pair(heatmap: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @jax.jit
 def _spearman(heatmap: jax.Array, other: jax.Array) -> jax.Array:
-    first, second = jax.vmap(_centred_ranks)(heatmap), jax.vmap(_centred_ranks)(other)
+    first, second = jax.vmap(_centerd_ranks)(heatmap), jax.vmap(_centerd_ranks)(other)
     covariance = (first * second).mean(axis=1)
     variances = (first**2).mean(axis=1) * (second**2).mean(axis=1)
     likeness = jnp.where(variances > 0, covariance / jnp.sqrt(jnp.where(variances > 0, variances, 1)), 0)
     return keep_nan(likeness, heatmap, other)
 
 
-def _centred_ranks(values: jax.Array) -> jax.Array:
+def _centerd_ranks(values: jax.Array) -> jax.Array:
     """Ranks less their mean, as shares of the count: float32 then holds their products."""
     flat = values.ravel()
     ascending = jnp.sort(flat)

@@ -18,7 +18,7 @@ from jxai.metrics.simpson import simpson
 _PERCENTILE = 0.99
 
 
-def normalised(heatmap: ArrayLike) -> jax.Array:
+def normalized(heatmap: ArrayLike) -> jax.Array:
     """Magnitudes from 0 at the smallest to 1 at the 99th percentile (linear between pixels); what is above it is 1.
 
     Where the 99th percentile is the smallest magnitude, pixels above it are 1 and the others 0: a constant heatmap
@@ -42,7 +42,7 @@ def normalised(heatmap: ArrayLike) -> jax.Array:
 
 
 def average_total_variation(heatmap: ArrayLike, *, order: float = 1) -> jax.Array:
-    """Average total variation: differences between neighbours of the `normalised` heatmap. Lower is better.
+    """Average total variation: differences between neighbors of the `normalized` heatmap. Lower is better.
 
         ((Σ |∂_row m|ᵖ)^(1/p) + (Σ |∂_column m|ᵖ)^(1/p)) / (H·W)
 
@@ -65,7 +65,7 @@ def average_total_variation(heatmap: ArrayLike, *, order: float = 1) -> jax.Arra
         Neural Network Attribution", 2020.
     """
     check_number("order", order, least=1)
-    magnitude = normalised(heatmap)
+    magnitude = normalized(heatmap)
     down, across = (_norm(jnp.diff(magnitude, axis=axis), order) for axis in (1, 2))
     return (down + across) / (magnitude.shape[1] * magnitude.shape[2])
 
@@ -82,7 +82,7 @@ def multiscale_total_variation(
         order: as in `average_total_variation`.
 
     Returns:
-        (N, levels), float32, from the heatmap itself to the smallest level; each is `normalised` anew.
+        (N, levels), float32, from the heatmap itself to the smallest level; each is `normalized` anew.
 
     Raises:
         ValueError: as `gaussian_pyramid` and `average_total_variation` do.

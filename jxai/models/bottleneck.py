@@ -79,7 +79,7 @@ class BottleneckResNet(nn.Module):
         """Scores before the softmax.
 
         Args:
-            x: normalised images, (N, H, W, C).
+            x: normalized images, (N, H, W, C).
             train: whether batch norm uses the batch's statistics (and updates the running ones).
 
         Returns:

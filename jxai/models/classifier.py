@@ -25,7 +25,7 @@ class Classifier(nn.Module):
         """Scores before the softmax.
 
         Args:
-            x: normalised images, (N, H, W, C).
+            x: normalized images, (N, H, W, C).
             train: whether batch norm uses the batch's statistics (and updates the running ones).
 
         Returns:

@@ -44,7 +44,7 @@ class ConvNet(nn.Module):
         """Feature map after the last block.
 
         Args:
-            x: normalised images, (N, H, W, C).
+            x: normalized images, (N, H, W, C).
             train: whether batch norm uses the batch's statistics (and updates the running ones).
 
         Returns:

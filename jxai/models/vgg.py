@@ -45,7 +45,7 @@ class VGG(nn.Module):
         """Scores before the softmax.
 
         Args:
-            x: normalised images, (N, H, W, C).
+            x: normalized images, (N, H, W, C).
             train: whether units are dropped and batch norm uses the batch's statistics (and updates the
                 running ones).
 

@@ -75,7 +75,7 @@ class VisionTransformer(nn.Module):
         """Scores before the softmax.
 
         Args:
-            x: normalised images, (N, H, W, C), H and W multiples of `patch_size`.
+            x: normalized images, (N, H, W, C), H and W multiples of `patch_size`.
             train: changes nothing (there is no dropout); taken because every classifier is called with it.
 
         Returns:

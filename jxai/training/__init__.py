@@ -1,14 +1,14 @@
-"""Training: state, the pmapped update, optimisers, checkpoints, metrics and the loop around them."""
+"""Training: state, the pmapped update, optimizers, checkpoints, metrics and the loop around them."""
 
 from jxai.training.checkpoints import Checkpoints, Restored
 from jxai.training.devices import PmappedStep, pmap_step, replicate, shard, unreplicate
 from jxai.training.integrity import DamagedCheckpointError
 from jxai.training.interruption import Interrupted
+from jxai.training.log import MetricsWriter, read_metrics
 from jxai.training.loop import FitResult, fit, fit_seeds
 from jxai.training.losses import classification_loss, group
 from jxai.training.meter import DivergedError
-from jxai.training.metrics import MetricsWriter, read_metrics
-from jxai.training.optimisers import OptimizerConfig, make_optimizer, make_schedule
+from jxai.training.optimizers import OptimizerConfig, make_optimizer, make_schedule
 from jxai.training.seeds import SeedsStep, Stacked, seeds_step, train_seeds
 from jxai.training.state import TrainState
 from jxai.training.step import make_step

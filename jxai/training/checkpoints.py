@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jxai import extras
 from jxai.checks import as_path, check_count, check_number, shown
 from jxai.locks import FileLock
 from jxai.sealing import seal, unseal
@@ -83,9 +84,9 @@ class Checkpoints:
             DamagedCheckpointError: what one of them says about itself is damaged.
             OSError: the folder cannot be made.
         """
-        # Here, because it is slow to import and training without checkpoints does not need it.
-        import orbax.checkpoint as ocp
-        from orbax.checkpoint import checkpoint_managers as managers
+        with extras.named():
+            import orbax.checkpoint as ocp
+            from orbax.checkpoint import checkpoint_managers as managers
 
         self.directory = as_path("directory", directory).absolute()
         check_count("keep_latest", keep_latest)
@@ -249,7 +250,7 @@ class Checkpoints:
         if differing:
             raise ValueError(
                 f"expected a checkpoint with the arrays of `state`, got differences in {self.directory}, "
-                f"step {step}: {'; '.join(differing[:8])}: build the model and optimiser it was saved with"
+                f"step {step}: {'; '.join(differing[:8])}: build the model and optimizer it was saved with"
             )
         arrays = {name: jnp.asarray(array) for name, array in integrity.named(tree).items()}
         arrays["key"] = jax.random.wrap_key_data(arrays["key"], impl=jax.random.key_impl(state.key))

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 
 from jxai.checks import check_count, shown
+from jxai.progress import Progress
 from jxai.training._types import DataIterator, PyTree
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.devices import PmappedStep, replicate, shard, unreplicate
-from jxai.training.interruption import Abandoned, Interrupted, interruption
+from jxai.training.interruption import Abandoned, interruption
+from jxai.training.log import MetricsWriter
 from jxai.training.meter import Meter, Reported
-from jxai.training.metrics import MetricsWriter
 from jxai.training.runs import Run, common_step
 from jxai.training.seeds import SeedsStep, bounded
 from jxai.training.state import TrainState
@@ -47,7 +48,7 @@ def fit(
     prepare: Callable[[PyTree], PyTree] | None = None,
     checkpoints: Checkpoints | None = None,
     writer: MetricsWriter | None = None,
-    progress: bool = True,
+    progress: Progress = True,
     name: str = "training",
 ) -> FitResult:
     """Trains until `state.step` is `num_steps`.
@@ -55,8 +56,8 @@ def fit(
     With `checkpoints`, training goes on from the latest one in the folder, data included, and ends with the
     same parameters and metrics as without the stop (to the bit on a CPU where XLA has as many threads: its cores,
     or `PJRT_NPROC`). It saves every `eval_every` steps and at the end, with the validation accuracy that decides on
-    the best. On SIGTERM it saves and ends the process, see `Interrupted`; a validation that is going on is given up,
-    and made after the resumption.
+    the best. On SIGTERM, and with `checkpoints` on Ctrl-C, it saves and ends the process, see `Interrupted`; a
+    validation that is going on is given up, and made after the resumption.
 
     Args:
         step: what `pmap_step` returned.
@@ -72,7 +73,8 @@ def fit(
         prepare: applied to each batch on the host, as `functools.partial(group, size=16)`.
         checkpoints: where to save and to resume from; None for nowhere.
         writer: where metrics go; None for nowhere.
-        progress: whether to show a progress bar.
+        progress: True for a progress bar on a terminal and a line a minute elsewhere; "lines" for lines anywhere;
+            False for nothing.
         name: what the progress bar calls this.
 
     Returns:
@@ -85,7 +87,7 @@ def fit(
         BlockingIOError: another process is training in the folder of `checkpoints`.
         OSError: nothing can be written there.
         DivergedError: the loss or its gradient became NaN or infinite. Nothing is saved after that.
-        Interrupted: SIGTERM came; everything is saved.
+        Interrupted: SIGTERM or Ctrl-C came; everything is saved.
     """
     if not isinstance(step, PmappedStep):
         raise TypeError(f"expected a step on devices, got {shown(step)}: make one with pmap_step")
@@ -116,7 +118,7 @@ def fit_seeds(
     prepare: Callable[[PyTree], PyTree] | None = None,
     checkpoints: Sequence[Checkpoints] = (),
     writers: Sequence[MetricsWriter] = (),
-    progress: bool = True,
+    progress: Progress = True,
     name: str = "training",
 ) -> list[FitResult]:
     """Trains one network a seed, all of them together, as `fit` trains one.
@@ -136,7 +138,7 @@ def fit_seeds(
         prepare: as in `fit`, applied to each one's batch.
         checkpoints: where each saves and resumes from; () for nowhere.
         writers: where each one's metrics go; () for nowhere.
-        progress: whether to show a progress bar, of all together.
+        progress: as in `fit`, of all together.
         name: what it calls this.
 
     Returns:
@@ -232,7 +234,7 @@ def _fit(
     eval_every: int,
     log_every: int,
     prepare: Callable[[PyTree], PyTree] | None,
-    progress: bool,
+    progress: Progress,
     name: str,
 ) -> list[FitResult]:
     """Trains all runs, which stand at one step, together; see `fit`."""
@@ -270,14 +272,14 @@ def _fit(
         ):
             run.save(state, accuracy, pending)
 
-    with interruption() as interrupted:
+    with interruption(saves=runs[0].checkpoints is not None) as interrupted:
         try:
             while True:
                 if interrupted(number):
                     if runs[0].checkpoints is None:
                         meter.flush(number)
                     save(measured)
-                    raise Interrupted(number)
+                    raise interrupted.ended(number)
                 due = number >= num_steps or (number > 0 and number % eval_every == 0)
                 if due and measured is None:
                     meter.flush(number)  # before anything is saved: it raises if training has diverged
@@ -306,7 +308,7 @@ def _fit(
             for run in runs:
                 run.wait()
         if interrupted(number):  # while the last checkpoint was written
-            raise Interrupted(number)
+            raise interrupted.ended(number)
     final = measured or [None] * len(runs)
     return [
         FitResult(state, accuracy, run.best_accuracy, run.best_step)

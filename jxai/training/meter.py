@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jxai.progress import Bar, Progress
 from jxai.training.checkpoints import Checkpoints
-from jxai.training.metrics import MetricsWriter
+from jxai.training.log import MetricsWriter
 
 # Steps handed to the devices before the oldest is waited for: enough to keep them busy, few enough that
 # batches do not pile up in memory.
@@ -47,7 +48,7 @@ class Meter:
         numbers: Callable[[Any], list[dict[str, float]]],
         start: int,
         end: int,
-        progress: bool,
+        progress: Progress,
     ) -> None:
         """Begins at a step.
 
@@ -57,13 +58,10 @@ class Meter:
             numbers: a step's metrics, as its devices hold them, to numbers by name for each run.
             start: steps made before.
             end: steps in all.
-            progress: whether to show the bar.
+            progress: how the bar is shown.
         """
-        self._bar = None
-        if progress and jax.process_index() == 0:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=end, initial=start, desc=name, unit="step", dynamic_ncols=True)
+        shown: Progress = progress if jax.process_index() == 0 else False
+        self._bar = Bar(end, initial=start, name=name, unit="step", progress=shown)
         self._runs, self._numbers, self._shown = tuple(runs), numbers, {}
         self._pending: list[Any] = []  # of the last steps, on the devices
         self._read = [list(run.pending) for run in runs]  # of each run, those before
@@ -81,8 +79,7 @@ class Meter:
             self._episodes += episodes
         if len(self._pending) > _IN_FLIGHT:
             jax.block_until_ready(self._pending[-1 - _IN_FLIGHT])
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
     def pending(self, step: int) -> list[list[dict[str, float]]]:
         """Each run's metrics of each step since the last flush; raises if one of the losses is not finite."""
@@ -124,14 +121,12 @@ class Meter:
 
     def close(self) -> None:
         """Leaves the bar as it is on the screen."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
     def _show(self, **values: float | None) -> None:
         names = {"rate": "episodes/s", "validation": "val. accuracy"}
         self._shown |= {names.get(name, name): f"{v:.3g}" for name, v in values.items() if v is not None}
-        if self._bar is not None:
-            self._bar.set_postfix(self._shown)
+        self._bar.show(self._shown)
 
     def _check(self, run: int, step: int, metrics: dict[str, float]) -> None:
         wrong = {name: metrics[name] for name in ("loss", "grad_norm") if not np.isfinite(metrics[name])}

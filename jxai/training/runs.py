@@ -8,7 +8,7 @@ import numpy as np
 from jxai.checks import shown
 from jxai.training._types import DataIterator
 from jxai.training.checkpoints import Checkpoints
-from jxai.training.metrics import MetricsWriter
+from jxai.training.log import MetricsWriter
 from jxai.training.state import TrainState
 
 

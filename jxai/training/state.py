@@ -20,9 +20,9 @@ class TrainState:
 
     Attributes:
         step: updates made so far, () int32.
-        params: what the optimiser changes.
+        params: what the optimizer changes.
         batch_stats: running averages of the batch norms; {} where the model has none.
-        opt_state: state of the Optax optimiser.
+        opt_state: state of the Optax optimizer.
         key: the run's random key. It never changes: a step folds the number of each episode into it.
     """
 
@@ -40,19 +40,19 @@ class TrainState:
             key: `jax.random.key` of the run.
             variables: what a Flax module's `init` returned: "params" and, where the model has batch norms,
                 "batch_stats". They are kept, not copied, and never altered.
-            optimizer: the Optax optimiser that `make_step` is given as well.
+            optimizer: the Optax optimizer that `make_step` is given as well.
 
         Returns:
             A state at step 0.
 
         Raises:
-            TypeError: no random key, variables or optimiser.
+            TypeError: no random key, variables or optimizer.
             ValueError: `variables` has no "params", or a collection that training would lose.
         """
         check_key(key)
         if not isinstance(variables, Mapping) or not hasattr(optimizer, "init"):
             raise TypeError(
-                f"expected variables and an Optax optimiser, got {shown(variables)} and {shown(optimizer)}: make them"
+                f"expected variables and an Optax optimizer, got {shown(variables)} and {shown(optimizer)}: make them"
             )
         if "params" not in variables:
             raise ValueError(

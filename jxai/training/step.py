@@ -1,4 +1,4 @@
-"""The update: one optimiser step on the mean loss of a batch of episodes, as a pure function."""
+"""The update: one optimizer step on the mean loss of a batch of episodes, as a pure function."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ def make_step(
         loss_fn: `loss_fn(variables, episode, key) -> (loss, (new_batch_stats, metrics))` of **one** episode
             (or one classification batch): `variables` as `TrainState.variables`, `loss` a scalar,
             `new_batch_stats` with the structure of "batch_stats", `metrics` a dict of scalars.
-        optimizer: the Optax optimiser the state was created with.
+        optimizer: the Optax optimizer the state was created with.
         deterministic: whether parameters shall be bit-identical for every number of devices on a CPU where XLA
             has as many threads. Those are as many as cores, or as `PJRT_NPROC` in the environment says before JAX
             computes anything, and no fewer than devices. The episodes of a device then run one after another, and
@@ -153,7 +153,7 @@ def _keep_apart(tree: PyTree) -> PyTree:
     """
     if jax.default_backend() != "cpu":
         return jax.lax.optimization_barrier(tree)
-    # XLA's CPU backend removes optimisation barriers before it fuses; a call that is not inlined stays.
+    # XLA's CPU backend removes optimization barriers before it fuses; a call that is not inlined stays.
     with _not_inlined():
         return _barrier(tree)
 

@@ -2,7 +2,7 @@
 
 from jxai.viz.curves import learning_curves
 from jxai.viz.flow import relevance_flow
-from jxai.viz.heatmap import diverging_colours, heatmap, overlay, shared_scale, signed_sum
+from jxai.viz.heatmap import diverging_colors, heatmap, overlay, shared_scale, signed_sum
 from jxai.viz.ink import ink_mask, ink_share
 from jxai.viz.inline import InlineMaps, inline
 from jxai.viz.methods import method_sheet
@@ -10,7 +10,7 @@ from jxai.viz.sheet import episode_sheet
 
 __all__ = [
     "InlineMaps",
-    "diverging_colours",
+    "diverging_colors",
     "episode_sheet",
     "heatmap",
     "ink_mask",

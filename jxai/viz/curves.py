@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _Run = Sequence[Mapping[str, float]]
 
-# Okabe and Ito's colours, told apart with any colour vision.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Okabe and Ito's colors, told apart with any color vision.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def learning_curves(
@@ -33,7 +33,7 @@ def learning_curves(
     title: str = "",
     dpi: int = 130,
 ) -> Path:
-    """Draw one panel a metric and one colour a group of runs: a thin line a run, a thick one for their mean.
+    """Draw one panel a metric and one color a group of runs: a thin line a run, a thick one for their mean.
 
     Args:
         runs: name of a group (plain, guided) -> its runs (seeds), each a list of metrics as the lines of its
@@ -41,7 +41,7 @@ def learning_curves(
         path: where the PNG goes; folders are made.
         metrics: the panels, from left to right.
         x: the metric on the horizontal axis.
-        pairs: {name of a group: that of the one it is compared to}; it is drawn dashed, in that one's colour.
+        pairs: {name of a group: that of the one it is compared to}; it is drawn dashed, in that one's color.
         smoothing: every value becomes the mean of those at most this far from it, in units of `x`; so a noisy
             loss is smoothed and an accuracy evaluated less often than that stays as it is.
         title: printed on top.
@@ -98,17 +98,17 @@ def _check_lines(runs: Any) -> None:
 
 
 def _styles(names: Iterable[str], pairs: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """How each group is drawn: a colour of its own, or dashes in the colour of the one it is compared to."""
+    """How each group is drawn: a color of its own, or dashes in the color of the one it is compared to."""
     names = list(names)
     if unknown := [name for pair in pairs.items() for name in pair if name not in names]:
         raise ValueError(
             f"expected pairs among the groups {', '.join(names)}, got {', '.join(map(repr, unknown))}: name groups"
         )
-    own = dict(zip((name for name in names if name not in pairs), cycle(_COLOURS), strict=False))
+    own = dict(zip((name for name in names if name not in pairs), cycle(_COLORS), strict=False))
     return {
         name: {"color": own[name], "linestyle": "-"}
         if name in own
-        else {"color": own.get(pairs[name], _COLOURS[-1]), "linestyle": "--"}
+        else {"color": own.get(pairs[name], _COLORS[-1]), "linestyle": "--"}
         for name in names
     }
 

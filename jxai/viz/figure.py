@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jxai import extras
 from jxai.checks import check_count, shown
 from jxai.sealing import write_whole
 
@@ -32,7 +33,8 @@ def new_figure(width: float, height: float) -> Figure:
     Returns:
         The figure; `Figure` itself draws with Agg, whatever backend the user's session has.
     """
-    from matplotlib.figure import Figure
+    with extras.named():
+        from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
@@ -107,7 +109,8 @@ def _short(name: str) -> str:
 
 @cache
 def _drawable() -> frozenset[int]:
-    from matplotlib import font_manager
+    with extras.named():
+        from matplotlib import font_manager
 
     path = font_manager.findfont("DejaVu Sans")  # comes with Matplotlib
     return frozenset(font_manager.get_font(path).get_charmap())

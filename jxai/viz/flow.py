@@ -11,8 +11,8 @@ import numpy as np
 from jxai.checks import as_numpy, check_number, shown
 from jxai.viz.figure import new_figure, save
 
-# What absorbs relevance, with Okabe and Ito's colours.
-_CAUSES = {"bias": "#d55e00", "stabiliser": "#0072b2", "zeros": "#000000", "rule": "#cc79a7"}
+# What absorbs relevance, with Okabe and Ito's colors.
+_CAUSES = {"bias": "#d55e00", "stabilizer": "#0072b2", "zeros": "#000000", "rule": "#cc79a7"}
 
 
 def relevance_flow(
@@ -62,12 +62,12 @@ def relevance_flow(
     axis = figure.subplots()
     rows = np.arange(len(kept))
     ends = {1: np.zeros(len(kept)), -1: np.zeros(len(kept))}
-    for name, colour in _CAUSES.items():
+    for name, color in _CAUSES.items():
         share = shares[name][kept]
         for sign, end in ends.items():
             length = np.maximum(sign * share, 0) * sign
             label = name if sign > 0 and np.abs(share).max(initial=0) > 1e-4 else None
-            axis.barh(rows, length, left=end, color=colour, height=0.7, label=label)
+            axis.barh(rows, length, left=end, color=color, height=0.7, label=label)
             end += length
     axis.plot(left, rows, color="#009e73", marker="o", markersize=3, linewidth=1.2, label="left below it")
     axis.set_yticks(rows, labels, fontsize=7, parse_math=False)

@@ -1,4 +1,4 @@
-"""From relevance to colours: red for, blue against, white for nothing.
+"""From relevance to colors: red for, blue against, white for nothing.
 
 NumPy on the host; relevance is channels-last, with any number of leading axes.
 """
@@ -27,11 +27,11 @@ _STOPS = np.array(
 )
 
 
-def diverging_colours(values: ArrayLike) -> NDArray[np.uint8]:
-    """Colours of signed values.
+def diverging_colors(values: ArrayLike) -> NDArray[np.uint8]:
+    """Colors of signed values.
 
     Args:
-        values: numbers of any shape (...); what lies outside [-1, 1] takes the colour of the nearer end.
+        values: numbers of any shape (...); what lies outside [-1, 1] takes the color of the nearer end.
 
     Returns:
         RGB of shape (..., 3): blue at -1, white at 0, red at 1.
@@ -69,7 +69,7 @@ def signed_sum(relevance: ArrayLike) -> NDArray[np.float32]:
 
 
 def shared_scale(relevance: ArrayLike, *, quantile: float = 0.995, maps: float = 0.8) -> float:
-    """The absolute pixel relevance that gets the full colour when several heat maps share one scale.
+    """The absolute pixel relevance that gets the full color when several heat maps share one scale.
 
     Args:
         relevance: all that is drawn together, (..., H, W, C).
@@ -92,11 +92,11 @@ def shared_scale(relevance: ArrayLike, *, quantile: float = 0.995, maps: float =
 
 
 def heatmap(relevance: ArrayLike, *, scale: float) -> NDArray[np.uint8]:
-    """Draw relevance as colours around zero.
+    """Draw relevance as colors around zero.
 
     Args:
         relevance: (..., H, W, C).
-        scale: the absolute signed sum that gets the full colour, as `shared_scale` finds it; positive.
+        scale: the absolute signed sum that gets the full color, as `shared_scale` finds it; positive.
 
     Returns:
         RGB pictures, (..., H, W, 3): red is relevance for, blue against, white none.
@@ -106,8 +106,8 @@ def heatmap(relevance: ArrayLike, *, scale: float) -> NDArray[np.uint8]:
         ValueError: if the scale is not positive, or as `signed_sum` does.
     """
     check_number("scale", scale, above=0)
-    # What is beyond the scale has the colour of its end, however far.
-    return diverging_colours(np.clip(signed_sum(relevance), -scale, scale) / scale)
+    # What is beyond the scale has the color of its end, however far.
+    return diverging_colors(np.clip(signed_sum(relevance), -scale, scale) / scale)
 
 
 def overlay(
@@ -163,6 +163,6 @@ def check_bytes(name: str, pictures: np.ndarray) -> np.ndarray:
     low, high = pictures.min(initial=0), pictures.max(initial=0)
     if low < 0 or high > 255:
         raise ValueError(
-            f"expected {name} in [0, 255], got [{low:g}, {high:g}]: give them before normalisation"
+            f"expected {name} in [0, 255], got [{low:g}, {high:g}]: give them before normalization"
         )
     return pictures

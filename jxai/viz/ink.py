@@ -1,7 +1,7 @@
 """Where relevance falls: on what is drawn in a picture, or on its empty background.
 
 For pictures on a plain background: letters, pictograms. They are (N, H, W, 3) in [0, 255], as they were
-before normalisation. The background's colour is the median of the outermost ring of pixels; what differs from
+before normalization. The background's color is the median of the outermost ring of pixels; what differs from
 it is ink.
 """
 

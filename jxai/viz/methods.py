@@ -31,7 +31,7 @@ def method_sheet(
         pictures: integers in [0, 255], (N, H, W, 3).
         maps: label of a method -> its attributions of all the pictures, (N, H, W, C).
         captions: two lines above each picture, such as its explained class and score.
-        path: where the PNG goes, with 256 colours; folders are made.
+        path: where the PNG goes, with 256 colors; folders are made.
         notes: label of a method -> a line under the label, one a picture.
         opacity: of the heat maps over the pictures, in [0, 1]; 1 is the heat map alone.
 
@@ -53,7 +53,7 @@ def method_sheet(
     if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype.kind not in "ui" or not pictures.size:
         raise ValueError(
             f"expected pictures of shape (N, H, W, 3), integers in [0, 255], got {pictures.dtype} of shape "
-            f"{pictures.shape}: give them as they were before normalisation"
+            f"{pictures.shape}: give them as they were before normalization"
         )
     for label, array in arrays.items():
         if array.ndim != 4 or array.shape[:3] != pictures.shape[:3]:

@@ -1,4 +1,4 @@
-"""Small pictures in rows with a line or two of text above each, and what the colours of heat maps mean."""
+"""Small pictures in rows with a line or two of text above each, and what the colors of heat maps mean."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jxai import extras
 from jxai.sealing import write_whole
 from jxai.viz.figure import new_figure, printable, save
-from jxai.viz.heatmap import diverging_colours
+from jxai.viz.heatmap import diverging_colors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +23,8 @@ _PANEL, _GAP, _TEXT, _MARGIN = 2.0, 0.12, 0.44, 0.15  # inches
 _LEGEND = 0.62  # inches of a strip below the panels
 _LABEL_LENGTH, _BELOW_LENGTH = 23, 31  # characters that fit above a panel
 _FRAME = {"color": "#c8c8c8", "linewidth": 0.6}
-# The colours that every picture keeps.
-_MAPS = diverging_colours(np.linspace(-1, 1, 91))
+# The colors that every picture keeps.
+_MAPS = diverging_colors(np.linspace(-1, 1, 91))
 _LETTERS = np.repeat(np.linspace(0, 240, 16).astype(np.uint8)[:, None], 3, axis=1)
 
 
@@ -35,7 +36,7 @@ class Panel:
         picture: RGB, uint8, (H, W, 3).
         label: the line above it.
         below: a smaller line under that one.
-        photograph: whether it has colours of its own, besides those of heat maps.
+        photograph: whether it has colors of its own, besides those of heat maps.
     """
 
     picture: np.ndarray
@@ -52,13 +53,13 @@ def draw_panels(
     legend: str,
     strip: bool = False,
 ) -> Path:
-    """Draw panels row by row, all of one size, and a legend of `diverging_colours`; 256 colours in all.
+    """Draw panels row by row, all of one size, and a legend of `diverging_colors`; 256 colors in all.
 
     Args:
         panels: what is drawn.
         path: where the PNG goes; folders are made.
         columns: panels a row.
-        legend: what stands above the colours, a few short lines.
+        legend: what stands above the colors, a few short lines.
         strip: whether the legend is a strip below all panels, in the place of a panel after the last.
 
     Returns:
@@ -83,7 +84,7 @@ def draw_panels(
         top = _MARGIN + row * (_PANEL + _TEXT + _GAP) + _TEXT
         return _MARGIN + column * (_PANEL + _GAP), height - top - _PANEL
 
-    photographs, own = _few_colours([panel.picture for panel in panels if panel.photograph])
+    photographs, own = _few_colors([panel.picture for panel in panels if panel.photograph])
     reduced = iter(photographs)
     for index, panel in enumerate(panels):
         left, bottom = place(index)
@@ -102,13 +103,13 @@ def draw_panels(
 
 
 def _legend(figure: Figure, text: str, left: float, bottom: float) -> None:
-    """Which colour means what: words, the colours, and the text above or, in a strip, beside them."""
+    """Which color means what: words, the colors, and the text above or, in a strip, beside them."""
     width, height = figure.get_size_inches()
     beside = bottom < 1
     place = (left + _PANEL + 3 * _GAP, bottom + 0.06) if beside else (left, bottom + 0.33)
     figure.text(place[0] / width, place[1] / height, text, fontsize=10, va="center" if beside else "bottom")
     axis = figure.add_axes((left / width, (bottom + 0.06) / height, _PANEL / width, 0.16 / height))
-    axis.imshow(diverging_colours(np.linspace(-1, 1, 256))[None], aspect="auto")
+    axis.imshow(diverging_colors(np.linspace(-1, 1, 256))[None], aspect="auto")
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set(**_FRAME)
     for position, word, side in ((0.0, "against", "left"), (0.5, "0", "center"), (1.0, "for", "right")):
@@ -122,9 +123,10 @@ def _short(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _few_colours(pictures: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """The pictures, dithered, in as many colours as maps and letters leave, and those colours."""
-    from PIL import Image
+def _few_colors(pictures: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The pictures, dithered, in as many colors as maps and letters leave, and those colors."""
+    with extras.named():
+        from PIL import Image
 
     if not pictures:
         return [], np.zeros((0, 3), np.uint8)
@@ -136,18 +138,18 @@ def _few_colours(pictures: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.n
 
 
 def _shrink(path: Path, palette: np.ndarray) -> Path:
-    """Keep the palette's colours alone: noise of three bytes a pixel does not compress."""
+    """Keep the palette's colors alone: noise of three bytes a pixel does not compress."""
     from PIL import Image
 
     with Image.open(path, formats=["PNG"]) as opened:
         picture = np.asarray(opened.convert("RGB"))
     packed = picture.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    colours, index = np.unique(packed, return_inverse=True)
+    colors, index = np.unique(packed, return_inverse=True)
     # Pillow's own search is approximate: white would not stay white. |a − b|² is least where |b|² − 2ab is.
-    nearest = np.empty(len(colours), np.uint8)
+    nearest = np.empty(len(colors), np.uint8)
     keys = palette.astype(np.float32)
-    for start in range(0, len(colours), 2**14):  # all distances at once would take gigabytes
-        some = colours[start : start + 2**14, None] >> np.array([16, 8, 0]) & 255
+    for start in range(0, len(colors), 2**14):  # all distances at once would take gigabytes
+        some = colors[start : start + 2**14, None] >> np.array([16, 8, 0]) & 255
         distance = (keys**2).sum(axis=1) - 2 * some.astype(np.float32) @ keys.T
         nearest[start : start + 2**14] = distance.argmin(axis=1)
     indexed = Image.frombytes("P", picture.shape[1::-1], nearest[index.ravel()].tobytes())

@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike
 
 from jxai.checks import as_numpy
 from jxai.viz.figure import check_texts, new_figure, printable, save
-from jxai.viz.heatmap import check_bytes, diverging_colours, heatmap, shared_scale
+from jxai.viz.heatmap import check_bytes, diverging_colors, heatmap, shared_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _CELL = 1.35  # inches a cell
-_TRUE = "#1b7837"  # green, apart from the red and the blue of the maps for the colour-blind too
+_TRUE = "#1b7837"  # green, apart from the red and the blue of the maps for the color-blind too
 _PALE = "#c8c8c8"
 
 
@@ -38,7 +38,7 @@ def episode_sheet(
 ) -> Path:
     """Draw an episode: a column for each class, its support on top; a row for each query, a heat map a class.
 
-    All heat maps have the same scale, which the colour bar shows. The true class has a green frame; the class
+    All heat maps have the same scale, which the color bar shows. The true class has a green frame; the class
     with the highest score is marked by a triangle.
 
     Args:
@@ -50,7 +50,7 @@ def episode_sheet(
         class_names: one a class.
         path: where the PNG goes; folders are made.
         title: printed on top.
-        scale: the pixel relevance that gets the full colour; by default `shared_scale` of all that is drawn.
+        scale: the pixel relevance that gets the full color; by default `shared_scale` of all that is drawn.
         dpi: pixels an inch.
 
     Returns:
@@ -92,7 +92,7 @@ def episode_sheet(
             axis = axes[row + 1, column + 1]
             _picture(axis, maps[row, column], caption, framed=column == truth)
     figure.supxlabel("green frame: the true class      ▸ the highest score", fontsize=9)
-    _colour_bar(figure, axes, scale)
+    _color_bar(figure, axes, scale)
     return save(figure, path, dpi=dpi)
 
 
@@ -115,7 +115,7 @@ def _check(
         if check_bytes(name, pictures).dtype.kind not in "ui" or pictures.shape[-1] != 3 or not pictures.size:
             raise ValueError(
                 f"expected {name} as integers in [0, 255] with 3 channels, got {pictures.dtype} of shape "
-                f"{pictures.shape}: give the pictures as they were before normalisation"
+                f"{pictures.shape}: give the pictures as they were before normalization"
             )
     queries = len(query)
     if relevance.ndim != 5 or relevance.shape[:2] != (queries, way):
@@ -163,12 +163,12 @@ def _picture(axis: Axes, picture: np.ndarray, caption: str, *, framed: bool = Fa
     axis.set_title(caption, fontsize=8.5, pad=3, parse_math=False, **weight)
 
 
-def _colour_bar(figure: Any, axes: np.ndarray, scale: float) -> None:
+def _color_bar(figure: Any, axes: np.ndarray, scale: float) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    colours = ListedColormap(diverging_colours(np.linspace(-1, 1, 255)) / 255)
-    mappable = ScalarMappable(Normalize(-scale, scale), colours)
+    colors = ListedColormap(diverging_colors(np.linspace(-1, 1, 255)) / 255)
+    mappable = ScalarMappable(Normalize(-scale, scale), colors)
     bar = figure.colorbar(
         mappable, ax=axes, fraction=0.03, aspect=35, extend="both", ticks=[-scale, 0, scale]
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# The tests' own module is imported as a neighbour; last in the list.
+# The tests' own module is imported as a neighbor; last in the list.
 sys.path.append(str(Path(__file__).resolve().parent))
 
 from made_data import MADE, Made

@@ -49,7 +49,7 @@ def test_flips_every_second_picture(kind):
 
 def test_changes_brightness_by_at_most_two_fifths():
     values = drawn(flat(100), 200, kind="resized-crop", size=8).mean(axis=(1, 2, 3))
-    # On one flat grey contrast and colour change nothing.
+    # On one flat gray contrast and color change nothing.
     assert 59 <= values.min() < 66 and 134 < values.max() <= 141
 
 
@@ -70,7 +70,7 @@ def test_random_crops_keep_the_releases_bounds():
     ("size", "box"),
     [((300, 4), (147, 0, 152, 4)), ((4, 300), (0, 147, 4, 152)), ((1, 1), (0, 0, 1, 1))],
 )
-def test_a_picture_too_long_for_random_crops_gives_its_centre(size, box):
+def test_a_picture_too_long_for_random_crops_gives_its_center(size, box):
     # 8 % of these areas has sides longer than the short one already (of 1 x 1 every crop is the whole).
     assert augmentation._crop_box(np.random.default_rng(0), *size) == box
 

@@ -14,7 +14,7 @@ def order_of(dataset, source, steps):
     return [known[image.tobytes()] for step in steps for image in dataset[step]["image"]]
 
 
-def test_batches_are_labelled_normalised_pictures(source):
+def test_batches_are_labeled_normalized_pictures(source):
     batch = data.classification_dataset(source, batch_size=5, seed=0, image_size=10)[2]
     assert batch["image"].shape == (5, 10, 10, 3) and batch["image"].dtype == np.float32
     assert batch["label"].shape == (5,) and batch["label"].dtype == np.int32

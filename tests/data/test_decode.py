@@ -27,8 +27,8 @@ def encoded(picture: Image.Image, kind: str = "png") -> bytes:
 
 def test_decodes_what_was_encoded():
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(PIXELS)), name="x"), PIXELS)
-    grey = decode(encoded(Image.fromarray(PIXELS[..., 0])), name="x")
-    np.testing.assert_array_equal(grey, PIXELS[..., :1].repeat(3, axis=2))
+    gray = decode(encoded(Image.fromarray(PIXELS[..., 0])), name="x")
+    np.testing.assert_array_equal(gray, PIXELS[..., :1].repeat(3, axis=2))
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "bmp", "gif", "webp"])
@@ -43,8 +43,8 @@ def test_decodes_other_modes_to_rgb(mode):
 
 
 def test_keeps_the_upper_bits_of_sixteen():
-    grey = np.asarray([[0, 300, 30_000, 65_535]], np.uint16)
-    np.testing.assert_array_equal(decode(encoded(Image.fromarray(grey)), name="x")[0, :, 0], [0, 1, 117, 255])
+    gray = np.asarray([[0, 300, 30_000, 65_535]], np.uint16)
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(gray)), name="x")[0, :, 0], [0, 1, 117, 255])
 
 
 def test_reads_the_size_from_the_header():
@@ -98,8 +98,8 @@ FILES = {
     "sixteen.png": (noise((40, 48), np.uint16), {}),
     "sixteen.tiff": (noise((40, 48), np.uint16), {}),
     "cmyk.jpg": (noise((40, 48, 4)).convert("CMYK"), {}),
-    "grey.png": (noise((40, 48)), {}),
-    "grey and clear.png": (transparent().convert("LA"), {}),
+    "gray.png": (noise((40, 48)), {}),
+    "gray and clear.png": (transparent().convert("LA"), {}),
     "two.png": (noise((40, 48)).convert("1"), {}),
     "moving.png": (noise((40, 48, 3)), {"save_all": True, "append_images": [palette().convert("RGB")]}),
     "moving.gif": (palette(), {"save_all": True, "append_images": [noise((40, 48))]}),

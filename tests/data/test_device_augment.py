@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance
 
 from jxai import data
 from jxai.data import augmentation, device_augment
-from jxai.data.preprocess import MEAN, STD, normalise
+from jxai.data.preprocess import MEAN, STD, normalize
 
 KINDS = ("resized-crop", "crop-erase")
 KEY = jax.random.key(0)
@@ -47,11 +47,11 @@ def test_a_picture_is_the_same_in_whatever_batch(smooth, kind):
     assert (abs(np.asarray(other) - np.asarray(whole)).max(axis=(1, 2, 3)) > 0.1).mean() > 0.99
 
 
-def test_bytes_and_normalised_pictures_give_the_same(smooth):
+def test_bytes_and_normalized_pictures_give_the_same(smooth):
     augment = compiled("crop-erase")
     pictures = np.broadcast_to(smooth, (400, *smooth.shape))
     np.testing.assert_allclose(
-        augment(KEY, normalise(pictures), np.arange(400)),
+        augment(KEY, normalize(pictures), np.arange(400)),
         augment(KEY, pictures, np.arange(400)),
         rtol=0,
         atol=1e-4,
@@ -73,7 +73,7 @@ def test_a_crop_is_resampled_as_pillow_does(smooth):
         assert apart[1:-1, 1:-1].max() <= 2 and apart.max() <= 9
 
 
-def test_colours_change_as_pillows_do(smooth):
+def test_colors_change_as_pillows_do(smooth):
     jitter = jax.jit(device_augment._jitter)
     for factors in ((1.4, 0.6, 1.3), (0.6, 1.4, 0.7), (1.0, 1.0, 1.0)):
         ours = 255 * jitter(smooth.astype(np.float32) / 255, np.asarray(factors, np.float32))
@@ -81,7 +81,7 @@ def test_colours_change_as_pillows_do(smooth):
         enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
         for enhancer, factor in zip(enhancers, factors, strict=True):
             picture = enhancer(picture).enhance(factor)
-        # Pillow cuts fractions off three times, and takes grey in bytes.
+        # Pillow cuts fractions off three times, and takes gray in bytes.
         assert abs(np.asarray(ours) - np.asarray(picture)).max() <= 4
 
 
@@ -120,7 +120,7 @@ def test_crops_are_the_hosts_in_distribution():
 
 
 @pytest.mark.parametrize(("shape", "box"), [((4, 300), (0, 147, 4, 5)), ((300, 4), (147, 0, 5, 4))])
-def test_a_picture_too_long_for_random_crops_gives_its_centre(shape, box):
+def test_a_picture_too_long_for_random_crops_gives_its_center(shape, box):
     random = np.random.default_rng(0).random((4000, 22), np.float32)
     boxes = np.stack(CROP_BOXES(random, *shape), axis=1)
     np.testing.assert_array_equal(boxes, np.broadcast_to(box, boxes.shape))

@@ -1,10 +1,15 @@
 import importlib.resources
+import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jxai import data
 from jxai.data import builders
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Classes and pictures, from the table in data/README.md.
 SIZES = {
@@ -38,10 +43,24 @@ def test_a_domain_is_its_archive(name):
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_a_domain_ships_with_its_licence(name):
+def test_a_domain_ships_with_its_license(name):
     table = (importlib.resources.files("jxai.data") / "archives" / "README.md").read_text(encoding="utf-8")
     assert f"| `{name}`" in table
-    assert data.DOMAINS[name].licence and data.DOMAINS[name].description
+    assert data.DOMAINS[name].license and data.DOMAINS[name].description
+
+
+def test_the_metadata_names_every_license_of_the_archives():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = set(re.findall(r"[\w.-]+", project["license"])) - {"AND", "WITH"}
+    folder = importlib.resources.files("jxai.data") / "archives"
+    table = [
+        line for line in (folder / "README.md").read_text("utf-8").splitlines() if line.startswith("| `")
+    ]
+    of_files = {one for line in table for one in re.findall(r"[\w.-]+", line.split("|")[-2]) if one in named}
+    assert named - of_files == {"BSD-3-Clause"}  # of ImageNet's class names
+    assert len(table) == len(SIZES)
+    assert all(re.search(r"MIT|GPL|Aenigma", line.split("|")[-2]) for line in table)
+    assert (folder / "GPL-2.txt").is_file() and (folder / "NOTICES.txt").is_file()
 
 
 @pytest.mark.parametrize("name", SIZES)

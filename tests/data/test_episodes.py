@@ -28,7 +28,7 @@ def joined(parts: list[Episode]) -> Episode:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def test_dataset_elements_are_the_drawn_pictures_normalised(source):
+def test_dataset_elements_are_the_drawn_pictures_normalized(source):
     dataset = data.episode_dataset(source, **TASK, seed=7, batch_size=2, image_size=10)
     batch = dataset[3]
     assert batch.way == 3

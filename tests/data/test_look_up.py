@@ -40,7 +40,7 @@ def test_episodes_are_the_same_to_the_bit(sources, make, batch_size):
         assert_identical(jax.jit(data.look_up)(numbers[step], pictures), expected[step])
 
 
-def test_labelled_pictures_are_the_same_to_the_bit(sources):
+def test_labeled_pictures_are_the_same_to_the_bit(sources):
     source = sources[0]
     expected = data.classification_dataset(source, batch_size=5, seed=2, image_size=8)
     numbers = data.classification_dataset(source, batch_size=5, seed=2, numbers=True)

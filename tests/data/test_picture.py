@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jxai.data import centre_square, read_picture
+from jxai.data import center_square, read_picture
 
 # Four flat quarters survive JPEG: red and green above, blue and white below.
-COLOURS = np.array([[[220, 30, 30], [30, 180, 30]], [[30, 30, 220], [240, 240, 240]]], np.uint8)
-PIXELS = COLOURS.repeat(16, axis=0).repeat(24, axis=1)
+COLORS = np.array([[[220, 30, 30], [30, 180, 30]], [[30, 30, 220], [240, 240, 240]]], np.uint8)
+PIXELS = COLORS.repeat(16, axis=0).repeat(24, axis=1)
 
 
 def corners(picture):
@@ -23,7 +23,7 @@ def test_reads_a_picture(tmp_path, name):
     Image.fromarray(PIXELS).save(tmp_path / name)
     picture = read_picture(tmp_path / name)
     assert picture.shape == (32, 48, 3) and picture.dtype == np.uint8
-    np.testing.assert_allclose(corners(picture), COLOURS, atol=8)
+    np.testing.assert_allclose(corners(picture), COLORS, atol=8)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -46,20 +46,20 @@ def test_turns_a_picture_upright(tmp_path, orientation, kind):
     Image.fromarray(stored).save(tmp_path / f"a.{kind}", exif=exif)
     picture = read_picture(tmp_path / f"a.{kind}")
     assert picture.shape == (32, 48, 3)
-    np.testing.assert_allclose(corners(picture), COLOURS, atol=8)
+    np.testing.assert_allclose(corners(picture), COLORS, atol=8)
 
 
-def test_cmyk_and_grey_and_palettes(tmp_path):
+def test_cmyk_and_gray_and_palettes(tmp_path):
     picture = Image.fromarray(PIXELS)
     picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
-    np.testing.assert_allclose(corners(read_picture(tmp_path / "cmyk.jpg")), COLOURS, atol=12)
+    np.testing.assert_allclose(corners(read_picture(tmp_path / "cmyk.jpg")), COLORS, atol=12)
     picture.quantize(8).save(tmp_path / "palette.png")
-    np.testing.assert_allclose(corners(read_picture(tmp_path / "palette.png")), COLOURS, atol=8)
-    grey = PIXELS[..., 0]
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "grey.png"), np.stack([grey] * 3, axis=-1))
-    Image.fromarray(grey > 100).save(tmp_path / "two.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "two.png")[..., 1], 255 * (grey > 100))
+    np.testing.assert_allclose(corners(read_picture(tmp_path / "palette.png")), COLORS, atol=8)
+    gray = PIXELS[..., 0]
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "gray.png"), np.stack([gray] * 3, axis=-1))
+    Image.fromarray(gray > 100).save(tmp_path / "two.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "two.png")[..., 1], 255 * (gray > 100))
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
@@ -84,7 +84,7 @@ def test_transparency_lies_over_white(tmp_path):
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png", "tiff"])
 def test_of_an_animation_the_first_frame_is_taken_and_said(tmp_path, kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("#c00000", "#00c000", "#0000c0")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("#c00000", "#00c000", "#0000c0")]
     path = tmp_path / f"a.{kind}"
     frames[0].save(path, save_all=True, append_images=frames[1:])
     with pytest.warns(UserWarning, match=rf"a\.{kind} has 3 frames or pages: the first is taken"):
@@ -117,26 +117,26 @@ def test_what_cannot_be_read_is_named(tmp_path):
         read_picture(tmp_path)
 
 
-def test_the_centre_is_that_of_the_resized_picture():
+def test_the_center_is_that_of_the_resized_picture():
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (80, 100, 3), np.uint8)
-    square = centre_square(picture, size=28, shorter=32)
+    square = center_square(picture, size=28, shorter=32)
     resized = np.asarray(Image.fromarray(picture).resize((40, 32), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(square, resized[2:30, 6:34])
-    assert centre_square(picture[:3, :2], size=28, shorter=32).shape == (28, 28, 3)
+    assert center_square(picture[:3, :2], size=28, shorter=32).shape == (28, 28, 3)
     with pytest.raises(ValueError, match="expected shorter of at least size, got 16 and 28"):
-        centre_square(picture, size=28, shorter=16)
+        center_square(picture, size=28, shorter=16)
 
 
 def test_a_long_strip_does_not_become_huge():
     strip = np.zeros((1, 60_000, 3), np.uint8)
     strip[:, 30_000] = 255
-    square = centre_square(strip, size=224, shorter=256)  # 256 x 15 million as a whole
+    square = center_square(strip, size=224, shorter=256)  # 256 x 15 million as a whole
     assert square.shape == (224, 224, 3) and square.max() > 200
-    assert centre_square(strip.transpose(1, 0, 2), size=224, shorter=256).shape == (224, 224, 3)
+    assert center_square(strip.transpose(1, 0, 2), size=224, shorter=256).shape == (224, 224, 3)
 
 
-def test_grey_of_32_bits_has_no_known_white(tmp_path):
+def test_gray_of_32_bits_has_no_known_white(tmp_path):
     Image.fromarray(np.full((4, 4), 200, np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=r"a\.tif .*white is unknown"):
         read_picture(tmp_path / "a.tif")

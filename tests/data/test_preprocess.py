@@ -10,27 +10,27 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 PICTURE = Image.fromarray(PIXELS)
 
 
-def test_normalise_is_imagenets():
+def test_normalize_is_imagenets():
     expected = (PIXELS / 255 - np.asarray([0.485, 0.456, 0.406])) / np.asarray([0.229, 0.224, 0.225])
-    normalised = preprocess.normalise(PIXELS[None])
-    assert normalised.dtype == np.float32
-    np.testing.assert_allclose(normalised[0], expected, rtol=0, atol=1e-6)
+    normalized = preprocess.normalize(PIXELS[None])
+    assert normalized.dtype == np.float32
+    np.testing.assert_allclose(normalized[0], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 4, 5, 3), (0, 4, 5, 3), (2, 0, 3)])
-def test_normalise_takes_any_shape(shape):
+def test_normalize_takes_any_shape(shape):
     pixels = np.resize(PIXELS, shape)
-    normalised = preprocess.normalise(pixels)
-    assert normalised.shape == shape
+    normalized = preprocess.normalize(pixels)
+    assert normalized.shape == shape
     for channel in range(3):
-        column = preprocess.normalise(np.repeat(pixels[..., channel : channel + 1], 3, axis=-1))
-        np.testing.assert_array_equal(normalised[..., channel], column[..., channel])
+        column = preprocess.normalize(np.repeat(pixels[..., channel : channel + 1], 3, axis=-1))
+        np.testing.assert_array_equal(normalized[..., channel], column[..., channel])
 
 
-def test_denormalise_gives_every_byte_back():
+def test_denormalize_gives_every_byte_back():
     bytes_ = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-    np.testing.assert_array_equal(preprocess.denormalise(preprocess.normalise(bytes_)), bytes_)
-    np.testing.assert_array_equal(preprocess.denormalise(np.asarray([[-99.0, 0.0, 99.0]])), [[0, 116, 255]])
+    np.testing.assert_array_equal(preprocess.denormalize(preprocess.normalize(bytes_)), bytes_)
+    np.testing.assert_array_equal(preprocess.denormalize(np.asarray([[-99.0, 0.0, 99.0]])), [[0, 116, 255]])
 
 
 def test_the_stored_size_is_left_alone():
@@ -38,7 +38,7 @@ def test_the_stored_size_is_left_alone():
 
 
 @pytest.mark.parametrize(("size", "side"), [(84, 96), (224, 257), (16, 18), (1, 1)])
-def test_another_size_is_the_centre_of_1_15_times_it(size, side):
+def test_another_size_is_the_center_of_1_15_times_it(size, side):
     # int(1.15 * size), as released; margins are torchvision's: half the difference, rounded.
     resized = np.asarray(PICTURE.resize((side, side), Image.Resampling.BILINEAR))
     margin = round((side - size) / 2)

@@ -9,16 +9,16 @@ from jxai.data import preprocess
 from jxai.data.source import digest, from_pictures
 
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (4, 6, 6), np.uint8)
+GRAY = RNG.integers(0, 256, (4, 6, 6), np.uint8)
 LABELS = np.asarray([0, 1, 1, 0])
 
 
-def test_grey_pictures_get_three_equal_channels():
-    for images in (GREY, GREY[..., None]):
-        source = data.from_arrays("grey", images, LABELS)
+def test_gray_pictures_get_three_equal_channels():
+    for images in (GRAY, GRAY[..., None]):
+        source = data.from_arrays("gray", images, LABELS)
         assert source.image(2).shape == (6, 6, 3) and source.image(2).dtype == np.uint8
         for channel in range(3):
-            np.testing.assert_array_equal(source.image(2)[..., channel], GREY[2])
+            np.testing.assert_array_equal(source.image(2)[..., channel], GRAY[2])
     assert source.class_names == ("0", "1")
 
 
@@ -35,10 +35,10 @@ def test_images_of_another_size_are_resized_and_cropped(source):
 
 
 @pytest.mark.parametrize("size", [10, 4])
-def test_array_is_the_whole_source_normalised(source, size):
+def test_array_is_the_whole_source_normalized(source, size):
     array = source.array(size)
     assert array.shape == (len(source), size, size, 3) and array.dtype == np.float32
-    np.testing.assert_array_equal(array, data.normalise(source.images(np.arange(len(source)), size)))
+    np.testing.assert_array_equal(array, data.normalize(source.images(np.arange(len(source)), size)))
 
 
 def test_nobody_can_write_into_a_source(source):
@@ -51,11 +51,11 @@ def test_nobody_can_write_into_a_source(source):
 
 
 def test_the_caller_keeps_his_arrays():
-    images, labels = GREY[..., None].repeat(3, axis=3), LABELS.astype(np.int32)
-    source = data.from_arrays("grey", images, labels)
+    images, labels = GRAY[..., None].repeat(3, axis=3), LABELS.astype(np.int32)
+    source = data.from_arrays("gray", images, labels)
     images[:] = 0
     labels[:] = 0
-    np.testing.assert_array_equal(source.image(3)[..., 0], GREY[3])
+    np.testing.assert_array_equal(source.image(3)[..., 0], GRAY[3])
     np.testing.assert_array_equal(source.labels, LABELS)
 
 
@@ -90,15 +90,15 @@ def test_split_rule():
 
 
 def test_the_fingerprint_is_of_the_content():
-    one = data.from_arrays("one", GREY, LABELS)
-    same = data.from_arrays("two", GREY.copy(), LABELS.astype(np.int64))
+    one = data.from_arrays("one", GRAY, LABELS)
+    same = data.from_arrays("two", GRAY.copy(), LABELS.astype(np.int64))
     assert one.fingerprint == same.fingerprint
-    changed = GREY.copy()
+    changed = GRAY.copy()
     changed[3, 0, 0] ^= 1
     others = (
         data.from_arrays("one", changed, LABELS),
-        data.from_arrays("one", GREY, LABELS[::-1].copy() * 0),
-        data.from_arrays("one", GREY, LABELS, class_names=["a", "b"]),
+        data.from_arrays("one", GRAY, LABELS[::-1].copy() * 0),
+        data.from_arrays("one", GRAY, LABELS, class_names=["a", "b"]),
         one.restrict("base"),
     )
     assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 5
@@ -106,13 +106,13 @@ def test_the_fingerprint_is_of_the_content():
 
 def test_digests_tell_pictures_apart():
     assert digest(b"a") == digest(b"a") != digest(b"b")
-    source = data.from_arrays("twice", GREY[[0, 1, 0, 2]], LABELS)
+    source = data.from_arrays("twice", GRAY[[0, 1, 0, 2]], LABELS)
     assert source.digests[0] == source.digests[2] and len(np.unique(source.digests)) == 3
 
 
 @pytest.mark.parametrize(
     "images",
-    [GREY.astype(np.float32), GREY[0], np.zeros((4, 6, 6, 4), np.uint8), np.zeros((4, 1, 6, 6, 3), np.uint8)],
+    [GRAY.astype(np.float32), GRAY[0], np.zeros((4, 6, 6, 4), np.uint8), np.zeros((4, 1, 6, 6, 3), np.uint8)],
 )
 def test_pictures_of_another_kind_are_refused(images):
     with pytest.raises(ValueError, match="expected images as uint8"):
@@ -122,13 +122,13 @@ def test_pictures_of_another_kind_are_refused(images):
 @pytest.mark.parametrize("labels", [LABELS[:3], LABELS.astype(float), LABELS[:, None]])
 def test_labels_of_another_kind_are_refused(labels):
     with pytest.raises(ValueError, match=r"expected labels of shape \((4|n),\)"):
-        data.from_arrays("bad", GREY, labels)
+        data.from_arrays("bad", GRAY, labels)
 
 
 @pytest.mark.parametrize(("labels", "said"), [([0, 1, 2, 0], "0 to 2"), ([0, -1, 1, 0], "-1 to 1")])
 def test_labels_without_a_name_are_refused(labels, said):
     with pytest.raises(ValueError, match=rf"expected labels in \[0, 2\), got {said}"):
-        data.from_arrays("bad", GREY, np.asarray(labels), class_names=["a", "b"])
+        data.from_arrays("bad", GRAY, np.asarray(labels), class_names=["a", "b"])
 
 
 def test_pictures_may_have_different_sizes():
@@ -143,7 +143,7 @@ def test_classes_of_one_name_are_refused():
     with pytest.raises(
         ValueError, match="expected class names that differ, got 'a' more than once in 'twice'"
     ):
-        data.from_arrays("twice", GREY, LABELS, class_names=["a", "a"])
+        data.from_arrays("twice", GRAY, LABELS, class_names=["a", "a"])
 
 
 def test_a_data_set_may_have_its_own_splits():

@@ -7,10 +7,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments import convergence, quickstart
 from jxai.cli.explaining import explain
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
 from jxai.cli.explaining.methods import Classifier
+from jxai.cli.explaining.network import Network
+from jxai.cli.explaining.photographs import CLASS_NAMES
 from jxai.cli.fewshot.configs import TABLES, Config, Pretraining, configs
 from jxai.cli.fewshot.configs.systems import plain_and_guided
+from jxai.cli.judging import judge
 
 # What drives a browser is the module `browser` beside this file. Last in the list.
 sys.path.append(str(Path(__file__).resolve().parent))
@@ -55,7 +60,7 @@ class MeanAndDense(nn.Module):
 
 
 @pytest.fixture
-def tiny_classifier(monkeypatch):
+def tiny_network(monkeypatch):
     """A network that is nothing but a mean and a dense layer, in the place of EfficientNet-Lite0."""
     model = MeanAndDense()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
@@ -64,5 +69,7 @@ def tiny_classifier(monkeypatch):
         return maps.mean((1, 2)) @ variables["params"]["head"]["kernel"]
 
     classifier = Classifier(variables, model.apply, lambda variables, x: x[:, 2::8, 2::8], rest)
-    monkeypatch.setattr(explain, "load_classifier", lambda: classifier)
-    return classifier
+    found = Network("tiny", classifier, EFFICIENTNET_LITE0, CLASS_NAMES)
+    for module in (explain, judge, convergence, quickstart):
+        monkeypatch.setattr(module, "load_network", lambda *options: found)
+    return found

@@ -14,10 +14,11 @@ sys.path.append(
     str(Path(__file__).resolve().parents[2])
 )  # the clone, of which `experiments` is not installed
 
-from experiments.smooth_taylor import imagenet
 from experiments.smooth_taylor import paper as smooth_taylor
 from jxai.cli.explaining import explain
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
 from jxai.cli.explaining.methods import Classifier
+from jxai.cli.explaining.network import Network
 from jxai.cli.explaining.picture_files import Picture
 from jxai.cli.running import command_line
 from jxai.cli.running.hosts import Hosts, HostsOption, together
@@ -43,12 +44,13 @@ def scores(x: jax.Array) -> jax.Array:
 
 def main(options: Options) -> None:
     pictures = np.random.default_rng(1).integers(0, 256, (options.pictures, 224, 224, 3), np.uint8)
-    explain.load_classifier = lambda: Classifier({}, lambda _, x: scores(x), lambda _, x: x, lambda _, x: x)
-    explain.read_pictures = lambda paths, count: [Picture(str(i), one) for i, one in enumerate(pictures)]
+    classifier = Classifier({}, lambda _, x: scores(x), lambda _, x: x, lambda _, x: x)
+    network = Network("tiny", classifier, EFFICIENTNET_LITE0, ("a", "b", "c", "d"))
+    explain.load_network = lambda options: network
+    explain.read_pictures = lambda paths, **_: [Picture(str(i), one) for i, one in enumerate(pictures)]
     smooth_taylor.load_network = lambda name, weights: scores
     smooth_taylor.validation = lambda source, count, resampling: [
-        imagenet.Example(f"{i}.png", lambda small=one[:46, :46]: small)
-        for i, one in enumerate(pictures[:count])
+        Picture(f"{i}.png", lambda small=one[:46, :46]: small) for i, one in enumerate(pictures[:count])
     ]
     with together(options.hosts):
         # Five pictures in batches of two: the last batch is not full, and the last round has no work for all.

@@ -6,14 +6,13 @@ import pytest
 
 from experiments import convergence
 from experiments.convergence import Options, main, relative_delta, table
-from jxai.cli.explaining import explain
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
 from jxai.cli.explaining.methods import Classifier
-from jxai.cli.explaining.photographs import BLACK
 from jxai.cli.explaining.picture_files import Picture
 
 
 @pytest.fixture
-def options(tiny_classifier, monkeypatch, tmp_path):
+def options(tiny_network, monkeypatch, tmp_path):
     rng = np.random.default_rng(0)
     pictures = [Picture(str(i), rng.integers(0, 256, (16, 16, 3), np.uint8)) for i in range(2)]
     monkeypatch.setattr(convergence, "read_pictures", lambda paths: pictures)
@@ -30,7 +29,7 @@ def test_measure_and_resume(options, capsys, monkeypatch):
     (options.out / "convergence.jsonl").write_bytes(log[: len(log) * 2 // 3])
     main(options)
     assert (options.out / "convergence.jsonl").read_bytes() == log
-    monkeypatch.setattr(explain, "load_classifier", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr(convergence, "load_network", lambda: pytest.fail("measured again"))
     figure = options.out / "other.png"
     main(dataclasses.replace(options, steps=(2,), count=1, figure=figure))
     assert figure.is_file() and "4 steps" not in (options.out / "convergence.md").read_text("utf-8")
@@ -40,7 +39,7 @@ def test_deltas_of_a_parabola():
     """f = Σ (x − black)²: the right rule gives (1 + 1/M) f; the midpoint's is exact."""
 
     def f(variables, x):
-        return ((x - BLACK) ** 2).sum(axis=(1, 2, 3))[:, None]
+        return ((x - EFFICIENTNET_LITE0.low) ** 2).sum(axis=(1, 2, 3))[:, None]
 
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 3)), jnp.float32)
     parabola = Classifier({}, f, f, f)

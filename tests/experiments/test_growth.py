@@ -114,8 +114,8 @@ def test_table_report_and_picture_of_known_costs(tmp_path):
 
 
 def test_an_unknown_factor_is_named():
-    with pytest.raises(ValueError, match=r"expected factors among roots, .*, got colours"):
-        main(options(factors=("roots", "colours")))
+    with pytest.raises(ValueError, match=r"expected factors among roots, .*, got colors"):
+        main(options(factors=("roots", "colors")))
 
 
 @pytest.mark.slow

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from jxai import metrics
-from jxai.cli.explaining import explain
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
 from jxai.cli.explaining.line_labels import line_styles, spread
 from jxai.cli.explaining.methods import Settings
-from jxai.cli.explaining.photographs import to_input
 from jxai.cli.explaining.picture_files import Picture
 from jxai.cli.judging import judge
 from jxai.cli.judging.judge import Options, main
@@ -27,12 +26,12 @@ COSTS = Costs(num_regions=3, num_steps=2, shares=(0.5,), num_perturbations=2, nu
 
 
 @pytest.fixture
-def two(tiny_classifier, monkeypatch):
+def two(tiny_network, monkeypatch):
     """Two small pictures in the place of the photographs."""
     rng = np.random.default_rng(0)
     pictures = [Picture(str(i), rng.integers(0, 256, (46, 46, 3), np.uint8)) for i in range(2)]
-    monkeypatch.setattr(judge, "read_pictures", lambda paths: pictures)
-    return tiny_classifier, jnp.asarray(to_input(np.stack([picture.pixels for picture in pictures])))
+    monkeypatch.setattr(judge, "read_pictures", lambda paths, count, **_: pictures[:count])
+    return tiny_network, jnp.asarray(EFFICIENTNET_LITE0(np.stack([picture.pixels for picture in pictures])))
 
 
 def options(folder, **changes):
@@ -72,7 +71,7 @@ def test_judge_and_resume(two, tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path / "judge.json").read_text()) == whole
     assert (tmp_path / "judge.jsonl").read_bytes() == log
     # Nothing is missing of less: neither the network nor a program is needed.
-    monkeypatch.setattr(explain, "load_classifier", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr(judge, "measured", lambda *_, **__: pytest.fail("measured again"))
     main(options(tmp_path, methods=(CONTROL,), metrics=("aupc", "completeness")))
     assert json.loads((tmp_path / "judge.json").read_text())["scores"][CONTROL] == {
         "aupc": found[CONTROL]["aupc"]
@@ -83,7 +82,7 @@ def test_judge_and_resume(two, tmp_path, capsys, monkeypatch):
 
 def test_nan_is_named_with_its_picture_and_method(two, tmp_path, monkeypatch, capsys):
     """One picture gives NaN scores; the other's are judged, and so is what does not ask the network."""
-    classifier, inputs = two
+    network, inputs = two
 
     def spoilt(apply):
         def scores(variables, x):
@@ -92,8 +91,8 @@ def test_nan_is_named_with_its_picture_and_method(two, tmp_path, monkeypatch, ca
 
         return scores
 
-    bad = dataclasses.replace(classifier, apply=spoilt(classifier.apply))
-    monkeypatch.setattr(explain, "load_classifier", lambda: bad)
+    bad = dataclasses.replace(network.classifier, apply=spoilt(network.classifier.apply))
+    monkeypatch.setattr(judge, "load_network", lambda _: dataclasses.replace(network, classifier=bad))
     for batch in (1, 2):
         given = {"metrics": ("sparseness", "completeness"), "batch": batch}
         with pytest.raises(ValueError, match=rf"expected finite attributions by {REFERENCE}, .* for 1: look"):
@@ -112,7 +111,6 @@ def test_what_cannot_be_is_named(two, tmp_path):
     for changes, message in (
         ({"methods": ("nothing",)}, "expected methods among gradient, .*, got nothing"),
         ({"metrics": ("aupc", "x")}, "expected metrics among aupc, .*, got x"),
-        ({"count": 3}, "expected a count from 1 to 2, got 3"),
         ({"batch": 0}, "expected a batch of at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -131,8 +129,9 @@ def test_the_registry_is_whole():
 
 
 @pytest.mark.slow
-def test_randomisation_is_the_end_of_the_cascade(two):
-    f, x = two
+def test_randomization_is_the_end_of_the_cascade(two):
+    network, x = two
+    f = network.classifier
     target, key = jnp.array([3, 7]), jax.random.key(0)
     shuffled = metrics.shuffled_parameters(jax.random.key(1), f.variables["params"])
     other = dataclasses.replace(f, variables={"params": shuffled})
@@ -143,9 +142,9 @@ def test_randomisation_is_the_end_of_the_cascade(two):
 
     attributions = one.method.explain(f, key, x, target)
     case = Case(f, other, one, key, key, x, target, attributions)
-    found = judging_metrics(COSTS)["model_randomisation"].measure(case).values
-    cascade = metrics.model_randomisation(
-        heatmaps, f.variables, other.variables, layers=metrics.randomisation_layers(f.variables)
+    found = judging_metrics(COSTS)["model_randomization"].measure(case).values
+    cascade = metrics.model_randomization(
+        heatmaps, f.variables, other.variables, layers=metrics.randomization_layers(f.variables)
     )
     np.testing.assert_allclose(found, cascade.rank_correlation[:, -1], atol=1e-5)
 

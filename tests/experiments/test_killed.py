@@ -83,7 +83,7 @@ def phase(folder: Path) -> str:
 
 
 def digests(checkpoints: Path) -> dict[str, str]:
-    """Of all arrays of the last checkpoint: parameters, batch statistics, optimiser state, step and key."""
+    """Of all arrays of the last checkpoint: parameters, batch statistics, optimizer state, step and key."""
     training.load_variables(checkpoints, which="latest")  # the digests are those of the arrays
     return json.loads((checkpoints / str(newest(checkpoints)) / "about" / "metadata").read_text())["digests"]
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from jxai import models
-from jxai.cli.explaining.methods import COMPOSITES, Classifier, Settings, methods
-from jxai.cli.explaining.photographs import BLACK, WHITE, to_input
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
+from jxai.cli.explaining.methods import Classifier, Settings, composites, methods
 
-X = jnp.asarray(to_input(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)))
+X = jnp.asarray(EFFICIENTNET_LITE0(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)))
 TARGET = jnp.array([3, 1])
 SETTINGS = Settings(num_roots=3, num_steps=4, num_samples=3, window=4, stride=2)
 
@@ -81,14 +81,16 @@ def test_names_and_labels_are_unique_and_cover_the_composites():
     known = methods()
     assert all(method.name == name for name, method in known.items())
     labels = [method.label for method in known.values()]
-    assert len(set(labels)) == len(labels) and set(COMPOSITES) < set(labels)
+    assert len(set(labels)) == len(labels) and set(composites()) < set(labels)
     carry_gradients = {"gradient", "smooth-grad", "guided-backprop", "deconvnet"}
     assert not any(known[name].adds_up for name in carry_gradients)
 
 
 def test_black_is_the_baseline_and_expected_gradients_wants_pictures():
-    assert (to_input(np.array([0, 255], np.uint8)) == (BLACK, WHITE)).all()
-    f, black = classifier(), jnp.full_like(X, BLACK)
+    space = EFFICIENTNET_LITE0
+    assert [space.low, space.gray, space.high] == [-127 / 128, 0, 1]
+    assert space.gray_levels == 1
+    f, black = classifier(), jnp.full_like(X, space.low)
     assert not np.any(explained(["integrated-gradients"], f, black)["integrated-gradients"])
     with pytest.raises(ValueError, match="expected references for expected gradients, got none"):
         methods()["expected-gradients"].explain(f, jax.random.key(1), X, TARGET)

@@ -187,11 +187,11 @@ def test_table_of_known_scores():
         targets=("hebrew",),
         pairs=pairs,
     )
-    # Percent 50, 70 and 60, 90; their differences 10, 20; half widths 1.96·s/√2 with s = 14.142, 21.213, 7.071.
+    # Percent 50, 70 and 60, 90; their differences 10, 20; half widths 12.706·s/√2 with s = 14.142, 21.213, 7.071.
     assert table.splitlines()[2:] == [
-        "| plain | 60.00 ± 19.60 |",
-        "| guided | 75.00 ± 29.40 |",
-        "| *− plain* | +15.00 ± 9.80 |",
+        "| plain | 60.00 ± 127.06 |",
+        "| guided | 75.00 ± 190.59 |",
+        "| *− plain* | +15.00 ± 63.53 |",
     ]
     seeds = accuracy_table(
         "1-shot",
@@ -199,7 +199,7 @@ def test_table_of_known_scores():
         targets=("hebrew", "thai"),
         pairs=pairs,
     )
-    assert seeds.splitlines()[-1] == "| *− plain* | +7.50 ± 4.90 (+15.0, +0.0) |  |"
+    assert seeds.splitlines()[-1] == "| *− plain* | +7.50 ± 31.77 (+15.0, +0.0) |  |"
 
 
 def test_scores_survive_json():

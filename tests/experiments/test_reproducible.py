@@ -4,7 +4,6 @@ Of the parts: tests/training/test_step.py (devices), tests/attribution/test_prop
 tests/data/test_prepared.py (threads and worker processes on pictures from disk).
 """
 
-import dataclasses
 import json
 
 import chex
@@ -13,7 +12,6 @@ from processes import finish, start
 
 from experiments import quickstart
 from jxai import data
-from jxai.cli.fewshot.configs import TABLES
 
 
 def batches(dataset, **options):
@@ -88,14 +86,18 @@ def test_a_training_on_real_numbers_of_devices(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_two_runs_of_the_demo_print_the_same(tiny_quickstart, tmp_path, capsys, monkeypatch):
-    quick = dataclasses.replace(TABLES["letters-quick"](), shots=(5,))
-    monkeypatch.setitem(TABLES, "letters-quick", lambda: quick)
     printed = []
     for name in ("one", "two"):
         folder = tmp_path / name
         quickstart.main(
             quickstart.Options(
-                folder, episodes=4, domains=("hebrew", "pictograms"), photographs=False, progress=False
+                folder,
+                plain="relation",
+                shot=5,
+                episodes=4,
+                domains=("hebrew", "pictograms"),
+                photographs=False,
+                progress=False,
             )
         )
         *lines, seconds = capsys.readouterr().out.replace(str(folder), "FOLDER").splitlines()

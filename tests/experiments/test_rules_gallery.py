@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from experiments.rules_gallery import RULES, Explanation, Options, draw, main
-from jxai.cli.explaining.photographs import CLASS_NAMES, Photograph, to_input
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
+from jxai.cli.explaining.photographs import CLASS_NAMES, Photograph
 
 
 @pytest.mark.parametrize("count", [1, 4, 13])
@@ -26,7 +27,7 @@ def test_every_panel_is_drawn_in_few_bytes(tmp_path, count):
 
 
 def test_inputs_lie_in_the_box_of_the_box_rule():
-    low, high = to_input(np.array([0, 255], np.uint8))
+    low, high = EFFICIENTNET_LITE0.low, EFFICIENTNET_LITE0.high
     assert (low, high) == (-127 / 128, 1)
     box = RULES["EpsilonGammaBox"]
     assert (box.low, box.high) == (low, high)

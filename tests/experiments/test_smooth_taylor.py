@@ -13,6 +13,7 @@ from experiments.smooth_taylor import imagenet
 from experiments.smooth_taylor import paper as smooth_taylor
 from experiments.smooth_taylor.table import LABELS, PUBLISHED, table
 from jxai import attribution
+from jxai.cli.explaining.picture_files import Picture
 
 OPTIONS = smooth_taylor.Options(
     num_regions=3, num_draws=2, adaptive_roots=2, adaptive_draws=2, sheet=1, count=2, progress=False
@@ -32,7 +33,7 @@ def network(x):
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """Options of a run on small pictures; the numbers of roots are smaller than the paper's too."""
-    examples = [imagenet.Example(f"{i}.png", lambda p=p: p) for i, p in enumerate(PICTURES)]
+    examples = [Picture(f"{i}.png", lambda p=p: p) for i, p in enumerate(PICTURES)]
     monkeypatch.setattr(smooth_taylor, "validation", lambda source, count, resampling: examples[:count])
     monkeypatch.setattr(smooth_taylor, "load_network", lambda name, weights: network)
     # A resumed run computes with the programs of the first: compiling them takes nearly all of its time.
@@ -145,12 +146,12 @@ def test_the_table_stands_beside_the_published_one():
 def test_validation_pictures_come_in_the_order_of_their_names(tmp_path):
     from PIL import Image
 
-    for folder, name, grey in (("n2", "val_1.JPEG", 10), ("n1", "val_2.JPEG", 200), ("n1", "val_3.JPEG", 90)):
+    for folder, name, gray in (("n2", "val_1.JPEG", 10), ("n1", "val_2.JPEG", 200), ("n1", "val_3.JPEG", 90)):
         (tmp_path / folder).mkdir(exist_ok=True)
-        Image.new("RGB", (300, 280), (grey, grey, grey)).save(tmp_path / folder / name)
+        Image.new("RGB", (300, 280), (gray, gray, gray)).save(tmp_path / folder / name)
     found = imagenet.validation(str(tmp_path), 2)
     assert [example.name for example in found] == ["n2/val_1.JPEG", "n1/val_2.JPEG"]
-    assert found[1].read().shape == (224, 224, 3) and found[1].read().mean() == 200
+    assert found[1].pixels.shape == (224, 224, 3) and found[1].pixels.mean() == 200
     assert [example.name for example in imagenet.validation("photographs", 3)] == [
         f"photograph {index}" for index in range(3)
     ]
@@ -162,9 +163,9 @@ def test_validation_pictures_of_tensorflow_datasets(monkeypatch):
     import tensorflow_datasets as tfds
     from PIL import Image
 
-    def encoded(grey):
+    def encoded(gray):
         file = io.BytesIO()
-        Image.new("RGB", (256, 256), (grey,) * 3).save(file, "PNG")
+        Image.new("RGB", (256, 256), (gray,) * 3).save(file, "PNG")
         return file.getvalue()
 
     stored = [{"file_name": b"val_2", "image": encoded(20)}, {"file_name": b"val_1", "image": encoded(10)}]
@@ -172,7 +173,7 @@ def test_validation_pictures_of_tensorflow_datasets(monkeypatch):
     monkeypatch.setattr(tfds, "data_source", lambda *args, **options: asked.append((args, options)) or stored)
     found = imagenet.validation("tfds", 2)
     assert [example.name for example in found] == ["val_1", "val_2"]
-    assert found[0].read().mean() == 10
+    assert found[0].pixels.mean() == 10
     assert asked[0][0] == ("imagenet2012",) and asked[0][1]["split"] == "validation"
 
 
@@ -188,7 +189,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
         imagenet.load_network("resnet152", None)
 
 
-def test_inputs_are_normalised_between_black_and_white():
+def test_inputs_are_normalized_between_black_and_white():
     picture = np.stack([np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)])
     found = imagenet.to_input(picture)
     np.testing.assert_allclose(found[0, 0, 0], imagenet.LOW, rtol=1e-6)

@@ -9,10 +9,11 @@ import jax
 import pytest
 
 from jxai import data, fewshot, training
+from jxai.cli.fewshot import evaluate as evaluation
 from jxai.cli.fewshot.configs import Config, from_json
 from jxai.cli.fewshot.evaluate import evaluate
 from jxai.cli.fewshot.pretraining import _alone
-from jxai.cli.fewshot.train import Run, train
+from jxai.cli.fewshot.train import Run, main, train
 from jxai.locks import FileLock
 from jxai.training import OptimizerConfig
 
@@ -71,7 +72,7 @@ def test_what_a_run_leaves(tiny, tmp_path):
     del saved["augment_on_device"]  # as written before there was such a field
     assert from_json(Config, saved) == tiny
     with pytest.raises(ValueError, match="of another version"):
-        from_json(Config, saved | {"colour": 1})
+        from_json(Config, saved | {"color": 1})
 
 
 @pytest.mark.slow
@@ -149,7 +150,7 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
     "changes",
     [
         pytest.param({"head": "graph"}, marks=pytest.mark.slow),
-        {"head": "cross-attention"},
+        pytest.param({"head": "cross-attention"}, marks=pytest.mark.slow),
         pytest.param({"head": "prototype"}, marks=pytest.mark.slow),
         pytest.param({"head": "matching"}, marks=pytest.mark.slow),
         pytest.param({"head": "graph", "transformation": "fixed"}, marks=pytest.mark.slow),
@@ -251,3 +252,49 @@ def test_nan_stops_training(plain, tmp_path):
         train(run_of(config, tmp_path / "run"))
     saved = training.load_variables(tmp_path / "run" / "episodes", which="latest")
     assert all(jax.tree.leaves(jax.tree.map(lambda leaf: bool(jax.numpy.isfinite(leaf).all()), saved)))
+
+
+def test_a_finished_run_is_made_longer_but_not_shorter(plain, tmp_path):
+    plain = dataclasses.replace(plain, pretraining=dataclasses.replace(plain.pretraining, steps=0))
+    longer = dataclasses.replace(plain, steps=plain.steps + 2)
+    straight = train(run_of(longer, tmp_path / "straight"))
+    assert int(train(run_of(plain, tmp_path / "run")).state.step) == plain.steps
+    result = train(run_of(longer, tmp_path / "run"))
+    assert int(result.state.step) == longer.steps
+    chex.assert_trees_all_equal(straight.state.variables, result.state.variables)
+    assert from_json(Config, json.loads((tmp_path / "run" / "config.json").read_text())) == longer
+    evaluate(tmp_path / "run", episodes={"inductive": 2}, domains=("hebrew",), progress=False)
+    with pytest.raises(ValueError, match=rf"expected at least the {longer.steps} steps that .*run has, got"):
+        train(run_of(plain, tmp_path / "run"))
+    # A rate that falls to 0 at the last step would have fallen otherwise.
+    cosine = [
+        dataclasses.replace(config, optimizer=OptimizerConfig("adam", 1e-3, schedule="cosine"))
+        for config in (plain, longer)
+    ]
+    train(run_of(cosine[0], tmp_path / "cosine"))
+    with pytest.raises(ValueError, match=r"got others .*: steps"):
+        train(run_of(cosine[1], tmp_path / "cosine"))
+
+
+def test_idle_devices_and_the_end_are_said(plain, tmp_path, capsys, monkeypatch):
+    plain = dataclasses.replace(plain, pretraining=dataclasses.replace(plain.pretraining, steps=0))
+    monkeypatch.setattr("tyro.extras.overridable_config_cli", lambda runs: run_of(plain, tmp_path / "run"))
+    main()
+    said = capsys.readouterr()
+    assert "note: 8 devices, 1 episode a step: 7 idle; --config.episodes-per-step 8 uses all" in said.err
+    assert re.match(
+        rf".*run: {plain.steps} steps, best validation accuracy \d+\.\d % at step \d+; judge it by `jxai",
+        said.out,
+    )
+
+
+def test_evaluation_says_what_its_episodes_are(plain, tmp_path, capsys):
+    with pytest.raises(ValueError, match="expected folders of jxai train, got none: name some, such as"):
+        evaluation.main(evaluation.Options(()))
+    plain = dataclasses.replace(plain, pretraining=dataclasses.replace(plain.pretraining, steps=0), shot=1)
+    train(run_of(plain, tmp_path / "run"))
+    evaluation.main(evaluation.Options((tmp_path / "run",), episodes=2, domains=("hebrew",)))
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        f"{plain.way}-way 1-shot, 15 queries a class, 2 episodes a domain, inductive:\n\n|"
+    )

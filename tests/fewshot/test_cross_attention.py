@@ -42,7 +42,7 @@ def unit(x):
     return x / np.linalg.norm(x)
 
 
-def stabilised(z):
+def stabilized(z):
     return z + np.where(z < 0, -0.01, 0.01)
 
 
@@ -107,11 +107,11 @@ class Slow:
         for pair in np.ndindex(scores.shape):
             p, x = self.attended(pair)
             product = unit(p.mean((0, 1))) * unit(x.mean((0, 1)))
-            r_channels = product * start[pair] / stabilised(product.sum())
+            r_channels = product * start[pair] / stabilized(product.sum())
             w_channels = 1 + r_channels / np.abs(r_channels).max()
             rows = x.mean(1)
-            r_rows = rows * r_channels / stabilised(rows.sum(0))
-            r = x * (r_rows / stabilised(x.sum(1)))[:, None]
+            r_rows = rows * r_channels / stabilized(rows.sum(0))
+            r = x * (r_rows / stabilized(x.sum(1)))[:, None]
             relevance[pair] = r
             weights[pair] = w_channels * (1 + r / np.abs(r).max(-1, keepdims=True))
         return start, relevance, weights

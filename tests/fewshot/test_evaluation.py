@@ -141,8 +141,13 @@ def test_mean_and_interval():
     values = np.random.default_rng(0).random(50)
     mean, half = fewshot.mean_and_interval(values)
     np.testing.assert_allclose(mean, values.mean())
-    np.testing.assert_allclose(half, 1.96 * np.sqrt(((values - values.mean()) ** 2).sum() / 49) / np.sqrt(50))
-    assert fewshot.mean_and_interval(np.array([0.5])) == (0.5, 0.0)
+    # Student's t of 49 degrees of freedom leaves 2.5 % above 2.0096, of 1 degree above 12.706 (any table).
+    np.testing.assert_allclose(
+        half, 2.0096 * np.sqrt(((values - values.mean()) ** 2).sum() / 49 / 50), rtol=1e-4
+    )
+    np.testing.assert_allclose(fewshot.mean_and_interval([0.0, 1.0])[1], 12.706 / 2, rtol=1e-4)
+    assert fewshot.mean_and_interval(np.array([0.5]))[0] == 0.5
+    assert np.isnan(fewshot.mean_and_interval([0.5])[1])
     assert isinstance(mean, float) and isinstance(half, float)
 
 

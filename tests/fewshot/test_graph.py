@@ -104,16 +104,16 @@ def slow_forward(params, support, labels, query):
         x = np.concatenate([x, leaky(batch_norm(params["l" + name]["bn"], z))], -1)
 
 
-def stabilised(z):
+def stabilized(z):
     return z + np.where(z < 0, -0.01, 0.01)
 
 
 def slow_layer(kernel, x, a, relevance):
     """Relevance of one graph's nodes: the dense layer, then each half of the aggregation by its own denominator."""
     both = np.concatenate([x, a @ x], -1)
-    of_both = both * ((relevance / stabilised(both @ kernel)) @ kernel.T)
+    of_both = both * ((relevance / stabilized(both @ kernel)) @ kernel.T)
     own, aggregated = np.split(of_both, 2, axis=-1)
-    return x * (own / stabilised(x)) + x * (a.T @ (aggregated / stabilised(a @ x)))
+    return x * (own / stabilized(x)) + x * (a.T @ (aggregated / stabilized(a @ x)))
 
 
 def slow_relevance(layers, start, complete_flow):

@@ -214,13 +214,13 @@ def test_a_head_of_ones_own_is_explained(tiny):
     # By hand: dense layers with ε = 0.01 without bias, as released; biases are zero here.
     first, last = (np.asarray(variables["params"][name]["kernel"]) for name in ("hidden", "out"))
 
-    def stabilised(z):
+    def stabilized(z):
         return z + 0.01 * np.where(z < 0, -1, 1)
 
     z = x @ first
     hidden = np.maximum(z, 0)
-    share = np.asarray(explanation.start)[..., None] / stabilised(hidden @ last)
-    expected = x * ((hidden * (share @ last.T) / stabilised(z)) @ first.T)
+    share = np.asarray(explanation.start)[..., None] / stabilized(hidden @ last)
+    expected = x * ((hidden * (share @ last.T) / stabilized(z)) @ first.T)
     np.testing.assert_allclose(explanation.relevance, expected, rtol=1e-3, atol=1e-5)
 
 

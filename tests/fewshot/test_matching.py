@@ -61,7 +61,7 @@ def test_relevance_goes_to_the_supports_by_attention_and_on_by_their_cosines(way
             absorbed[i] += of_support * (1 - z / denominator)
     np.testing.assert_allclose(explained.features, unit(query), rtol=1e-5)
     np.testing.assert_allclose(explanation.relevance, expected, rtol=1e-2, atol=1e-4 * np.abs(expected).max())
-    # Conserved but for what the stabiliser takes.
+    # Conserved but for what the stabilizer takes.
     np.testing.assert_allclose(
         explanation.relevance.sum(-1),
         start.sum(-1) - absorbed,

@@ -35,13 +35,13 @@ def batch():
 def by_hand(params, x, start):
     """Relevance by two dense layers with ε = 0.01, their biases left out."""
 
-    def stabilised(z):
+    def stabilized(z):
         return z + 0.01 * np.where(z < 0, -1, 1)
 
     first, last = (np.asarray(params["layers"][name]["kernel"]) for name in ("layers_0", "layers_2"))
     hidden = np.maximum(x @ first + np.asarray(params["layers"]["layers_0"]["bias"]), 0)
-    of_hidden = hidden * ((start / stabilised(hidden @ last)) @ last.T)
-    return x * ((of_hidden / stabilised(x @ first)) @ first.T)
+    of_hidden = hidden * ((start / stabilized(hidden @ last)) @ last.T)
+    return x * ((of_hidden / stabilized(x @ first)) @ first.T)
 
 
 def test_a_plain_classifier_is_explained_where_its_last_layers_see_it(batch):

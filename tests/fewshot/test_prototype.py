@@ -49,7 +49,7 @@ def test_relevance_is_the_epsilon_rule_of_the_dense_layer(way, shot):
     assert explained.shape == explanation.relevance.shape == query.shape
     np.testing.assert_allclose(explanation.start, start, rtol=1e-6)
     np.testing.assert_allclose(explanation.relevance, expected, rtol=1e-3, atol=1e-4)
-    # Conserved but for what the stabiliser takes.
+    # Conserved but for what the stabilizer takes.
     np.testing.assert_allclose(
         explanation.relevance.sum(-1), start.sum(-1) - absorbed, rtol=1e-3, atol=1e-4 * np.abs(start).max()
     )
@@ -63,7 +63,7 @@ def test_relevance_on_one_axis_is_the_class_that_lies_there():
     scores_of = fewshot.PrototypeHead()
     support, query = 10 * np.eye(3, dtype=np.float32), np.full((1, 3), 5, np.float32)
     _, _, explanation = run(scores_of, support, np.arange(3), query, 3)
-    # z = 2·10·5 = 100 for every class, of which the stabiliser takes 1e-4.
+    # z = 2·10·5 = 100 for every class, of which the stabilizer takes 1e-4.
     np.testing.assert_allclose(explanation.relevance[0], explanation.start[0], rtol=2e-4)
 
 

@@ -105,7 +105,7 @@ def test_the_release_is_the_default():
     assert Transduction() == Transduction(counts=(35, 70), restart=True)
 
 
-def test_pseudo_labelled_queries_help():
+def test_pseudo_labeled_queries_help():
     """With clear clusters and one shot, more accuracy on average: what transduction is for."""
     random = np.random.default_rng(0)
     classes = random.normal(size=(200, WAY, 1, CHANNELS))

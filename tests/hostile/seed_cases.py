@@ -25,7 +25,7 @@ class Network(nn.Module):
 
 @functools.cache
 def parts():
-    """(loss, optimiser, state) of a classifier of two classes."""
+    """(loss, optimizer, state) of a classifier of two classes."""
     variables = Network().init(jax.random.key(0), IMAGES["image"], train=False)
     optimizer = optax.sgd(0.1)
     state = training.TrainState.create(jax.random.key(1), variables, optimizer=optimizer)

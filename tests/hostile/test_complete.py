@@ -9,8 +9,11 @@ from strategies import public
 import jxai
 
 EXEMPT = {
+    "intervals": "public as `fewshot.mean_and_interval`, examined there",
+    "progress": "what shows how far something is, of numbers that its callers count",
     "compiled": "takes functions that others have checked: what it asks of none, they ask",
     "checks": "what refuses arguments, for all others: every case here is one of its own",
+    "extras": "takes no arguments",
     "jaxprs": "takes what JAX traced, nothing of users",
     "miscompiled": "takes no arguments",
     "npz": "reads what `models` and `data` open: test_files.py and test_fuzz.py attack it",
@@ -23,6 +26,6 @@ def test_every_package_and_module_with_public_names_has_its_file():
     names = {module.name for module in pkgutil.iter_modules(jxai.__path__) if not module.name.startswith("_")}
     with_names = {name for name in names if public(importlib.import_module(f"jxai.{name}"))}
     files = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
-    assert {"attribution", "depthwise"} <= with_names
+    assert {"attribution", "lrp"} <= with_names
     assert with_names - set(EXEMPT) <= files
     assert not set(EXEMPT) & files, "exempt and examined"

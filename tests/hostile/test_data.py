@@ -188,8 +188,8 @@ CASES = {
             "size": count(None, 5),
         },
     ),
-    "centre_square": Case(
-        data.centre_square,
+    "center_square": Case(
+        data.center_square,
         {
             "picture": Argument(
                 lambda size: IMAGES.good(size).map(lambda images: images[0]), lambda size: IMAGES.bad(size)
@@ -205,7 +205,7 @@ CASES = {
         {"source": SOURCE, "seed": TASK["seed"], "num_epochs": count(None, 1), **MAKING},
         holds=lambda found, given: found["image"].shape[1:3] == (given["image_size"],) * 2,
     ),
-    "denormalise": Case(data.denormalise, {"images": IMAGES}),
+    "denormalize": Case(data.denormalize, {"images": IMAGES}),
     "episode_dataset": Case(
         first(data.episode_dataset),
         {"sources": SOURCES, **TASK, **MAKING, "num_episodes": count(None, 4, 8), "epoch": count(1, 3)},
@@ -282,7 +282,7 @@ CASES = {
         holds=lambda found, given: found.shape == (*given["image"].shape, 4, 4, 3),
     ),
     "merge": Case(lambda sources: len(data.merge(sources)), {"sources": SOURCES}),
-    "normalise": Case(data.normalise, {"images": IMAGES}),
+    "normalize": Case(data.normalize, {"images": IMAGES}),
     "prepare": Case(
         refusing(data.prepare), {**PLACE, "skip_corrupt": one_of(False, True), "progress": one_of(False)}
     ),

@@ -1,4 +1,4 @@
-"""`jxai.depthwise` under hostile input: the answer of `lax`, and an error where `lax` has one."""
+"""`jxai.ops.depthwise` under hostile input: the answer of `lax`, and an error where `lax` has one."""
 
 import warnings
 
@@ -7,10 +7,10 @@ import pytest
 from jax import lax
 from strategies import EFFORTS, Case, Spoilt, array, given_as, one_of, search, unheard_of
 
-from jxai import depthwise
+from jxai.ops import depthwise
 
 EXEMPT = {
-    name: "what `conv_general_dilated` chooses from, with arguments that it has looked at"
+    name: "what `depthwise_convolution` chooses from, with arguments that it has looked at"
     for name in ("grouped", "shifted")
 }
 
@@ -28,7 +28,7 @@ def outcome(f, **given):
 def as_lax(**given):
     """The answer, compared with that of `lax`; an error where `lax` has one."""
     wanted, refusal = outcome(lax.conv_general_dilated, **given)
-    found, own = outcome(depthwise.conv_general_dilated, **given)
+    found, own = outcome(depthwise.depthwise_convolution, **given)
     if refusal is not None:
         assert str(own) == str(refusal), "another error than lax's own"
         raise ValueError(f"expected what lax takes, got {refusal}: give what lax takes") from own
@@ -42,7 +42,7 @@ def as_lax(**given):
 
 
 CASES = {
-    "conv_general_dilated": Case(
+    "depthwise_convolution": Case(
         as_lax,
         {
             "lhs": array("nhwc", strange=False),
@@ -87,4 +87,4 @@ def test_an_answer_or_a_clear_error(name, examples):
 
 
 def test_every_public_function_is_here():
-    assert not unheard_of("depthwise", CASES, EXEMPT)
+    assert not unheard_of("ops.depthwise", CASES, EXEMPT)

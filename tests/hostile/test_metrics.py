@@ -23,7 +23,7 @@ from strategies import (
 
 from jxai import metrics
 
-EXEMPT = {"Completeness": "a tuple of results", "ModelRandomisation": "a tuple of results"}
+EXEMPT = {"Completeness": "a tuple of results", "ModelRandomization": "a tuple of results"}
 HEATMAP = {"heatmap": array("nhw")}
 PIXELS = {**BATCH, **HEATMAP, **CHUNKS}
 REMOVAL = {**PIXELS, "baseline": number(0.0, -1.0), "num_steps": count(1, 3)}
@@ -76,11 +76,11 @@ def explain_variables(variables):
 def as_a_cascade_of_one(found, given):
     """A layer alone is a cascade that ends with its first layer."""
     name = [*(given["layers"] or ("b", "a"))][-1]
-    one = metrics.model_randomisation(**{**given, "layers": (name,), "cascading": True})
+    one = metrics.model_randomization(**{**given, "layers": (name,), "cascading": True})
     return all((a[:, -1] == b[:, 0]).all() for a, b in zip(found, one, strict=True))
 
 
-RANDOMISATION = {
+RANDOMIZATION = {
     "explain": one_of(
         explain_variables,
         bad=[
@@ -90,7 +90,7 @@ RANDOMISATION = {
         ],
     ),
     "variables": TREE,
-    "randomised": given_as(lambda size: parameters(size, seed=1), *NO_PARAMETERS),
+    "randomized": given_as(lambda size: parameters(size, seed=1), *NO_PARAMETERS),
 }
 NO_LAYERS = [Spoilt(v, refused=True) for v in ((), ("c",), "c", 3, (None,), ("",))]
 
@@ -154,19 +154,19 @@ CASES = {
         undefined="infinite where an explanation of norm 0 moves",
         holds=lambda found, given: not jnp.isnan(found).any(),
     ),
-    "model_randomisation": Case(
-        metrics.model_randomisation,
+    "model_randomization": Case(
+        metrics.model_randomization,
         {
-            **RANDOMISATION,
+            **RANDOMIZATION,
             "layers": one_of(("a",), ["b", "a"], bad=[*NO_LAYERS, Spoilt(None, refused=True)]),
             "cascading": one_of(True),
         },
         holds=lambda found, given: found.rank_correlation.shape == (1, len(given["layers"])),
     ),
-    "model_randomisation:alone": Case(
-        metrics.model_randomisation,
+    "model_randomization:alone": Case(
+        metrics.model_randomization,
         {
-            **RANDOMISATION,
+            **RANDOMIZATION,
             "layers": one_of(None, ("a",), ["a", "b"], bad=NO_LAYERS),
             "cascading": one_of(False),
         },
@@ -181,7 +181,7 @@ CASES = {
             "order": number(1, 2, wrong=(0.0,)),
         },
     ),
-    "normalised": Case(metrics.normalised, HEATMAP, holds=in_unit),
+    "normalized": Case(metrics.normalized, HEATMAP, holds=in_unit),
     "perturbation_curve": Case(
         metrics.perturbation_curve,
         {
@@ -205,7 +205,7 @@ CASES = {
         {**MASKED, "tolerance": number(0.0, 15, wrong=(-1.0,), odd=(1e300,))},
         holds=one_an_image,
     ),
-    "randomisation_layers": Case(metrics.randomisation_layers, {"variables": TREE}),
+    "randomization_layers": Case(metrics.randomization_layers, {"variables": TREE}),
     "rank_correlation": Case(
         metrics.rank_correlation, {**HEATMAP, "other": array("nhw")}, holds=one_an_image
     ),

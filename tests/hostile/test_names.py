@@ -91,7 +91,7 @@ def test_what_is_missing_in_an_archive_is_printable(tmp_path, name):
 
 def test_warnings_are_printable(tmp_path):
     path = tmp_path / NAMES[0]
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     frames[0].save(path, "png", save_all=True, append_images=frames[1:])
     with pytest.warns(UserWarning) as told:
         data.read_picture(path)

@@ -74,7 +74,7 @@ CONSERVATION = given_as(
         start=np.ones(size.n),
         paths=("a", "b"),
         operations=("dense", "sum"),
-        **{name: np.full((2, size.n), 0.1) for name in ("bias", "stabiliser", "zeros", "rule")},
+        **{name: np.full((2, size.n), 0.1) for name in ("bias", "stabilizer", "zeros", "rule")},
     ),
     *(Spoilt(v, refused=True) for v in (None, 3, {})),
     *(
@@ -83,7 +83,7 @@ CONSERVATION = given_as(
                 start=np.full(2, start),
                 paths=paths,
                 operations=paths,
-                **{name: np.full((len(paths), 2), value) for name in ("bias", "stabiliser", "zeros", "rule")},
+                **{name: np.full((len(paths), 2), value) for name in ("bias", "stabilizer", "zeros", "rule")},
             ),
             refused=True,
         )
@@ -111,7 +111,7 @@ EPISODE = {
 }
 RUN = [{"step": 1, "loss": 0.5, "accuracy": 0.1}, {"step": 2, "loss": 0.4}]
 CASES = {
-    "diverging_colours": Case(viz.diverging_colours, {"values": RELEVANCE}, holds=bytes_like),
+    "diverging_colors": Case(viz.diverging_colors, {"values": RELEVANCE}, holds=bytes_like),
     "episode_sheet": Case(
         drawn(viz.episode_sheet),
         {**EPISODE, "title": TITLE, "scale": number(None, 1.0, wrong=(0.0, -1.0)), "dpi": DPI},

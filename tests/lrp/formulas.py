@@ -56,12 +56,12 @@ def by_gradient(f, x, relevance, epsilon=0.0):
     @jax.jit
     def transposed(x):
         y, pullback = jax.vjp(f, x)
-        return pullback(relevance / stabilised(y, epsilon))[0]
+        return pullback(relevance / stabilized(y, epsilon))[0]
 
     return x * np.asarray(transposed(x))
 
 
-def stabilised(z, epsilon):
+def stabilized(z, epsilon):
     """S(z), with sgn(0) = +1."""
     return z + epsilon * (1 - 2 * (z < 0))
 

@@ -1,4 +1,4 @@
-"""Products of activations, softmax, normalisation and attention, against formulas in numpy."""
+"""Products of activations, softmax, normalization and attention, against formulas in numpy."""
 
 import flax.linen as nn
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from formulas import KERNEL, LRP_0, X, Y, assert_close, by_gradient, draw, explain, normal, stabilised
+from formulas import KERNEL, LRP_0, X, Y, assert_close, by_gradient, draw, explain, normal, stabilized
 from jxai import lrp
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -85,15 +85,15 @@ def test_shifts_by_the_maximum_stay_bounded(f):
     assert np.abs(ours).max() < 1e3 * np.abs(y).max()
 
 
-# Normalisation takes its deviation as a constant; centering is linear (the program of Achtibat et al. 2024).
+# Normalization takes its deviation as a constant; centering is linear (the program of Achtibat et al. 2024).
 
 
-def normalised(axes, centred, groups=None):
+def normalized(axes, centerd, groups=None):
     """A function of x to (mean, variance), each of x's shape."""
 
     def statistics(x):
         parts = x if groups is None else x.reshape(*x.shape[:-1], groups, -1)
-        mean = parts.mean(axes, keepdims=True) if centred else 0
+        mean = parts.mean(axes, keepdims=True) if centerd else 0
         variance = ((parts - mean) ** 2).mean(axes, keepdims=True)
         spread = lambda s: jnp.broadcast_to(s, parts.shape).reshape(x.shape)  # noqa: E731
         return spread(mean), spread(variance)
@@ -102,24 +102,24 @@ def normalised(axes, centred, groups=None):
 
 
 NORMS = {
-    "LayerNorm": (nn.LayerNorm(), normalised(-1, True)),
-    "LayerNorm, slow variance": (nn.LayerNorm(use_fast_variance=False), normalised(-1, True)),
+    "LayerNorm": (nn.LayerNorm(), normalized(-1, True)),
+    "LayerNorm, slow variance": (nn.LayerNorm(use_fast_variance=False), normalized(-1, True)),
     "LayerNorm over two axes": (
         nn.LayerNorm(reduction_axes=(-2, -1), feature_axes=(-2, -1)),
-        normalised((-2, -1), True),
+        normalized((-2, -1), True),
     ),
-    "RMSNorm": (nn.RMSNorm(), normalised(-1, False)),
-    "GroupNorm": (nn.GroupNorm(num_groups=3), normalised((1, 3), True, 3)),
-    "InstanceNorm": (nn.InstanceNorm(), normalised(1, True)),
+    "RMSNorm": (nn.RMSNorm(), normalized(-1, False)),
+    "GroupNorm": (nn.GroupNorm(num_groups=3), normalized((1, 3), True, 3)),
+    "InstanceNorm": (nn.InstanceNorm(), normalized(1, True)),
     "BatchNorm of the batch": (
         nn.BatchNorm(use_running_average=False, epsilon=1e-6),
-        normalised((0, 1), True),
+        normalized((0, 1), True),
     ),
 }
 
 
 @pytest.mark.parametrize("name", NORMS)
-def test_normalisation_has_constant_statistics(name):
+def test_normalization_has_constant_statistics(name):
     module, statistics = NORMS[name]
     module = module.clone(param_dtype=float)
     variables = draw(module, X)
@@ -140,7 +140,7 @@ def test_normalisation_has_constant_statistics(name):
     assert_close(ours, by_gradient(by_hand, X, relevance), 1e-8)
 
 
-def test_normalisation_by_hand_has_constant_statistics():
+def test_normalization_by_hand_has_constant_statistics():
     def f(x):
         mean = x.mean(-1, keepdims=True)
         return (x - mean) / jnp.sqrt(jnp.var(x, -1, keepdims=True) + 1e-3)
@@ -176,7 +176,7 @@ class Spectral(nn.Module):
 @pytest.mark.parametrize(
     "module", [nn.WeightNorm(nn.Dense(3, param_dtype=float)), Spectral()], ids=["weight", "spectral"]
 )
-def test_normalised_weights_are_a_dense_layer(module):
+def test_normalized_weights_are_a_dense_layer(module):
     variables = draw(module, X)
     f = lambda x: module.apply(variables, x)  # noqa: E731
     relevance = normal(2, 4, 3)
@@ -242,16 +242,16 @@ def test_multi_head_attention_equals_its_formula(constant):
     q, k, v = (dense(X, params[name]) for name in ("query", "key", "value"))
     heads = np.asarray(nn.dot_product_attention(q, k, v))
     out = params["out"]["kernel"]
-    share = relevance / stabilised(dense(heads, params["out"]), 0.1)
+    share = relevance / stabilized(dense(heads, params["out"]), 0.1)
     of_heads = heads * np.einsum("ntc,hdc->nthd", share, out)
-    # The query's division by √d is merged into its dense layer, whose stabiliser sees what it gives then.
+    # The query's division by √d is merged into its dense layer, whose stabilizer sees what it gives then.
     sizes = {"query": 0.1 * np.sqrt(3), "key": 0.1, "value": 0.1}
     expected = 0
     for name, z, r in zip(
         ("query", "key", "value"), (q, k, v), attention(q, k, v, of_heads, constant), strict=True
     ):
         expected = expected + X * np.einsum(
-            "nthd,chd->ntc", r / stabilised(z, sizes[name]), params[name]["kernel"]
+            "nthd,chd->ntc", r / stabilized(z, sizes[name]), params[name]["kernel"]
         )
     assert_close(ours, expected, 1e-8)
 

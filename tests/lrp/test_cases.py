@@ -47,7 +47,7 @@ def assert_same(forms, *xs, composite=LRP_0, rtol=1e-8, start=start_of):
 # Zeros of the input under rules that are not proportional to it.
 
 FREE = {"flat": lrp.Flat(), "w-square": lrp.WSquare(), "box": lrp.Box(-1.0, 1.0)}
-CENTRED = {
+CENTERD = {
     "x - 0.5": lambda x: x - 0.5,
     "-0.5 + x": lambda x: -0.5 + x,
     "x + (-0.5)": lambda x: x + (-0.5),
@@ -76,7 +76,7 @@ def test_shifts_and_scales_before_a_layer_hand_on_what_it_gives(rule):
     @jax.jit
     def explain(image):
         found = {}
-        for name, f in CENTRED.items():
+        for name, f in CENTERD.items():
             if rule != "flat" and name not in SHIFTS:
                 continue  # merged into the layer, whose kernel is another one then
             found[name] = relevance(lambda x, f=f: conv(f(x), KERNEL), image, composite=composite)[1][0]

@@ -12,7 +12,7 @@ from formulas import LRP_0, assert_close, of_layers
 from jxai import lrp
 
 pytestmark = pytest.mark.usefixtures("x64")
-CAUSES = ("bias", "stabiliser", "zeros", "rule")
+CAUSES = ("bias", "stabilizer", "zeros", "rule")
 X = np.random.default_rng(1).normal(size=(3, 4, 4, 2))
 
 
@@ -108,7 +108,7 @@ def test_one_layer_by_hand():
     assert_close(found.incoming, z.sum(1)[None])
     assert_close(found.outgoing, (share * (x @ kernel)).sum(1)[None])
     assert_close(found.bias, (share * bias).sum(1)[None])
-    assert_close(found.stabiliser, (share * (share**-1 - 1) * z).sum(1)[None])
+    assert_close(found.stabilizer, (share * (share**-1 - 1) * z).sum(1)[None])
     np.testing.assert_allclose(found.zeros, 0, atol=1e-12)
 
 

@@ -46,7 +46,7 @@ class Methods(nn.Module):
 
 
 def draw(model, *args, **options):
-    """Random variables; biases are 0, as initialised."""
+    """Random variables; biases are 0, as initialized."""
     drawn = formulas.draw(model, *args, **options)
     return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * (path[-1].key != "bias"), drawn)
 

@@ -143,7 +143,7 @@ def variables(kernel, shape):
 
 
 @pytest.mark.parametrize(("name", "rules"), shared_out(MERGED, RULES))
-def test_batch_norm_becomes_part_of_its_neighbour(name, rules):
+def test_batch_norm_becomes_part_of_its_neighbor(name, rules):
     f, by_hand, *shapes = MERGED[name]
     v, x = variables(*shapes)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from formulas import KERNEL, LRP_0, X, Y, Z, assert_close, by_gradient, draw, explain, normal, stabilised
+from formulas import KERNEL, LRP_0, X, Y, Z, assert_close, by_gradient, draw, explain, normal, stabilized
 from jxai import lrp
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -69,8 +69,8 @@ def test_activations_pass_inside_of_modules_between_layers():
     z = X @ first["kernel"] + first["bias"]
     hidden = np.asarray(jax.nn.gelu(z))
     y, (ours,) = explain(lambda x: model.apply(variables, x), X, composite=lrp.EpsilonPlus(epsilon=0.1))
-    expected = hidden * ((np.asarray(y) / stabilised(y, 0.1)) @ last["kernel"].T)
-    assert_close(ours, X * ((expected / stabilised(z, 0.1)) @ first["kernel"].T))
+    expected = hidden * ((np.asarray(y) / stabilized(y, 0.1)) @ last["kernel"].T)
+    assert_close(ours, X * ((expected / stabilized(z, 0.1)) @ first["kernel"].T))
 
 
 # What is linear in what carries relevance, or chooses among it: LRP-0 is input times gradient.
@@ -118,7 +118,7 @@ MOVES = {
 
 @pytest.mark.parametrize("name", MOVES)
 def test_moves_are_input_times_gradient(name):
-    # A dense layer without stabiliser on top: relevance of the operation is in proportion to its values.
+    # A dense layer without stabilizer on top: relevance of the operation is in proportion to its values.
     def f(x):
         z = MOVES[name](x)
         return z.reshape(2, -1) @ np.random.default_rng(2).normal(size=(z.size // 2, 3))
@@ -160,12 +160,12 @@ def test_average_pooling_is_in_proportion(name, epsilon):
     y = np.asarray(nn.avg_pool(MAPS, **options))
     relevance = normal(*y.shape)
     expected = np.zeros_like(MAPS)
-    share = relevance / stabilised(y, epsilon or 0) / np.prod(options["window_shape"])
+    share = relevance / stabilized(y, epsilon or 0) / np.prod(options["window_shape"])
     for i, j, rows, columns in windows(MAPS.shape, **options):
         at = np.ix_(range(2), rows, columns)
         expected[at] += MAPS[at] * share[:, i, j][:, None, None]
     _, (ours,) = explain(lambda x: nn.avg_pool(x, **options), MAPS, composite=composite, relevance=relevance)
-    # Without a rule, a mean at the end is stabilised by 1e-6.
+    # Without a rule, a mean at the end is stabilized by 1e-6.
     assert_close(ours, expected, 1e-10 if epsilon else 1e-3)
 
 
@@ -196,20 +196,20 @@ SUMS = {
 @pytest.mark.parametrize("epsilon", [None, 0.0, 0.3])
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_are_in_proportion(name, epsilon):
-    # The stabiliser sees the whole sum, no partial one.
+    # The stabilizer sees the whole sum, no partial one.
     f, signs = SUMS[name]
     composite = LRP_0 if epsilon is None else lrp.Composite(((lrp.Kind.SUM, lrp.Norm(epsilon)),)) | LRP_0
     y, ours = explain(lambda *xs: f(*xs) @ KERNEL, X, Y, Z, composite=composite)
     z = np.asarray(f(X, Y, Z))
-    share = (np.asarray(y) / np.asarray(y)) @ KERNEL.T * z / stabilised(z, epsilon or 0)
+    share = (np.asarray(y) / np.asarray(y)) @ KERNEL.T * z / stabilized(z, epsilon or 0)
     if signs is None:
         expected = (X * share, Y * share.sum(1, keepdims=True), 0 * Z)
     else:
         expected = [sign * x * share for sign, x in zip(signs, (X, Y, Z), strict=True)]
     if name == "three and signs" and epsilon:
-        # A sign in between ends the sum: stabilised on its own.
+        # A sign in between ends the sum: stabilized on its own.
         inner = X - Y
-        share = share * inner / stabilised(inner, epsilon)
+        share = share * inner / stabilized(inner, epsilon)
         expected = [-X * share, Y * share, expected[2]]
     assert_close(ours, expected)
 
@@ -218,7 +218,7 @@ def test_terms_of_a_sum_of_zero_share_evenly_in_sun2020():
     relevance = normal(2, 2)
     x, y = np.array([[1.0, 2.0], [0.0, -1.0]]), np.array([[3.0, -2.0], [0.0, -1.0]])
     _, ours = explain(lambda x, y: x + y, x, y, composite=lrp.sun2020, relevance=relevance)
-    z = stabilised(x + y, 0.01)
+    z = stabilized(x + y, 0.01)
     for term, r in zip((x, y), ours, strict=True):
         assert_close(r, np.where(x + y == 0, relevance / 2, term * relevance / z))
 

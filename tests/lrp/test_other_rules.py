@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from formulas import assert_close, draw, explain, normal, of_layers, stabilised
+from formulas import assert_close, draw, explain, normal, of_layers, stabilized
 from jxai import lrp
 from jxai.lrp import Kind
 
@@ -36,7 +36,7 @@ def test_norm_of_a_sum(f, signs, epsilon):
     terms = normal(len(signs), 2, 3)
     z, relevance, found = explained(f, lrp.Norm(epsilon), Kind.SUM, *terms)
     for ours, term, sign in zip(found, terms, signs, strict=True):
-        assert_close(ours, sign * term * relevance / stabilised(z, epsilon))
+        assert_close(ours, sign * term * relevance / stabilized(z, epsilon))
 
 
 @pytest.mark.parametrize("epsilon", [1e-6, 0.3])
@@ -52,7 +52,7 @@ def test_norm_of_a_sum(f, signs, epsilon):
 def test_norm_of_a_mean(f, parts, epsilon):
     (x,) = normal(1, 2, 4, 2, 3)
     z, relevance, (ours,) = explained(f, lrp.Norm(epsilon), Kind.MEAN, x)
-    assert_close(ours, parts(x) * (relevance / stabilised(z, epsilon))[:, None, None])
+    assert_close(ours, parts(x) * (relevance / stabilized(z, epsilon))[:, None, None])
 
 
 @pytest.mark.parametrize("terms", [2, 3])
@@ -64,7 +64,7 @@ def test_norm_shares_a_sum_of_zero_evenly(terms):
         lambda *x: sum(x[1:], x[0]), lrp.Norm(0.01, share_zeros=True), Kind.SUM, *x
     )
     for ours, term in zip(found, x, strict=True):
-        assert_close(ours, np.where(z == 0, relevance / terms, term * relevance / stabilised(z, 0.01)))
+        assert_close(ours, np.where(z == 0, relevance / terms, term * relevance / stabilized(z, 0.01)))
 
 
 def test_pass_keeps_relevance_whatever_the_entry():
@@ -177,7 +177,7 @@ def test_alpha_beta_that_would_not_conserve_is_refused(alpha, beta):
         functools.partial(lrp.Box, 0, 1),
     ],
 )
-def test_negative_stabiliser_is_refused(rule, epsilon):
+def test_negative_stabilizer_is_refused(rule, epsilon):
     with pytest.raises(ValueError, match="epsilon of at least 0, got"):
         rule(epsilon=epsilon)
 

@@ -35,10 +35,10 @@ def test_gradients_are_finite_at_zero():
 def test_dtype_is_kept(dtype):
     x = jnp.array([0.0, 2.0], dtype)
     assert ratio.to_ratio(x, x).dtype == ratio.to_relevance(x, x).dtype == dtype
-    assert ratio.stabilise(x, 0.1).dtype == ratio.replace_zeros(x, 0.1).dtype == dtype
+    assert ratio.stabilize(x, 0.1).dtype == ratio.replace_zeros(x, 0.1).dtype == dtype
 
 
-def test_the_sign_of_zero_is_positive_in_the_stabiliser():
+def test_the_sign_of_zero_is_positive_in_the_stabilizer():
     z = jnp.array([-2.0, 0.0, 3.0])
-    np.testing.assert_allclose(ratio.stabilise(z, 0.5), [-2.5, 0.5, 3.5])
+    np.testing.assert_allclose(ratio.stabilize(z, 0.5), [-2.5, 0.5, 3.5])
     np.testing.assert_allclose(ratio.replace_zeros(z, 0.5), [-2.0, 0.5, 3.0])

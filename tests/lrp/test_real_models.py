@@ -80,7 +80,7 @@ def test_lrp_0_without_biases_conserves_relevance_exactly(name):
     module = CONVOLUTIONAL[name]
     y, relevance, _ = explainer(module, LRP_0)(draw(module, 0.0), X)
     assert np.abs(y[:, 0]).min() > 0
-    # SqueezeNet ends in a mean, which is stabilised by 1e-6, see the next test.
+    # SqueezeNet ends in a mean, which is stabilized by 1e-6, see the next test.
     np.testing.assert_allclose(relevance.sum((1, 2, 3)), y[:, 0], rtol=1e-3 if name == "SqueezeNet" else 1e-8)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from formulas import assert_close, explain, of_layers, shared_out, stabilised
+from formulas import assert_close, explain, of_layers, shared_out, stabilized
 from jxai import lrp
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -97,7 +97,7 @@ LAYERS = {
 
 def shared(parts, z, relevance, rule):
     """Relevance in proportion to `parts` [image, output, input], of which, with a bias, z is the sum."""
-    z = np.where(z == 0, rule.epsilon, z) if rule.only_zeros else stabilised(z, rule.epsilon)
+    z = np.where(z == 0, rule.epsilon, z) if rule.only_zeros else stabilized(z, rule.epsilon)
     return np.einsum("nji,nj->ni", parts, np.divide(relevance, z, where=z != 0, out=np.zeros_like(z)))
 
 

@@ -55,7 +55,7 @@ def scaled_by_exp(z):
     return e * (1 / total(e))
 
 
-def normalised(z, e, **options):
+def normalized(z, e, **options):
     return e / total(e, **options)
 
 
@@ -78,27 +78,27 @@ SOFTMAX = {
     "e * reciprocal(sum)": lambda z: jnp.exp(z) * lax.reciprocal(total(jnp.exp(z))),
     "e * sum^-1": lambda z: jnp.exp(z) * total(jnp.exp(z)) ** -1,
     "e / sum, written twice": lambda z: jnp.exp(z) / total(jnp.exp(z)),
-    "e / sum, one e": lambda z: normalised(z, jnp.exp(z)),
+    "e / sum, one e": lambda z: normalized(z, jnp.exp(z)),
     "where everything": lambda z: jax.nn.softmax(z, where=jnp.ones(z.shape, bool)),
-    "maximum varies": lambda z: normalised(z, jnp.exp(z - largest(z))),
-    "maximum held": lambda z: normalised(z, jnp.exp(z - held(largest(z)))),
-    "one maximum of all": lambda z: normalised(z, jnp.exp(z - z.max())),
-    "maximum by sort": lambda z: normalised(z, jnp.exp(z - jnp.sort(z, -1)[:, -1:])),
-    "maximum by top_k": lambda z: normalised(z, jnp.exp(z - lax.top_k(z, 1)[0])),
+    "maximum varies": lambda z: normalized(z, jnp.exp(z - largest(z))),
+    "maximum held": lambda z: normalized(z, jnp.exp(z - held(largest(z)))),
+    "one maximum of all": lambda z: normalized(z, jnp.exp(z - z.max())),
+    "maximum by sort": lambda z: normalized(z, jnp.exp(z - jnp.sort(z, -1)[:, -1:])),
+    "maximum by top_k": lambda z: normalized(z, jnp.exp(z - lax.top_k(z, 1)[0])),
     "sum by ones": lambda z: jnp.exp(z) / (jnp.exp(z) @ jnp.ones((6, 1))),
     "sum by einsum": lambda z: jnp.exp(z) / jnp.einsum("ni->n", jnp.exp(z))[:, None],
     "sum as 6 mean": lambda z: jnp.exp(z) / (6 * mean(jnp.exp(z))),
-    "constant taken off": lambda z: normalised(z, jnp.exp(z - 3.0)),
-    "exp2": lambda z: normalised(z, jnp.exp2(z * np.log2(np.e))),
-    "exp2, largest taken off": lambda z: normalised(z, jnp.exp2((z - largest(z)) * np.log2(np.e))),
+    "constant taken off": lambda z: normalized(z, jnp.exp(z - 3.0)),
+    "exp2": lambda z: normalized(z, jnp.exp2(z * np.log2(np.e))),
+    "exp2, largest taken off": lambda z: normalized(z, jnp.exp2((z - largest(z)) * np.log2(np.e))),
     "vmap": jax.vmap(jax.nn.softmax),
     "jit": jax.jit(jax.nn.softmax),
     "checkpoint": jax.checkpoint(jax.nn.softmax),
     "transposed": lambda z: jax.nn.softmax(z.T, axis=0).T,
     "reshaped": lambda z: jax.nn.softmax(z.reshape(2, 2, 6)).reshape(4, 6),
     "two softmax of blocks": online,
-    "expm1 and 1": lambda z: normalised(z, jnp.expm1(z) + 1),
-    "power of e": lambda z: normalised(z, jnp.power(np.e, z)),
+    "expm1 and 1": lambda z: normalized(z, jnp.expm1(z) + 1),
+    "power of e": lambda z: normalized(z, jnp.power(np.e, z)),
 }
 
 
@@ -106,7 +106,7 @@ def fast_variance(x):
     return mean(x**2) - mean(x) ** 2
 
 
-def centred(x):
+def centerd(x):
     return x - mean(x)
 
 
@@ -130,14 +130,14 @@ LAYER_NORM = {
     "Linen, slow variance": lambda x: nn.LayerNorm(
         epsilon=1e-5, use_bias=False, use_scale=False, use_fast_variance=False
     ).apply({}, x),
-    "centred / sqrt": lambda x: centred(x) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5),
-    "centred * rsqrt": lambda x: centred(x) * lax.rsqrt(mean(centred(x) ** 2) + 1e-5),
-    "fast variance": lambda x: centred(x) * lax.rsqrt(fast_variance(x) + 1e-5),
-    "fast variance, not negative": lambda x: centred(x) * lax.rsqrt(jnp.maximum(0, fast_variance(x)) + 1e-5),
+    "centerd / sqrt": lambda x: centerd(x) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5),
+    "centerd * rsqrt": lambda x: centerd(x) * lax.rsqrt(mean(centerd(x) ** 2) + 1e-5),
+    "fast variance": lambda x: centerd(x) * lax.rsqrt(fast_variance(x) + 1e-5),
+    "fast variance, not negative": lambda x: centerd(x) * lax.rsqrt(jnp.maximum(0, fast_variance(x)) + 1e-5),
     "Keras": keras,
     "Keras, fast variance": functools.partial(keras, variance=fast_variance),
-    "PyTorch's formula": lambda x: centred(x) / (mean(centred(x) ** 2) + 1e-5) ** 0.5,
-    "power": lambda x: centred(x) * (mean(centred(x) ** 2) + 1e-5) ** -0.5,
+    "PyTorch's formula": lambda x: centerd(x) / (mean(centerd(x) ** 2) + 1e-5) ** 0.5,
+    "power": lambda x: centerd(x) * (mean(centerd(x) ** 2) + 1e-5) ** -0.5,
     "jax.nn.standardize": lambda x: jax.nn.standardize(x, epsilon=1e-5),
     "einsum": by_einsum,
     "centring by a matrix": with_centring_matrix,
@@ -266,7 +266,7 @@ TOP_K = {
 }
 
 
-def quantised(x, scale):
+def quantized(x, scale):
     return jnp.round(x / scale).astype(jnp.int8).astype(x.dtype)
 
 
@@ -274,13 +274,13 @@ def scale_of(x):
     return largest(jnp.abs(x)) / 127
 
 
-QUANTISED = {
-    "int8": lambda x: (quantised(x, scale_of(x)) @ W) * scale_of(x),
-    "scale before the layer": lambda x: (quantised(x, scale_of(x)) * scale_of(x)) @ W,
+QUANTIZED = {
+    "int8": lambda x: (quantized(x, scale_of(x)) @ W) * scale_of(x),
+    "scale before the layer": lambda x: (quantized(x, scale_of(x)) * scale_of(x)) @ W,
     "rounded alone": lambda x: (jnp.round(x / scale_of(x)) @ W) * scale_of(x),
     "clipped": lambda x: (jnp.clip(jnp.round(x / scale_of(x)), -127, 127) @ W) * scale_of(x),
     "times 1 / scale": lambda x: (jnp.round(x * (1 / scale_of(x))) @ W) * scale_of(x),
-    "scale held": lambda x: (quantised(x, held(scale_of(x))) @ W) * held(scale_of(x)),
+    "scale held": lambda x: (quantized(x, held(scale_of(x))) @ W) * held(scale_of(x)),
     "127 / largest": lambda x: (lambda k: (jnp.round(x * k) @ W) / k)(127 / largest(jnp.abs(x))),
 }
 
@@ -359,7 +359,7 @@ FAMILIES = {
         ),
         wrapped(LSE, V[:1]),
     ),
-    "LayerNorm": (behind(lambda x: centred(x) * held(inverse_deviation(x))), wrapped(LAYER_NORM)),
+    "LayerNorm": (behind(lambda x: centerd(x) * held(inverse_deviation(x))), wrapped(LAYER_NORM)),
     "RMSNorm": (behind(lambda x: x * held(inverse_root(x))), wrapped(RMS_NORM)),
     "unit length": (behind(lambda x: over(x, jnp.sqrt(total(x * x)))), wrapped(UNIT)),
     "GELU": (behind(passed(GELU["jax.nn.gelu"])), wrapped(GELU)),
@@ -398,7 +398,7 @@ FAMILIES = {
     ),
     "quantization": (
         lambda x: passed(lambda x: jnp.round(x / scale_of(x)) * scale_of(x))(x) @ W,
-        QUANTISED,
+        QUANTIZED,
     ),
 }
 # What may be refused, by name; never explained as anything else.

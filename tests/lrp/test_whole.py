@@ -44,7 +44,7 @@ INNER = {  # name -> (what gives the inner value, what follows)
         lambda x: (lambda e: (e, e.sum(-1, keepdims=True)))(jnp.exp(x @ W)),
         lambda two: (two[0] / two[1]) @ V,
     ),
-    "centred": (
+    "centerd": (
         lambda x: (lambda z: z - z.mean(-1, keepdims=True))(x @ W),
         lambda c: (c * lax.rsqrt((c * c).mean(-1, keepdims=True) + 1e-5)) @ V,
     ),
@@ -416,7 +416,7 @@ def test_conservation_behind_a_mask_of_minus_infinity():
     f = lambda x: jax.nn.softmax(Mask(name="mask").apply({}, x @ W)) @ W  # noqa: E731
     found = jax.jit(lambda x: lrp.conservation(f, x, composite=lrp.AttnLRP()))(X)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
-    absorbed = sum(found.bias + found.stabiliser + found.zeros + found.rule)
+    absorbed = sum(found.bias + found.stabilizer + found.zeros + found.rule)
     np.testing.assert_allclose(found.start, found.end + absorbed, rtol=1e-6)
 
 
@@ -438,7 +438,7 @@ def test_an_integer_cast_on_the_only_path_is_refused_or_kept():
         found = lrp.conservation(f, X, composite=lrp.AttnLRP())
     except ValueError:
         return
-    absorbed = sum(found.bias + found.stabiliser + found.zeros + found.rule)
+    absorbed = sum(found.bias + found.stabilizer + found.zeros + found.rule)
     np.testing.assert_allclose(found.start, found.end + absorbed, rtol=1e-5)
     assert np.asarray(lrp.vjp(f, X, composite=lrp.AttnLRP())[1](f(X))[0]).any()
 

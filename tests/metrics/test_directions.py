@@ -10,9 +10,9 @@ from jxai import metrics
 OTHERS = {
     "curve_area",
     "gaussian_pyramid",
-    "normalised",
+    "normalized",
     "perturbation_positions",
-    "randomisation_layers",
+    "randomization_layers",
     "rank_correlation",
     "shuffled_parameters",
     "simpson",

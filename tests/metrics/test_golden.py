@@ -10,7 +10,7 @@ from jxai import metrics
 
 pytestmark = pytest.mark.golden
 
-# ImageNet's, by which the release normalises.
+# ImageNet's, by which the release normalizes.
 MEAN, STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 
 
@@ -51,7 +51,7 @@ def test_golden_metrics_total_variation(golden):
     def all_of(heatmap):
         curve = metrics.multiscale_total_variation(heatmap)
         squares = metrics.multiscale_total_variation(heatmap, order=2)
-        return metrics.normalised(heatmap)[0], curve[0], squares[0], metrics.autvc(curve)
+        return metrics.normalized(heatmap)[0], curve[0], squares[0], metrics.autvc(curve)
 
     for number in numbers:
         found = all_of(reference[f"heatmap{number}"][None])
@@ -63,14 +63,14 @@ def test_golden_metrics_total_variation(golden):
 def test_golden_metrics_and_smooth_taylor_perturbation(golden):
     reference, weights = load(golden, "metrics"), load(golden, "smooth_taylor")
     window, num_regions = int(reference["perturb_kernel"][0]), int(reference["perturb_regions"][0])
-    heatmap, grey = reference["perturb_heatmap"][None], (127.5 / 255 - MEAN) / STD
+    heatmap, gray = reference["perturb_heatmap"][None], (127.5 / 255 - MEAN) / STD
 
     @jax.jit
     def all_of(key, x, heatmap, target):
         size = {"window": window, "num_regions": num_regions}
         positions = metrics.perturbation_positions(heatmap, **size)
         curve = metrics.perturbation_curve(
-            network(weights), key, x, heatmap, target, low=grey, high=grey, num_draws=2, **size
+            network(weights), key, x, heatmap, target, low=gray, high=gray, num_draws=2, **size
         )
         return positions, curve, metrics.aupc(curve)
 

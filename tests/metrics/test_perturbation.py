@@ -117,10 +117,10 @@ def test_curve_chunks_change_nothing():
 
 
 def test_curve_of_a_batch_is_a_loop_where_nothing_is_random():
-    grey = np.array([0.25, -0.5], np.float32)
-    batch = curve(jax.random.key(0), X, HEATMAP, TARGET, grey, grey)
+    gray = np.array([0.25, -0.5], np.float32)
+    batch = curve(jax.random.key(0), X, HEATMAP, TARGET, gray, gray)
     rows = (slice(0, 1), slice(1, 2))
-    alone = [curve(jax.random.key(0), X[n], HEATMAP[n], TARGET[n], grey, grey) for n in rows]
+    alone = [curve(jax.random.key(0), X[n], HEATMAP[n], TARGET[n], gray, gray) for n in rows]
     np.testing.assert_allclose(batch, np.concatenate(alone), rtol=1e-5)
 
 

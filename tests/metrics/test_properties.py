@@ -30,8 +30,8 @@ def data(dtype=jnp.float32):
     return SimpleNamespace(x=x, attributions=other, heatmap=other.sum(axis=-1), target=target, mask=mask)
 
 
-def randomised(d):
-    result = metrics.model_randomisation(
+def randomized(d):
+    result = metrics.model_randomization(
         lambda variables: d.heatmap * variables["a"]["w"],
         {"a": {"w": jnp.ones(13)}},
         {"a": {"w": jnp.arange(13.0)}},
@@ -67,7 +67,7 @@ WHOLE = {
     "average_total_variation": lambda d: metrics.average_total_variation(d.heatmap),
     "complexity": lambda d: metrics.complexity(d.heatmap),
     "curve_area": lambda d: metrics.curve_area(d.heatmap[:, 0]),
-    "model_randomisation": randomised,
+    "model_randomization": randomized,
     "multiscale_total_variation": lambda d: metrics.multiscale_total_variation(d.heatmap, smallest=8),
     "pointing_game": lambda d: metrics.pointing_game(d.heatmap, d.mask),
     "rank_correlation": lambda d: metrics.rank_correlation(d.heatmap, d.x[..., 0]),

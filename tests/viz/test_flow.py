@@ -22,27 +22,27 @@ def found():
     return explain(np.ones((2, 2), np.float32))
 
 
-def colours(path):
+def colors(path):
     with Image.open(path) as image:
         assert image.format == "PNG"
         return {tuple(map(int, pixel)) for pixel in np.asarray(image.convert("RGB")).reshape(-1, 3)}
 
 
-def test_a_png_with_a_colour_a_cause(tmp_path, found):
+def test_a_png_with_a_color_a_cause(tmp_path, found):
     path = viz.relevance_flow(found, path=tmp_path / "new" / "flow.png", title="$1_a")
     assert path == tmp_path / "new" / "flow.png"
-    drawn = colours(path)
+    drawn = colors(path)
     assert {
         (0xD5, 0x5E, 0x00),
         (0x00, 0x72, 0xB2),
         (0x00, 0x9E, 0x73),
-    } <= drawn  # bias, stabiliser, what is left
+    } <= drawn  # bias, stabilizer, what is left
     assert (0xCC, 0x79, 0xA7) not in drawn  # no rule absorbs
 
 
 def test_operations_that_absorb_nothing_are_left_out(tmp_path, found):
-    none = {name: jnp.zeros_like(found.bias) for name in ("bias", "stabiliser", "zeros", "rule")}
-    drawn = colours(viz.relevance_flow(dataclasses.replace(found, **none), path=tmp_path / "flow.png"))
+    none = {name: jnp.zeros_like(found.bias) for name in ("bias", "stabilizer", "zeros", "rule")}
+    drawn = colors(viz.relevance_flow(dataclasses.replace(found, **none), path=tmp_path / "flow.png"))
     assert (0xD5, 0x5E, 0x00) not in drawn
 
 

@@ -1,4 +1,4 @@
-"""Heat maps: colours around zero, the scale, errors."""
+"""Heat maps: colors around zero, the scale, errors."""
 
 import numpy as np
 import pytest
@@ -10,15 +10,15 @@ from jxai import viz
 
 
 def test_white_is_zero_red_is_for_blue_is_against():
-    blue, white, red = viz.diverging_colours([-1, 0, 1])
+    blue, white, red = viz.diverging_colors([-1, 0, 1])
     assert white.tolist() == [255, 255, 255]
     assert red[0] > red[1:].max() and blue[2] > blue[:2].max()
-    np.testing.assert_array_equal(viz.diverging_colours([-7, 7]), [blue, red])
+    np.testing.assert_array_equal(viz.diverging_colors([-7, 7]), [blue, red])
 
 
-def test_colours_change_with_the_value_everywhere():
-    colours = viz.diverging_colours(np.linspace(-1, 1, 201)).astype(int)
-    assert (np.abs(np.diff(colours, axis=0)).sum(axis=1) > 0).all()
+def test_colors_change_with_the_value_everywhere():
+    colors = viz.diverging_colors(np.linspace(-1, 1, 201)).astype(int)
+    assert (np.abs(np.diff(colors, axis=0)).sum(axis=1) > 0).all()
 
 
 def test_channels_are_summed_with_their_signs():
@@ -29,7 +29,7 @@ def test_channels_are_summed_with_their_signs():
     picture = viz.heatmap(relevance, scale=1.5)
     assert picture.shape == (2, 2, 3) and picture.dtype == np.uint8
     assert picture[0, 0].tolist() == [255, 255, 255]
-    np.testing.assert_array_equal(picture[1, 1], viz.diverging_colours(1))
+    np.testing.assert_array_equal(picture[1, 1], viz.diverging_colors(1))
 
 
 def test_scale_is_a_quantile_of_the_magnitude():

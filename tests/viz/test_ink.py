@@ -63,7 +63,7 @@ def test_no_relevance_has_no_share():
 
 def test_errors_say_what_to_do():
     image = drawing(BLACK, WHITE)
-    with pytest.raises(ValueError, match="before normalisation"):
+    with pytest.raises(ValueError, match="before normalization"):
         viz.ink_mask(image / 255.0 - 0.5)
     with pytest.raises(ValueError, match=r"\(N, H, W, C\)"):
         viz.ink_mask(image[0])

@@ -33,11 +33,11 @@ def test_a_row_a_picture_and_a_column_a_method(tmp_path):
     # Inches of two rows of three panels with their margins and the legend, at 112 dots.
     assert abs(sheet.shape[0] / 112 - (0.3 + 2 * 2.56 - 0.12 + 0.62)) < 0.02
     assert abs(sheet.shape[1] / 112 - (0.3 + 3 * 2.12 - 0.12)) < 0.02
-    red, blue = viz.diverging_colours(np.array([1.0, -1.0]))
-    for column, colour in ((1, red), (2, blue)):
+    red, blue = viz.diverging_colors(np.array([1.0, -1.0]))
+    for column, color in ((1, red), (2, blue)):
         for row in range(2):
             top, left = int(112 * (1.4 + row * 2.56)), int(112 * (1.1 + column * 2.12))
-            np.testing.assert_array_equal(sheet[top, left], colour)
+            np.testing.assert_array_equal(sheet[top, left], color)
     assert (sheet[0] == 255).all()
 
 
@@ -45,7 +45,7 @@ def test_every_map_has_a_scale_of_its_own(tmp_path):
     maps = {"one": np.array([1e-6, 1e6])[:, None, None, None] * np.ones((COUNT, SIDE, SIDE, 1))}
     sheet = pixels(viz.method_sheet(**arguments(maps=maps), path=tmp_path / "s.png"))
     places = [sheet[int(112 * (1.4 + row * 2.56)), int(112 * 3.2)] for row in range(2)]
-    np.testing.assert_array_equal(places, viz.diverging_colours(np.ones(2)))
+    np.testing.assert_array_equal(places, viz.diverging_colors(np.ones(2)))
 
 
 def test_overlays_show_the_picture(tmp_path):
@@ -60,7 +60,7 @@ def test_overlays_show_the_picture(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pictures": np.zeros((COUNT, SIDE, SIDE, 3))}, "before normalisation"),
+        ({"pictures": np.zeros((COUNT, SIDE, SIDE, 3))}, "before normalization"),
         ({"pictures": np.zeros((0, SIDE, SIDE, 3), np.uint8)}, "expected pictures of shape"),
         ({"maps": {"one": np.zeros((COUNT, 4, 4, 1))}}, r"shape \(2, 16, 16\) \+ \(C,\), got .* by 'one'"),
         ({"captions": [("a", "b")]}, "expected 2 captions, got 1"),

@@ -29,10 +29,10 @@ def pixels_of(path):
         return np.asarray(image.convert("RGB"))
 
 
-def shows(path, colour):
-    """Whether a colour fills at least a hundred pixels, up to Matplotlib's rounding."""
+def shows(path, color):
+    """Whether a color fills at least a hundred pixels, up to Matplotlib's rounding."""
     pixels = pixels_of(path).astype(int)
-    return (np.abs(pixels - np.asarray(colour, int)).max(axis=-1) <= 1).sum() >= 100
+    return (np.abs(pixels - np.asarray(color, int)).max(axis=-1) <= 1).sum() >= 100
 
 
 def test_a_png_in_new_folders(tmp_path):
@@ -45,20 +45,20 @@ def test_a_png_in_new_folders(tmp_path):
 def test_all_cells_share_one_scale(tmp_path):
     relevance = np.zeros((QUERIES, WAY, SIDE, SIDE, 1))
     relevance[0, 0], relevance[1, 2] = 1.0, -0.45
-    grey = {
+    gray = {
         "support": np.full((WAY, SHOT, SIDE, SIDE, 3), 9, np.uint8),
         "query": np.full((QUERIES, SIDE, SIDE, 3), 7, np.uint8),
     }
     path = viz.episode_sheet(
-        **arguments(relevance=relevance, **grey), path=tmp_path / "s.png", dpi=60, scale=1.0
+        **arguments(relevance=relevance, **gray), path=tmp_path / "s.png", dpi=60, scale=1.0
     )
     for value in (1.0, -0.45, 0.0):
-        assert shows(path, viz.diverging_colours(value))
+        assert shows(path, viz.diverging_colors(value))
     assert shows(path, (9, 9, 9)) and shows(path, (7, 7, 7))  # the pictures themselves, unchanged
     path = viz.episode_sheet(
-        **arguments(relevance=relevance, **grey), path=tmp_path / "s.png", scale=4.0, dpi=60
+        **arguments(relevance=relevance, **gray), path=tmp_path / "s.png", scale=4.0, dpi=60
     )
-    assert shows(path, viz.diverging_colours(0.25)) and not shows(path, viz.diverging_colours(-0.45))
+    assert shows(path, viz.diverging_colors(0.25)) and not shows(path, viz.diverging_colors(-0.45))
 
 
 def test_the_frame_marks_the_true_class(tmp_path):
@@ -101,7 +101,7 @@ def test_any_number_of_shots(tmp_path, shot):
         ({"support": np.zeros((2, SHOT, SIDE, SIDE, 3), np.uint8)}, r"support of shape \(3, shot"),
         ({"query": np.zeros((SIDE, SIDE, 3), np.uint8)}, "expected query of shape"),
         ({"query": np.zeros((0, SIDE, SIDE, 3), np.uint8)}, "at least one query"),
-        ({"query": np.zeros((QUERIES, SIDE, SIDE, 3))}, "before normalisation"),
+        ({"query": np.zeros((QUERIES, SIDE, SIDE, 3))}, "before normalization"),
         ({"relevance": np.zeros((WAY, QUERIES, SIDE, SIDE, 3))}, r"relevance of shape \(2, 3, H, W, C\)"),
         ({"relevance": np.full((QUERIES, WAY, SIDE, SIDE, 3), np.nan)}, "expected finite relevance"),
         ({"scores": np.zeros((WAY, QUERIES))}, r"scores of shape \(2, 3\)"),

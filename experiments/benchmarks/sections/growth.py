@@ -36,7 +36,7 @@ def parts(dry: bool) -> Parts:
         options = benchmark.Options(images=1, side=32, sides=(32,), roots=(2,), in_flight=2, repeats=1)
         batches, task, encoder, side = (1,), Task(way=2, shot=1, queries=1), "conv4np", 42
     return {
-        "bfloat16": functools.partial(narrow, task, encoder, side),
+        "bfloat16": functools.partial(narrow, task, encoder, side, repeats=1 if dry else 10),
         "batch": functools.partial(of_batches, batches, options),
         **{
             factor: functools.partial(of_factor, curve, options)
@@ -46,7 +46,7 @@ def parts(dry: bool) -> Parts:
     }
 
 
-def narrow(task: Task, encoder: str, side: int) -> Iterable[Row]:
+def narrow(task: Task, encoder: str, side: int, *, repeats: int) -> Iterable[Row]:
     """RelationNet's guided update behind its encoder, everything in bfloat16 but what guidance and LRP keep."""
     use("device's default")
     network = models.encoder(encoder, image_size=side)
@@ -61,7 +61,7 @@ def narrow(task: Task, encoder: str, side: int) -> Iterable[Row]:
         name = jnp.dtype(dtype).name
         programs[name] = Program(update, *arguments)
         losses[name] = float(programs[name]()[3]["loss"])
-    times = alternate(programs, 10)
+    times = alternate(programs, repeats)
     label = f"RelationNet behind {encoder} at {side}, guided update"
     wide = ("float32", times["float32"])
     yield row(label, times["bfloat16"], "s", rival=wide, precision="bfloat16")

@@ -10,15 +10,15 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart with any colour vision; with the dashes no line looks like another.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Okabe and Ito's colors, told apart with any color vision; with the dashes no line looks like another.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)))
 _SIZE = 8.0  # of the letters, in points
 _GAP = 10.5  # from one name to the next, in points
 
 
 def line_styles(count: int) -> list[dict[str, Any]]:
-    """Colours and dashes of lines.
+    """Colors and dashes of lines.
 
     Args:
         count: how many, at most 21 that differ.
@@ -26,9 +26,9 @@ def line_styles(count: int) -> list[dict[str, Any]]:
     Returns:
         Of each what `Axes.plot` takes.
     """
-    numbers = len(_COLOURS)
+    numbers = len(_COLORS)
     return [
-        {"color": _COLOURS[i % numbers], "linestyle": _DASHES[i // numbers % len(_DASHES)]}
+        {"color": _COLORS[i % numbers], "linestyle": _DASHES[i // numbers % len(_DASHES)]}
         for i in range(count)
     ]
 
@@ -79,7 +79,7 @@ def spread(places: np.ndarray | Sequence[float], gap: float) -> np.ndarray:
     places = np.asarray(places, np.float64)
     order = np.argsort(places, kind="stable")
     steps = gap * np.arange(len(places))
-    # Without its share of the gaps the line must only not fall: neighbours that do take their common mean.
+    # Without its share of the gaps the line must only not fall: neighbors that do take their common mean.
     blocks: list[list[float]] = []
     for value in places[order] - steps:
         blocks.append([value])

@@ -1,7 +1,7 @@
 """Every method that explains a photograph, by name: what the command `jxai explain` and the tables choose from."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jxai import attribution, lrp
-from jxai.cli.explaining.photographs import BLACK, WHITE
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
 
 # A composite's name on the command line, and its label in pictures.
 _NAMES = {
@@ -32,21 +32,29 @@ def _everywhere(rule: lrp.Rule) -> lrp.Composite:
     return lrp.Composite(((lrp.Kind.CONVOLUTION, rule), (lrp.Kind.DENSE, rule)))
 
 
-# By label.
-COMPOSITES: Mapping[str, lrp.Composite] = {
-    "LRP-0": _everywhere(lrp.Epsilon(1e-6)),
-    "ε = 0.25": _everywhere(lrp.Epsilon(0.25)),
-    "γ = 0.25": _everywhere(lrp.Gamma(0.25)),
-    "EpsilonPlus": lrp.EpsilonPlus(),
-    "EpsilonPlusFlat": lrp.EpsilonPlusFlat(),
-    "w² + EpsilonPlus": lrp.Composite(((lrp.first, lrp.WSquare()),)) | lrp.EpsilonPlus(),
-    "EpsilonGammaBox": lrp.EpsilonGammaBox(low=BLACK, high=WHITE),
-    "EpsilonAlpha2Beta1": lrp.EpsilonAlpha2Beta1(),
-    "EpsilonAlpha2Beta1Flat": lrp.EpsilonAlpha2Beta1Flat(),
-    "ExcitationBackprop": lrp.ExcitationBackprop(),
-    "GuidedBackprop": lrp.GuidedBackprop(),
-    "Deconvnet": lrp.Deconvnet(),
-}
+def composites(space: InputSpace = EFFICIENTNET_LITE0) -> dict[str, lrp.Composite]:
+    """Every composite by its label.
+
+    Args:
+        space: the network's inputs, whose range z^B takes.
+
+    Returns:
+        Label to composite.
+    """
+    return {
+        "LRP-0": _everywhere(lrp.Epsilon(1e-6)),
+        "ε = 0.25": _everywhere(lrp.Epsilon(0.25)),
+        "γ = 0.25": _everywhere(lrp.Gamma(0.25)),
+        "EpsilonPlus": lrp.EpsilonPlus(),
+        "EpsilonPlusFlat": lrp.EpsilonPlusFlat(),
+        "w² + EpsilonPlus": lrp.Composite(((lrp.first, lrp.WSquare()),)) | lrp.EpsilonPlus(),
+        "EpsilonGammaBox": lrp.EpsilonGammaBox(low=space.low, high=space.high),
+        "EpsilonAlpha2Beta1": lrp.EpsilonAlpha2Beta1(),
+        "EpsilonAlpha2Beta1Flat": lrp.EpsilonAlpha2Beta1Flat(),
+        "ExcitationBackprop": lrp.ExcitationBackprop(),
+        "GuidedBackprop": lrp.GuidedBackprop(),
+        "Deconvnet": lrp.Deconvnet(),
+    }
 
 
 @flax.struct.dataclass
@@ -56,14 +64,14 @@ class Classifier:
     Attributes:
         variables: of the network.
         apply: from variables and images (N, H, W, C) to scores (N, K).
-        maps: from variables and images to the maps that Grad-CAM weighs, (N, h, w, K').
+        maps: from variables and images to the maps that Grad-CAM weighs, (N, h, w, K'); None where none are known.
         rest: from variables and those maps to the scores.
     """
 
     variables: Any
     apply: Callable[[Any, jax.Array], jax.Array] = flax.struct.field(pytree_node=False)
-    maps: Callable[[Any, jax.Array], jax.Array] = flax.struct.field(pytree_node=False)
-    rest: Callable[[Any, jax.Array], jax.Array] = flax.struct.field(pytree_node=False)
+    maps: Callable[[Any, jax.Array], jax.Array] | None = flax.struct.field(pytree_node=False)
+    rest: Callable[[Any, jax.Array], jax.Array] | None = flax.struct.field(pytree_node=False)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Scores (N, K) of images (N, H, W, C)."""
@@ -71,10 +79,12 @@ class Classifier:
 
     def features(self, x: jax.Array) -> jax.Array:
         """Maps (N, h, w, K') of images (N, H, W, C)."""
+        assert self.maps is not None
         return self.maps(self.variables, x)
 
     def head(self, maps: jax.Array) -> jax.Array:
         """Scores (N, K) of maps (N, h, w, K')."""
+        assert self.rest is not None
         return self.rest(self.variables, maps)
 
 
@@ -106,7 +116,7 @@ class Settings:
     num_roots: int = 50
     """Roots of SmoothTaylor (the paper has 150), noisy copies of SmoothGrad."""
     noise_scale: float = 0.225
-    """SmoothTaylor's σ for inputs in [-1, 1]: 29 grey levels of 255, as the paper's 0.5 is in its own unit."""
+    """SmoothTaylor's σ in 128 gray levels of 255: 29 of them, as the paper's 0.5 is in its own unit."""
     noise_share: float = 0.15
     """SmoothGrad's σ as a share of the picture's range."""
     num_steps: int = 50
@@ -114,7 +124,7 @@ class Settings:
     num_samples: int = 100
     """Of expected gradients."""
     window: int = 32
-    """Side of the square that occlusion covers with grey, in pixels."""
+    """Side of the square that occlusion covers with gray, in pixels."""
     stride: int = 16
     """From one such square to the next."""
     chunk_size: int | None = None
@@ -122,12 +132,17 @@ class Settings:
 
 
 def methods(
-    settings: Settings = Settings(), *, references: Any = None, mesh: Mesh | None = None
+    settings: Settings = Settings(),
+    *,
+    space: InputSpace = EFFICIENTNET_LITE0,
+    references: Any = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, Method]:
     """Every method by its name.
 
     Args:
         settings: numbers of roots and the like.
+        space: the network's inputs.
         references: images (B, H, W, C) of the data, which expected gradients starts from; None where it is not used.
         mesh: devices to spread the work over: the inputs in flight, or where there is one an image, the images.
 
@@ -135,11 +150,16 @@ def methods(
         Name to method.
     """
     rows: dict[str, Any] = {"chunk_size": settings.chunk_size, "mesh": mesh}
-    black: dict[str, Any] = {"baseline": BLACK, "num_steps": settings.num_steps, **rows}
+    black: dict[str, Any] = {"baseline": space.low, "num_steps": settings.num_steps, **rows}
     roots: dict[str, Any] = {"num_roots": settings.num_roots, **rows}
     noisy: dict[str, Any] = {"noise_scale": settings.noise_share, **roots}
-    around: dict[str, Any] = {"noise_scale": settings.noise_scale, **roots}
-    square: dict[str, Any] = {"window": settings.window, "stride": settings.stride, **rows}
+    around: dict[str, Any] = {"noise_scale": settings.noise_scale * space.gray_levels, **roots}
+    square: dict[str, Any] = {
+        "baseline": space.gray,
+        "window": settings.window,
+        "stride": settings.stride,
+        **rows,
+    }
     drawn: dict[str, Any] = {"num_samples": settings.num_samples, **rows}
 
     def expected_gradients(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
@@ -188,8 +208,9 @@ def methods(
             False,
         ),
     ]
+    of_label = composites(space)
     for name, label in _NAMES.items():
-        composite = COMPOSITES[label]
+        composite = of_label[label]
         found.append(Method(name, label, propagate(composite), composite.relevance))
     return {method.name: method for method in found}
 

@@ -14,7 +14,7 @@ import numpy as np
 from jxai import sealing, viz
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_LEVELS = 63  # colours of a heat map: more do not compress
+_LEVELS = 63  # colors of a heat map: more do not compress
 _JPEG_QUALITY = 85
 _TOP = 5
 _OVERLAY = 0.8  # at first, of the heat maps over the pictures
@@ -70,12 +70,12 @@ def write_page(
     methods = [{"name": name, "label": label} for name, label in labels.items()]
     # Inside a script element only "<" could end it; the rest is ASCII, whatever the files are called.
     data = json.dumps({"methods": methods, "overlay": _OVERLAY, "pictures": entries}).replace("<", "\\u003c")
-    stops = viz.diverging_colours(np.linspace(-1, 1, 21))
-    colours = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in stops.tolist())
+    stops = viz.diverging_colors(np.linspace(-1, 1, 21))
+    colors = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in stops.tolist())
     filled = {
         "TITLE": html.escape(title),
         "ABOUT": html.escape(about),
-        "COLOURS": f"linear-gradient(to right, {colours})",
+        "COLORS": f"linear-gradient(to right, {colors})",
         "DATA": data,
     }
     places = re.compile("@(" + "|".join(filled) + ")@")  # one pass: what is filled in is not looked at again
@@ -112,14 +112,14 @@ def _picture(picture: np.ndarray) -> str:
 
 
 def _heatmap(attributions: np.ndarray) -> str:
-    """An indexed PNG, of the colours of `viz.heatmap`."""
+    """An indexed PNG, of the colors of `viz.heatmap`."""
     from PIL import Image
 
     values = viz.signed_sum(attributions) / viz.shared_scale(attributions)
     half = _LEVELS // 2
     index = np.rint((np.clip(values, -1, 1) + 1) * half).astype(np.uint8)
     picture = Image.frombytes("P", index.shape[::-1], index.tobytes())
-    picture.putpalette(viz.diverging_colours(np.linspace(-1, 1, _LEVELS)).tobytes())
+    picture.putpalette(viz.diverging_colors(np.linspace(-1, 1, _LEVELS)).tobytes())
     file = io.BytesIO()
     picture.save(file, "png", optimize=True)
     return _uri("image/png", file)

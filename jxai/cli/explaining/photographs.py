@@ -1,4 +1,4 @@
-"""Twenty photographs of ImageNet's classes, which the package foolbox carries, as EfficientNet-Lite0 wants them."""
+"""Twenty photographs of ImageNet's classes, which the package foolbox carries, as a network wants them."""
 
 import dataclasses
 import importlib.util
@@ -7,11 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jxai import data
-
-SIZE = 224
-
-# What `to_input` makes of the bytes 0 and 255.
-BLACK, WHITE = -127 / 128, 1.0
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
 
 # ImageNet's names of its 1000 classes; the file says where they come from.
 CLASS_NAMES = tuple(
@@ -26,7 +22,7 @@ class Photograph:
     """A picture and what is on it.
 
     Attributes:
-        picture: uint8, (224, 224, 3).
+        picture: uint8, (size, size, 3).
         label: ImageNet's number of its class.
     """
 
@@ -39,8 +35,11 @@ class Photograph:
         return CLASS_NAMES[self.label]
 
 
-def photographs() -> list[Photograph]:
+def photographs(space: InputSpace = EFFICIENTNET_LITE0) -> list[Photograph]:
     """All twenty, in the order of their numbers.
+
+    Args:
+        space: what the network takes.
 
     Returns:
         The photographs, the label taken from the file's name.
@@ -56,28 +55,6 @@ def photographs() -> list[Photograph]:
             f"expected the twenty ImageNet photographs of the package foolbox, got {len(paths)}: "
             "pip install 'jxai[demo]'"
         )
-    return [Photograph(square(data.read_picture(path)), int(path.stem.split("_")[-1])) for path in paths]
-
-
-def to_input(pictures: np.ndarray) -> np.ndarray:
-    """What EfficientNet-Lite0 was trained on.
-
-    Args:
-        pictures: uint8, (..., 3).
-
-    Returns:
-        float32 of the same shape, in [-127 / 128, 1].
-    """
-    return (pictures.astype(np.float32) - 127) / 128
-
-
-def square(picture: np.ndarray) -> np.ndarray:
-    """What of a picture EfficientNet-Lite0 sees.
-
-    Args:
-        picture: uint8, (H, W, 3).
-
-    Returns:
-        uint8, (224, 224, 3): its centre, once its shorter side is resized to 256.
-    """
-    return data.centre_square(picture, size=SIZE, shorter=SIZE + 32)
+    return [
+        Photograph(space.square(data.read_picture(path)), int(path.stem.split("_")[-1])) for path in paths
+    ]

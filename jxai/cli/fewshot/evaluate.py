@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from jxai.checks import printable
 from jxai.cli.fewshot import run_record
 from jxai.cli.fewshot.configs import Config, Inference, from_json
 from jxai.cli.fewshot.system import build, load_for_evaluation
-from jxai.cli.fewshot.tables import Scores, accuracy_table
+from jxai.cli.fewshot.tables import Scores, Seeds, accuracy_table
 from jxai.cli.running import command_line
 from jxai.cli.running.hosts import in_shares, is_first
 from jxai.cli.running.options import Positional
+from jxai.progress import Progress, tracked
 
 # Episodes computed at once where there is memory and nothing to lose; of a CPU `episode_accuracies` says more.
 _ON_ACCELERATORS = 16
@@ -57,7 +58,7 @@ def evaluate(
     domains: Sequence[str] = tuple(data.DOMAINS),
     which: Any = "best",
     named: Sequence[str] = (),
-    progress: bool = True,
+    progress: Progress = True,
 ) -> dict[Inference, dict[str, Scores]]:
     """Evaluate a run on domains, at the shots that it was trained with.
 
@@ -71,7 +72,7 @@ def evaluate(
         which: "best" or "latest" checkpoint, or a step.
         named: folders and data sets that may be read, besides `domains`, to compare them with what the run was
             trained on.
-        progress: whether to show a progress bar.
+        progress: how far it is, as it is shown.
 
     Returns:
         {inference: {domain: scores}}.
@@ -87,16 +88,13 @@ def evaluate(
     encoder, head = build(config)
     variables = training.load_variables(folder / "episodes", which=which)
     found: dict[Inference, dict[str, Scores]] = {inference: {} for inference in episodes}
-    names: Iterable[str] = domains
-    if progress:
-        from tqdm import tqdm  # here, since machines that lend accelerators may not have it
-
-        names = tqdm(domains, desc=f"{printable(folder.name)}: evaluation", unit="domain")
-    for name in names:
+    for name in tracked(
+        domains, name=f"{printable(folder.name)}: evaluation", unit="domain", progress=progress
+    ):
         source, support, query = episodes_for(
             config, name, count=max(episodes.values()), purpose="evaluation"
         )
-        features = fewshot.encode(encoder, variables, source.normalised(config.image_size), head=head)
+        features = fewshot.encode(encoder, variables, source.normalized(config.image_size), head=head)
         shot, queries = (rows.shape[1] // config.way for rows in (support, query))
         for inference, count in episodes.items():
             accuracy = functools.partial(
@@ -201,7 +199,8 @@ def verified_config(folder: Path, *, which: Any = "best") -> Config:
     """
     config = config_of(folder)
     made_with = from_json(Config, training.read_config(folder / "episodes", which=which))
-    if made_with != config:
+    # A finished run may have been made longer since.
+    if dataclasses.replace(made_with, steps=config.steps) != config:
         fields = (field.name for field in dataclasses.fields(config))
         differing = [name for name in fields if getattr(made_with, name) != getattr(config, name)]
         raise ValueError(
@@ -213,6 +212,8 @@ def verified_config(folder: Path, *, which: Any = "best") -> Config:
 
 def main(options: Options) -> None:
     """Evaluate and print a table for each number of shots."""
+    if not options.folders:
+        raise ValueError("expected folders of jxai train, got none: name some, such as runs/letters/relation")
     groups: dict[int, dict[str, dict[int, dict[str, Scores]]]] = {}
     inference: Inference = "transductive" if options.transductive else "inductive"
     for folder in options.folders:
@@ -228,9 +229,23 @@ def main(options: Options) -> None:
     for shot, rows in groups.items():
         first, *others = rows
         pairs = dict.fromkeys(others, first)
+        print(f"{_settings(rows)}, {options.episodes} episodes a domain, {inference}:\n")
         print(accuracy_table(f"{shot}-shot", rows, targets=options.domains, pairs=pairs) + "\n")
+
+
+def _settings(rows: Mapping[str, Seeds]) -> str:
+    """Way, shot and queries of the episodes, each of them that occurs."""
+    scores = [one for seeds in rows.values() for of_seed in seeds.values() for one in of_seed.values()]
+    found = dict.fromkeys((one.of // one.queries, one.shot, one.queries) for one in scores)
+    return " and ".join(f"{way}-way {shot}-shot, {queries} queries a class" for way, shot, queries in found)
 
 
 def command() -> None:
     """Read the command line, then `main`."""
-    command_line.run(main, Options, about=__doc__)
+    command_line.run(
+        main,
+        Options,
+        about=command_line.choices(
+            __doc__, Domains=[*data.DOMAINS, *data.PAPER_DOMAINS, "tfds:NAME", "a folder of class folders"]
+        ),
+    )

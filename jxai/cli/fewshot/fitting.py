@@ -50,7 +50,7 @@ class Pictures:
 
     Attributes:
         options: of a data set.
-        shared: normalised pictures that batches of numbers are looked up in; None where batches hold pictures.
+        shared: normalized pictures that batches of numbers are looked up in; None where batches hold pictures.
     """
 
     options: dict[str, Any]

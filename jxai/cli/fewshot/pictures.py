@@ -1,6 +1,6 @@
 """What a trained few-shot system looks at: a sheet a domain, and how much of the relevance falls on ink.
 
-jxai pictures runs/quickstart/runs/letters-quick/5shot-relation-guided-0
+jxai pictures runs/quickstart/runs/letters-quick/1shot-cross-attention-guided-0
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from jxai import data, fewshot, training, viz
 from jxai.checks import printable
@@ -20,6 +19,7 @@ from jxai.cli.fewshot.configs import Config
 from jxai.cli.fewshot.evaluate import episodes_for, verified_config
 from jxai.cli.fewshot.system import build
 from jxai.cli.running import command_line, folders
+from jxai.progress import Progress, tracked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def draw_sheets(
     *,
     domains: Sequence[str] = tuple(data.DOMAINS),
     rows: int = 3,
-    progress: bool = True,
+    progress: Progress = True,
 ) -> list[Path]:
     """Draw one sheet a domain: an episode's support, and for some queries the pixel relevance of every class.
 
@@ -50,7 +50,7 @@ def draw_sheets(
         out: folder of the sheets, `DOMAIN.png`.
         domains: names of domains.
         rows: query images a sheet, each of another class.
-        progress: whether to show a progress bar.
+        progress: how far it is, as it is shown.
 
     Returns:
         The sheets' paths.
@@ -58,7 +58,7 @@ def draw_sheets(
     config = verified_config(folder)
     variables = training.load_variables(folder / "episodes", which="best")
     paths = []
-    for name in tqdm(domains, desc=f"{printable(folder.name)}: sheets", unit="sheet", disable=not progress):
+    for name in tracked(domains, name=f"{printable(folder.name)}: sheets", unit="sheet", progress=progress):
         source, support, query = episodes_for(config, name, count=1, purpose="pictures")
         episode = _episode(config, source, support[0], query[0])
         relevance, scores = _explain(config, variables, episode)
@@ -87,7 +87,7 @@ def ink_table(
     *,
     domains: Sequence[str] = tuple(data.DOMAINS),
     episodes: int = 4,
-    progress: bool = True,
+    progress: Progress = True,
 ) -> str:
     """The share of absolute relevance of the queries' true class that falls on ink rather than background.
 
@@ -95,7 +95,7 @@ def ink_table(
         folders: runs of one configuration but for the guidance.
         domains: names of domains.
         episodes: how many a domain; every query of each is explained.
-        progress: whether to show a progress bar.
+        progress: how far it is, as it is shown.
 
     Returns:
         Markdown: by domain, the area of the ink (the share of evenly spread relevance), a random network of the
@@ -106,7 +106,7 @@ def ink_table(
     for folder in folders:
         systems[folder.name] = training.load_variables(folder / "episodes", which="best")
     lines = [["domain", "ink's area", *systems], ["---", *["---:"] * (1 + len(systems))]]
-    for name in tqdm(domains, desc="relevance on ink", unit="domain", disable=not progress):
+    for name in tracked(domains, name="relevance on ink", unit="domain", progress=progress):
         source, support, query = episodes_for(config, name, count=episodes, purpose="pictures")
         shares: dict[str, list[Any]] = {system: [] for system in systems}
         areas = []
@@ -137,7 +137,7 @@ def _random_variables(config: Config) -> dict[str, Any]:
 
 
 def _episode(config: Config, source: data.Source, support: np.ndarray, query: np.ndarray) -> fewshot.Episode:
-    images = [data.normalise(source.images(rows, config.image_size)) for rows in (support, query)]
+    images = [data.normalize(source.images(rows, config.image_size)) for rows in (support, query)]
     labels = [np.repeat(np.arange(config.way), len(rows) // config.way) for rows in (support, query)]
     return fewshot.Episode(
         jnp.asarray(images[0]),
@@ -167,4 +167,11 @@ def main(options: Options) -> None:
 
 def command() -> None:
     """Read the command line, then `main`."""
-    command_line.run(main, Options, about=__doc__, explains=True)
+    command_line.run(
+        main,
+        Options,
+        about=command_line.choices(
+            __doc__, Domains=[*data.DOMAINS, *data.PAPER_DOMAINS, "tfds:NAME", "a folder of class folders"]
+        ),
+        explains=True,
+    )

@@ -37,7 +37,7 @@ def main(options: Options) -> None:
     """Prepare a data set, and print what it holds."""
     where = {"manual_dir": options.manual_dir, "short_side": options.short_side}
     prepared = data.prepare(
-        options.name, **where, skip_corrupt=options.skip_corrupt, progress=options.progress
+        options.name, **where, skip_corrupt=options.skip_corrupt, progress=options.progress or "lines"
     )
     source = data.load(options.name, **where)
     splits = {split: source.restrict(split) for split in data.SPLITS}

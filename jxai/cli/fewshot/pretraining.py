@@ -79,7 +79,7 @@ def pretrain(
             num_steps=pretraining.steps,
             eval_every=pretraining.save_every,
             prepare=functools.partial(training.group, size=pretraining.batch_size),
-            progress=runs[0].progress,
+            progress=runs[0].progress or "lines",
             name="encoder",
         )
     return [{kind: tree["encoder"] for kind, tree in result.state.variables.items()} for result in results]

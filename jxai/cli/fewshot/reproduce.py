@@ -142,7 +142,7 @@ def reproduce(table: Table, options: Options) -> str:
         missing = []
         for job in group:
             # The first process knows what is finished: only that one writes, and the folder may be its own.
-            result = _finished(job, table, options) if is_first() else None
+            result = finished_result(job, table, options) if is_first() else None
             if not from_first(np.array(result is not None)):
                 missing.append(job)
             elif is_first() and result is not None:
@@ -208,8 +208,20 @@ def _write(table: Table, options: Options, chosen: Sequence[Job], finished: Mapp
     return text
 
 
-def _finished(job: Job, table: Table, options: Options) -> dict | None:
-    """A finished run's JSON; None where it is to be made: none is there, a damaged one or another evaluation's."""
+def finished_result(job: Job, table: Table, options: Options) -> dict | None:
+    """What a finished run left.
+
+    Args:
+        job: the run.
+        table: its table.
+        options: where it is.
+
+    Returns:
+        Its JSON; None where it is to be made: none is there, a damaged one or another evaluation's.
+
+    Raises:
+        ValueError: it is of another configuration.
+    """
     path = job.result(options)
     if not path.exists():
         return None
@@ -274,7 +286,7 @@ def results(group: Sequence[Job], table: Table, options: Options) -> Iterator[tu
                 episodes=table.inferences(job.system, episodes=options.episodes),
                 domains=job.targets,
                 named=(*job.config.sources, *job.config.pretraining.sources),
-                progress=options.progress and is_first(),
+                progress=(options.progress or "lines") if is_first() else False,
             )
         yield (
             job,
@@ -381,4 +393,4 @@ def main(options: Options) -> None:
 
 def command() -> None:
     """Read the command line, then `main`."""
-    command_line.run(main, Options, about=__doc__)
+    command_line.run(main, Options, about=command_line.choices(__doc__, Tables=TABLES))

@@ -1,6 +1,7 @@
 """Scores of episodes, and the Markdown tables that compare runs."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ class Scores:
             "queries": self.queries,
             "of": self.of,
             "mean_percent": round(mean, 3),
-            "interval": round(half, 3),
+            "interval": None if math.isnan(half) else round(half, 3),
             "correct": self.correct.tolist(),
         }
 
@@ -110,7 +111,7 @@ def _accuracy(seeds: Seeds, target: str) -> str:
     if not found:
         return ""
     mean, half = fewshot.mean_and_interval(np.mean(found, axis=0))
-    return f"{mean:.2f} ± {half:.2f}"
+    return f"{mean:.2f}" if math.isnan(half) else f"{mean:.2f} ± {half:.2f}"
 
 
 def _difference(ours: Seeds, theirs: Seeds, target: str) -> str:

@@ -3,7 +3,8 @@
     jxai train letters/relation-guided --folder runs/guided
     jxai train letters/relation --folder runs/plain
 
-Called again with the same folder and configuration, a run goes on where it stopped. In the folder: `config.json`,
+Called again with the same folder and configuration, a run goes on where it stopped. More steps make a finished one
+longer (`--config.steps 400`), unless its learning rate depends on how many there are. In the folder: `config.json`,
 `run.json` (versions, commit, data and commands), `metrics.jsonl`, `encoder/` (the pretrained encoder) and `episodes/`
 (checkpoints).
 """
@@ -12,6 +13,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ import jax
 import numpy as np
 
 from jxai import data, fewshot, training
+from jxai.checks import printable
 from jxai.cli.fewshot import run_record
 from jxai.cli.fewshot.configs import TABLES, Config, configs
 from jxai.cli.fewshot.fitting import Pictures, Run, Together, augmented, fingerprints, fit, iterate
@@ -148,7 +151,10 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
         checkpoints = [
             opened.enter_context(
                 training.Checkpoints(
-                    run.folder / "episodes", config=run.config, fingerprints=fingerprints(base)
+                    run.folder / "episodes",
+                    config=run.config,
+                    fingerprints=fingerprints(base),
+                    may_differ=() if config.optimizer.schedule == "cosine" else ("steps",),
                 )
             )
             for run in runs
@@ -164,6 +170,11 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
         ]
         # Now that the folders have turned out to be these configurations', and nobody else's.
         for run, of_run in zip(runs, checkpoints, strict=True):
+            if (there := of_run.latest_step() or 0) > config.steps:
+                raise ValueError(
+                    f"expected at least the {there} steps that {printable(run.folder)} has, got {config.steps}: "
+                    "raise --config.steps, or take another folder"
+                )
             of_run.claim()
             if is_first():
                 run_record.keep(run.folder, run.config)
@@ -181,7 +192,7 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
             num_steps=config.steps,
             evaluate=evaluate,
             eval_every=config.eval_every,
-            progress=runs[0].progress,
+            progress=runs[0].progress or "lines",
             name=_common_name([run.folder.name for run in runs]),
         )
 
@@ -192,8 +203,15 @@ def _common_name(names: Sequence[str]) -> str:
 
 
 def _devices(config: Config) -> Sequence[Any]:
-    """All devices of all processes, unless one episode a step leaves work for a single one."""
-    return jax.devices()[:1] if config.episodes_per_step == jax.process_count() == 1 else jax.devices()
+    """All devices of all processes, unless one episode a step leaves work for a single one; says which are idle."""
+    if not config.episodes_per_step == jax.process_count() == 1:
+        return jax.devices()
+    if (count := jax.device_count()) > 1:
+        print(
+            f"note: {count} devices, 1 episode a step: {count - 1} idle; --config.episodes-per-step {count} uses all",
+            file=sys.stderr,
+        )
+    return jax.devices()[:1]
 
 
 def _use_encoder(variables: dict[str, Any], pretrained: dict[str, Any]) -> None:
@@ -216,7 +234,7 @@ def _validation(config: Config, encoder: Any, head: Any, sources: list[data.Sour
         )
         for source in sources
     ]
-    images = [source.normalised(config.image_size) for source in sources]
+    images = [source.normalized(config.image_size) for source in sources]
 
     def evaluate(state: training.TrainState) -> float:
         accuracies = []
@@ -242,7 +260,20 @@ def main() -> None:
     }
     run = tyro.extras.overridable_config_cli(runs)
     with joined(run.hosts):
-        train(run)
+        result = train(run)
+        if is_first():
+            print(_told(run, result))
+
+
+def _told(run: Run, result: training.FitResult) -> str:
+    """How it ended, and what comes next."""
+    where = f"{printable(run.folder)}: {int(result.state.step)} steps"
+    if result.best_accuracy is None:
+        return where
+    return (
+        f"{where}, best validation accuracy {100 * result.best_accuracy:.1f} % at step {result.best_step}; "
+        f"judge it by `jxai evaluate {printable(run.folder)}`"
+    )
 
 
 def command() -> None:

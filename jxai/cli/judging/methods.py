@@ -8,8 +8,8 @@ import jax
 from jax.typing import ArrayLike
 
 from jxai import attribution
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
 from jxai.cli.explaining.methods import Classifier, Method, Settings, methods
-from jxai.cli.explaining.photographs import BLACK, WHITE
 
 REFERENCE = "integrated-gradients"
 CONTROL = "random"
@@ -48,25 +48,28 @@ class Judged:
     baseline: Callable[[jax.Array, jax.Array], ArrayLike] | None = None
 
 
-def judged(settings: Settings, *, references: Any) -> Mapping[str, Judged]:
+def judged(
+    settings: Settings, *, references: Any, space: InputSpace = EFFICIENTNET_LITE0
+) -> Mapping[str, Judged]:
     """Every method that is compared, by name, in the order of the tables.
 
     Args:
         settings: numbers of roots and the like.
         references: images (B, H, W, C) that expected gradients starts from.
+        space: the network's inputs.
 
     Returns:
         Name to method.
     """
-    known = methods(settings, references=references)
+    known = methods(settings, space=space, references=references)
     found = {name: Judged(known[name], known[name].adds_up) for name in _OF_REGISTRY}
     black = dataclasses.replace(known[REFERENCE], label="IG, black")
-    found[REFERENCE] = Judged(black, True, lambda key, x: BLACK)
+    found[REFERENCE] = Judged(black, True, lambda key, x: space.low)
     # Its sum is the score less the mean score of all references, which is no baseline's.
     found["expected-gradients"] = dataclasses.replace(found["expected-gradients"], adds_up=False)
 
     def noise(key: jax.Array, x: jax.Array) -> jax.Array:
-        return attribution.uniform_baselines(key, x, count=1, low=BLACK, high=WHITE)[0]
+        return attribution.uniform_baselines(key, x, count=1, low=space.low, high=space.high)[0]
 
     def from_noise(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
         rows = {"num_steps": settings.num_steps, "chunk_size": settings.chunk_size}

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jxai import metrics
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
 from jxai.cli.explaining.methods import Classifier, Explain
-from jxai.cli.explaining.photographs import BLACK, WHITE
 from jxai.cli.judging.methods import Judged
 
-GREY = 0.0  # what takes a removed pixel's place
+_RADIUS = 0.02  # of moved copies, in 128 gray levels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Case:
 
     Attributes:
         f: the network.
-        randomised: the network with random parameters.
+        randomized: the network with random parameters.
         judged: the method.
         key: of the method's noise.
         noise: of the metrics' noise.
@@ -50,7 +50,7 @@ class Case:
     """
 
     f: Classifier
-    randomised: Classifier
+    randomized: Classifier
     judged: Judged
     key: jax.Array
     noise: jax.Array
@@ -126,11 +126,12 @@ def as_heatmap(attributions: jax.Array) -> jax.Array:
 
 
 @functools.cache
-def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
+def judging_metrics(costs: Costs, space: InputSpace = EFFICIENTNET_LITE0) -> Mapping[str, Metric]:
     """Every metric by its name, in the order of the table; the same functions for the same costs.
 
     Args:
         costs: numbers of draws and the like.
+        space: the network's inputs: gray takes a removed pixel's place.
 
     Returns:
         Name to metric.
@@ -150,7 +151,9 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
     @of_network
     def perturbation(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
         regions = {"num_regions": costs.num_regions, "num_draws": costs.num_draws}
-        curve = metrics.perturbation_curve(f, key, x, heatmap, target, low=BLACK, high=WHITE, **regions)
+        curve = metrics.perturbation_curve(
+            f, key, x, heatmap, target, low=space.low, high=space.high, **regions
+        )
         return Measured(metrics.aupc(curve), curve)
 
     @of_network
@@ -159,11 +162,13 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
 
     @of_network
     def deletion(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
-        return Measured(metrics.curve_area(metrics.deletion(f, x, heatmap, target, baseline=GREY, **steps)))
+        return Measured(
+            metrics.curve_area(metrics.deletion(f, x, heatmap, target, baseline=space.gray, **steps))
+        )
 
     @of_network
     def flipping(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
-        curve = metrics.pixel_flipping(f, x, heatmap, target, baseline=GREY, **steps)
+        curve = metrics.pixel_flipping(f, x, heatmap, target, baseline=space.gray, **steps)
         return Measured(metrics.curve_area(curve))
 
     @of_network
@@ -184,7 +189,9 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
         def moved(x: jax.Array, target: jax.Array) -> jax.Array:
             return explain(f, key, x, target)
 
-        return Measured(metrics.maximum_sensitivity(moved, noise, x, target, num_samples=costs.num_moves))
+        radius = _RADIUS * space.gray_levels
+        moves = {"radius": radius, "num_samples": costs.num_moves}
+        return Measured(metrics.maximum_sensitivity(moved, noise, x, target, **moves))
 
     @functools.partial(jax.jit, static_argnums=0)
     def residual(
@@ -198,8 +205,8 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
         baseline = None if judged.baseline is None else judged.baseline(key, x)
         return Measured(metrics.completeness(f, x, attributions, target, baseline=baseline).residual)
 
-    def randomisation(case: Case) -> Measured:
-        other = explained(case.judged.method.explain, case.randomised, case.key, case.x, case.target)
+    def randomization(case: Case) -> Measured:
+        other = explained(case.judged.method.explain, case.randomized, case.key, case.x, case.target)
         return Measured(metrics.rank_correlation(case.heatmap, as_heatmap(other)))
 
     draws = "draw" if costs.num_draws == 1 else "draws"
@@ -226,7 +233,7 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
         Metric(
             "deletion",
             "deletion",
-            f"probability while pixels give way to grey, {costs.num_steps} steps",
+            f"probability while pixels give way to gray, {costs.num_steps} steps",
             deletion,
         ),
         Metric(
@@ -251,7 +258,7 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
         Metric(
             "maximum_sensitivity",
             "max. sensitivity",
-            f"within ±0.02 of inputs from {BLACK:.2f} to {WHITE:.0f}, {costs.num_moves} moved copies, the method's "
+            f"within ±{_RADIUS * 128:.1f} gray levels of 255, {costs.num_moves} moved copies, the method's "
             "noise held",
             lambda case: sensitivity(
                 case.judged.method.explain, case.f, case.key, case.noise, case.x, case.target
@@ -267,10 +274,10 @@ def judging_metrics(costs: Costs) -> Mapping[str, Metric]:
             applies=lambda judged: judged.adds_up,
         ),
         Metric(
-            "model_randomisation",
-            "randomisation",
+            "model_randomization",
+            "randomization",
             "rank correlation with the heatmap of the network once all its parameters are shuffled",
-            randomisation,
+            randomization,
         ),
     ]
     return {metric.name: metric for metric in found}

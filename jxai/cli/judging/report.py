@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jxai import metrics
+from jxai import intervals, metrics
 from jxai.cli.explaining.line_labels import label_ends, line_styles
-from jxai.cli.running.intervals import mean_and_interval
 from jxai.viz.figure import new_figure, save
 
 # Scores of each picture, (N,), by method and metric; a metric that means nothing for a method is not there.
@@ -160,6 +159,18 @@ def _best(there: Mapping[str, np.ndarray], name: str, control: str) -> set[str]:
         return set()
     best = (min if metrics.DIRECTIONS[name] == "lower" else max)(finite.values())
     return {method for method, mean in finite.items() if mean == best}
+
+
+def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
+    """As `jxai.intervals` has it; NaN where a score is not finite, which the table says.
+
+    Args:
+        values: one number a picture, (n,).
+
+    Returns:
+        (mean, half width).
+    """
+    return intervals.mean_and_interval(values) if np.isfinite(values).all() else (math.nan, math.nan)
 
 
 def _digits(columns: Sequence[np.ndarray]) -> int:

@@ -1,7 +1,8 @@
 """Running a script's `main` from the command line: typed options in, one clear line where the input is wrong."""
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -36,8 +37,21 @@ def run(
     guarded(lambda: main(tyro.cli(options, description=about)), explains=explains)
 
 
+def choices(about: str | None, **known: Iterable[str]) -> str:
+    """How a command's help begins, with what can be chosen.
+
+    Args:
+        about: what the command does, with examples.
+        **known: names to choose from, by what they are names of.
+
+    Returns:
+        The text.
+    """
+    return "\n".join([about or "", *(f"{what}: {', '.join(names)}.\n" for what, names in known.items())])
+
+
 def guarded(main: Callable[[], None], *, explains: bool = False) -> None:
-    """Call `main`; wrong input ends the process with status 2 and its message.
+    """Call `main`; wrong input ends the process with status 2 and its message, Ctrl-C with 130 and how to go on.
 
     Args:
         main: what is called.
@@ -54,3 +68,9 @@ def guarded(main: Callable[[], None], *, explains: bool = False) -> None:
         # One line, whatever the files are called that it names.
         print(f"{type(error).__name__}: {printable(error, 4000)}", file=sys.stderr)
         raise SystemExit(2) from error
+    except training.Interrupted as stop:
+        print(f"{stop}: saved; the same command goes on from there", file=sys.stderr)
+        raise
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None

@@ -18,7 +18,7 @@ from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 from jxai.fewshot.heads.attention import Attention, InverseNorm
 from jxai.fewshot.heads.head import Head, prototypes
 from jxai.lrp.rules.presets import SUN2020_DENSE
-from jxai.lrp.rules.ratio import stabilise
+from jxai.lrp.rules.ratio import stabilize
 from jxai.models.layers import check_fields, dense_init
 
 
@@ -164,7 +164,7 @@ class CrossAttentionHead(Head):
         """Scores (queries, way), or in training (queries, h, w, way).
 
         Args:
-            explained: the attended maps. Weights multiply the products of normalised query and prototype, and
+            explained: the attended maps. Weights multiply the products of normalized query and prototype, and
                 count in training alone.
             train: whether each position is scored.
 
@@ -175,7 +175,7 @@ class CrossAttentionHead(Head):
             prototype, query, _ = self.pooled(explained)
             return self.scale * jnp.einsum("qwc,qwc->qw", query, prototype)
         prototype, weights = self.pooled_prototype(explained), explained.weights
-        # A query's position normalised is the same whatever the attention to it, and can be normalised last.
+        # A query's position normalized is the same whatever the attention to it, and can be normalized last.
         query = explained.query
         if weights is None:
             cosines = jnp.einsum("qhvc,qwc->qhvw", query, prototype)
@@ -188,7 +188,7 @@ class CrossAttentionHead(Head):
         return self.scale * self.inverse_norm(query) * cosines
 
     def unit(self, x: jax.Array) -> jax.Array:
-        """Vectors over the last axis, normalised; zeros stay zeros.
+        """Vectors over the last axis, normalized; zeros stay zeros.
 
         Args:
             x: (..., C).
@@ -199,7 +199,7 @@ class CrossAttentionHead(Head):
         return x * self.inverse_norm(x)
 
     def pooled_prototype(self, explained: Attended) -> jax.Array:
-        """The attended prototypes, averaged over positions and normalised.
+        """The attended prototypes, averaged over positions and normalized.
 
         Args:
             explained: the attended maps.
@@ -217,7 +217,7 @@ class CrossAttentionHead(Head):
             explained: the attended maps.
 
         Returns:
-            The prototypes and the queries, averaged over positions and normalised, (queries, way, C), and the sums of
+            The prototypes and the queries, averaged over positions and normalized, (queries, way, C), and the sums of
             each row of the attended queries, (queries, h, way, C).
         """
         rows = jnp.einsum("qhvc,qwhv->qhwc", explained.query, explained.query_attention)
@@ -259,7 +259,7 @@ class CrossAttentionHead(Head):
     ) -> Explanation:
         """Explain the evaluation's scores down to the attended query maps; for the arguments see `Head`.
 
-        Two weights multiply the product of the normalised vectors: of its channels, by the relevance of the pooled
+        Two weights multiply the product of the normalized vectors: of its channels, by the relevance of the pooled
         products, and of the channels at each position, by what that becomes on its way back through the two means.
 
         Returns:
@@ -271,10 +271,10 @@ class CrossAttentionHead(Head):
         products = prototype * query
         total = products.sum(axis=-1, keepdims=True)
         start = log_odds(self.scale * total[..., 0])
-        pooled = products * (start[..., None] / stabilise(total, epsilon))
+        pooled = products * (start[..., None] / stabilize(total, epsilon))
         # A row's mean m gets m·R / S(Σm), and an entry x of the row x / S(Σx) of that. Σx / S(Σx) = 1 - ε / |S(Σx)|.
-        of_means = pooled / (width * stabilise(rows.sum(axis=1) / width, epsilon))
-        share = (1 - epsilon / jnp.abs(stabilise(rows, epsilon))) * of_means[:, None]
+        of_means = pooled / (width * stabilize(rows.sum(axis=1) / width, epsilon))
+        share = (1 - epsilon / jnp.abs(stabilize(rows, epsilon))) * of_means[:, None]
         largest = largest_product(explained.query, share)
         weights: Any = MapWeights(
             relevance_weights(pooled, strength=strength),

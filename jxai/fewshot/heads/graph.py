@@ -40,7 +40,7 @@ class GraphHead(ConditionedHead):
         features: width of the nodes.
         growth: channels that each of the first two graph convolutions adds.
         widths: of the adjacencies' networks.
-        running_statistics: evaluate on running averages. By default, as released, every call normalises by the
+        running_statistics: evaluate on running averages. By default, as released, every call normalizes by the
             statistics of its own episode.
         complete_flow: follow all relevance. By default, as released, what the last graph convolution gives the
             channels that the first one added is dropped.

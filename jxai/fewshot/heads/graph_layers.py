@@ -68,7 +68,7 @@ class CountedBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, counts: np.ndarray, running: bool) -> jax.Array:
-        """Normalise.
+        """Normalize.
 
         Args:
             x: rows (graphs, rows, C).
@@ -99,7 +99,7 @@ class CountedBatchNorm(nn.Module):
 
 
 class GraphConvolution(nn.Module):
-    """A dense layer on each node beside the mean of its neighbours, [x, A x].
+    """A dense layer on each node beside the mean of its neighbors, [x, A x].
 
     Attributes:
         features: output channels.

@@ -19,7 +19,7 @@ def released_weight(shot: int) -> float:
     """λ by the number of shots: 0.5 at 1 and 1 at 5 as released; linear between, 1 above, 0.5 below (our choice).
 
     Args:
-        shot: labelled images a class.
+        shot: labeled images a class.
 
     Returns:
         λ.
@@ -157,7 +157,7 @@ class Head(nn.Module):
         """The released weights of the losses of plain and of guided scores.
 
         Args:
-            shot: labelled images a class.
+            shot: labeled images a class.
             guided: whether training is guided.
 
         Returns:

@@ -50,7 +50,7 @@ class MatchingHead(ConditionedHead):
     the original adds, are left out.
 
     Nobody has published how to guide this head; it is our choice. What is explained, and weighted, is the query's
-    normalised features: a class hands its relevance to its supports in proportion to the attention that they get, and
+    normalized features: a class hands its relevance to its supports in proportion to the attention that they get, and
     their cosines, a dense layer, hand it on to the query with ε = 0.01. The supports are constant.
 
     Attributes:
@@ -77,7 +77,7 @@ class MatchingHead(ConditionedHead):
     ) -> Conditioned:
         """The queries (queries, C) beside the supports and the classes' members; for the arguments see `Head`."""
         check_every_class(support_labels, way)
-        support, query = (_normalised(vectors(x, pool=self.pool)) for x in (support, query))
+        support, query = (_normalized(vectors(x, pool=self.pool)) for x in (support, query))
         members = jax.nn.one_hot(support_labels, way, axis=0, dtype=support.dtype)
         return Conditioned(query, (support, members))
 
@@ -96,6 +96,6 @@ class MatchingHead(ConditionedHead):
         return lrp.Composite(((ClassEvidence, AttentionShares()),)) | lrp.sun2020
 
 
-def _normalised(x: jax.Array) -> jax.Array:
+def _normalized(x: jax.Array) -> jax.Array:
     """Rows of length 1; zeros stay zeros."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-12))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
-from jxai.fewshot.heads.convolution import conv_general_dilated
+from jxai.fewshot.heads.winograd import small_map_convolution
 from jxai.lrp.rules.presets import SUN2020_CONVOLUTION
 from jxai.lrp.rules.ratio import replace_zeros
 
@@ -95,7 +95,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """`kernel` (3, 3, C, D) over maps (..., h, w, C)."""
     flat = x.reshape(-1, *x.shape[-3:])
     sides = ((padding, padding),) * 2
-    z = conv_general_dilated(flat, kernel, (1, 1), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    z = small_map_convolution(flat, kernel, (1, 1), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     return z.reshape(*x.shape[:-3], *z.shape[1:])
 
 

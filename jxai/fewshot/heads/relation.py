@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
-from jxai.fewshot.heads.convolution import conv_general_dilated
 from jxai.fewshot.heads.head import Head, prototypes
 from jxai.fewshot.heads.pairs import PairConv, Pairs, relevance_of_pairs
+from jxai.fewshot.heads.winograd import small_map_convolution
 from jxai.models import max_pool_2x2
 from jxai.models.layers import check_fields
 
@@ -27,7 +27,7 @@ class RelationHead(Head):
         features: channels of the two convolutions; 512 behind a ResNet10.
         hidden: width of the first dense layer.
         padding: of the two convolutions; as released, 1 behind encoders whose map is below 10x10, else 0.
-        running_statistics: evaluate on running averages. By default, as released, every call normalises by the
+        running_statistics: evaluate on running averages. By default, as released, every call normalizes by the
             statistics of its own pairs, so that a query's score depends on the other queries.
         nonnegative: the features are known to follow a ReLU, as those of the encoders in `jxai.models` do: the
             share of negative inputs in the first convolution's rule is zero and is not computed.
@@ -45,7 +45,7 @@ class RelationHead(Head):
         self.conv1 = PairConv(self.features, self.padding)
         self.bn1 = nn.BatchNorm(momentum=0.9, epsilon=1e-5)
         self.conv2 = nn.Conv(
-            self.features, (3, 3), padding=self.padding, conv_general_dilated=conv_general_dilated
+            self.features, (3, 3), padding=self.padding, conv_general_dilated=small_map_convolution
         )
         self.bn2 = nn.BatchNorm(momentum=0.9, epsilon=1e-5)
         self.fc1 = nn.Dense(self.hidden)

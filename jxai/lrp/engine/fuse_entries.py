@@ -13,7 +13,7 @@ from jxai.lrp.engine.graph import Value
 from jxai.lrp.engine.primitives import Linear, row
 from jxai.lrp.rules.operation import Kind
 
-_FUSED = (Kind.SHIFT, Kind.MOVE, Kind.ACTIVATION, Kind.SUM, Kind.PRODUCT, Kind.OTHER, Kind.NORMALISATION)
+_FUSED = (Kind.SHIFT, Kind.MOVE, Kind.ACTIVATION, Kind.SUM, Kind.PRODUCT, Kind.OTHER, Kind.NORMALIZATION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +42,9 @@ class _Chain:
         """What it is to a rule, given the node that gives its root."""
         if self.function:
             return Kind.ACTIVATION
-        behind = below is not None and below.kind in (Kind.NORMALISATION, Kind.CENTERING)
+        behind = below is not None and below.kind in (Kind.NORMALIZATION, Kind.CENTERING)
         if self.normalizes or (behind and (self.shifts or self.scales)):
-            return Kind.NORMALISATION
+            return Kind.NORMALIZATION
         if not self.shifts:
             return Kind.MOVE
         # A scale by a number of the program and a shift are two operations; a given scale is one that was not merged.
@@ -93,7 +93,7 @@ def _extended(facts: Facts, node: Node, chains: dict[Value, _Chain], watched: se
     def before(value: Value) -> _Chain:
         chain = chains.get(value)
         # A normalization is an operation of its own, and so is what follows it beside scales and shifts.
-        apart = chain is not None and (node.kind is Kind.NORMALISATION or (chain.normalizes and not affine))
+        apart = chain is not None and (node.kind is Kind.NORMALIZATION or (chain.normalizes and not affine))
         return _Chain(value) if chain is None or apart or value in watched else chain
 
     parts = [before(v) for v in node.inputs]
@@ -107,7 +107,7 @@ def _extended(facts: Facts, node: Node, chains: dict[Value, _Chain], watched: se
         root,
         held.union(*(part.held for part in parts)),
         function=not affine or _of_itself(node) or any(part.function for part in parts),
-        normalizes=node.kind is Kind.NORMALISATION or any(part.normalizes for part in parts),
+        normalizes=node.kind is Kind.NORMALIZATION or any(part.normalizes for part in parts),
         shifts=(known.shifts and any(v not in node.inputs for v in equation.inputs))
         or any(part.shifts for part in parts),
         scales=known.scales or any(part.scales for part in parts),

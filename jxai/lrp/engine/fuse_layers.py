@@ -216,7 +216,7 @@ def _precede(
         return
     below = producer.get(start)
     if below is not None:
-        if below.kind in (Kind.NORMALISATION, Kind.CENTERING):
+        if below.kind in (Kind.NORMALIZATION, Kind.CENTERING):
             return  # their scale and shift are theirs
         constants = any(row(one).shifts and not facts.given(_constant(facts, one)) for one in found)
         if constants and row(below.equations[-1]).entrywise and below.kind is not Kind.SUM:

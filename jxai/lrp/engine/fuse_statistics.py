@@ -102,13 +102,13 @@ class _Recognizer:
             self.statistics.update(self._scale_of(other))
             self._held_factor(value, other)
             self.found[equation.outputs[0]] = make_node(
-                self.facts, Kind.NORMALISATION, [equation], equation.outputs, held=[other]
+                self.facts, Kind.NORMALIZATION, [equation], equation.outputs, held=[other]
             )
             return
         for value, other in pairs:
             if other is not value and any(v in self.statistics for v in self._scale_of(other)):
                 self.found[equation.outputs[0]] = make_node(
-                    self.facts, Kind.NORMALISATION, [equation], equation.outputs, held=[other]
+                    self.facts, Kind.NORMALIZATION, [equation], equation.outputs, held=[other]
                 )
                 return
 
@@ -123,7 +123,7 @@ class _Recognizer:
                 if above and below and above.reduced and above.degree <= below.degree:
                     self.statistics.add(factor)
                     self.found[product] = make_node(
-                        self.facts, Kind.NORMALISATION, [equation], equation.outputs, held=[factor]
+                        self.facts, Kind.NORMALIZATION, [equation], equation.outputs, held=[factor]
                     )
                     return
 

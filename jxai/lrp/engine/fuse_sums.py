@@ -11,7 +11,7 @@ from jxai.lrp.rules.operation import Kind
 def fuse_sums(graph: Graph, facts: Facts, ruled: Callable[[Node], bool]) -> Graph:
     """One node for a sum of several terms, and for a mean, where the composite has a rule for them.
 
-    A stabiliser sees the whole sum then, no partial one, and the mean, not the sum that it is made of.
+    A stabilizer sees the whole sum then, no partial one, and the mean, not the sum that it is made of.
 
     Args:
         graph: the nodes.

@@ -14,7 +14,7 @@ import jax
 from jax.extend.core import Primitive
 
 from jxai.checks import shown
-from jxai.depthwise import depthwise_p, grouped
+from jxai.ops.depthwise import depthwise_p, grouped
 
 
 class Linear(enum.Enum):

@@ -22,7 +22,7 @@ class Probes:
     Attributes:
         taps: zeros of the watched modules' outputs' shapes, by path; their cotangents are relevances.
         masks: by path, what relevance is multiplied by there.
-        meters: for every operation four zeros: relevance in, out, absorbed by bias, by stabiliser.
+        meters: for every operation four zeros: relevance in, out, absorbed by bias, by stabilizer.
     """
 
     taps: dict[str, jax.Array] = dataclasses.field(default_factory=dict)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jxai.checks import check_number
 from jxai.lrp.rules.operation import Application, Kind, Operation
-from jxai.lrp.rules.ratio import stabilise, to_ratio, to_relevance
+from jxai.lrp.rules.ratio import stabilize, to_ratio, to_relevance
 
 LINEAR = frozenset({Kind.CONVOLUTION, Kind.DENSE})
 ANY = frozenset(Kind)
@@ -196,7 +196,7 @@ class Shift(Rule):
     For centering it holds the mean constant, as a bias (the first version of AttnLRP had it so).
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.CENTERING, Kind.SHIFT, Kind.NORMALISATION})
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.CENTERING, Kind.SHIFT, Kind.NORMALIZATION})
 
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
@@ -234,10 +234,10 @@ class Split(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Norm(Rule):
-    """In proportion to the inputs, stabilised: LRP-ε without weights, for sums and average pooling.
+    """In proportion to the inputs, stabilized: LRP-ε without weights, for sums and average pooling.
 
     Attributes:
-        epsilon: the stabiliser, at least 0.
+        epsilon: the stabilizer, at least 0.
         share_zeros: where the result is exactly 0, what it is the sum of shares its relevance evenly, as the release
             of Sun et al. has it.
     """
@@ -247,7 +247,7 @@ class Norm(Rule):
     kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.SUM, Kind.MEAN, Kind.FIXED})
 
     def __post_init__(self):
-        check_stabiliser(self.epsilon)
+        check_stabilizer(self.epsilon)
 
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
@@ -255,7 +255,7 @@ class Norm(Rule):
         (z,) = application.function(inputs, application.constants)
         if self.share_zeros:
             return [_share_zeros(application, z, self.epsilon)]
-        return [scale_ratio(z, z / stabilise(z, self.epsilon)) if self.epsilon else z]
+        return [scale_ratio(z, z / stabilize(z, self.epsilon)) if self.epsilon else z]
 
 
 # What operations without a rule of the composite get.
@@ -267,7 +267,7 @@ _DEFAULTS: dict[Kind, Rule] = {
     Kind.SHIFT: _PLAIN,
     Kind.FIXED: _PLAIN,
     Kind.CENTERING: _PLAIN,
-    Kind.NORMALISATION: _PLAIN,
+    Kind.NORMALIZATION: _PLAIN,
     Kind.SOFTMAX: _PLAIN,
     Kind.EMBEDDING: _PLAIN,
     Kind.PRODUCT: _SPLIT,
@@ -305,7 +305,7 @@ def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool)
             return Norm(0.0, share_zeros=True)
         same = len(operation.inputs) == 1 and all(shape == operation.inputs[0] for shape in operation.outputs)
         scales = kind is Kind.MOVE and constants and operation.entrywise
-        if kind is Kind.ACTIVATION or (free and (scales or kind in (Kind.SHIFT, Kind.NORMALISATION))):
+        if kind is Kind.ACTIVATION or (free and (scales or kind in (Kind.SHIFT, Kind.NORMALIZATION))):
             return _PASS if same else rule
     if rule is _SPLIT and kind is Kind.PRODUCT and not constants:
         return Split(share_zeros=True)
@@ -318,7 +318,7 @@ def _share_zeros(application: Application, z: jax.Array, epsilon: float = 0.0) -
     mean = kind in (Kind.MEAN, Kind.FIXED)
     alike = kind is Kind.SUM and all(x.shape == z.shape for x in application.inputs)
     if epsilon and not alike:
-        z = scale_ratio(z, z / stabilise(z, epsilon))
+        z = scale_ratio(z, z / stabilize(z, epsilon))
 
     def spread(relevance: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
         if not mean:  # a difference has terms too: its operands, whatever their signs
@@ -333,7 +333,7 @@ def _share_zeros(application: Application, z: jax.Array, epsilon: float = 0.0) -
         signs = jax.vjp(lambda xs: function(xs, constants)[0], inputs)[1](jnp.ones_like(z))[0]
         whole, rest = (
             to_relevance(jnp.ones_like(z), z) / len(inputs),
-            z / stabilise(z, epsilon) if epsilon else 1,
+            z / stabilize(z, epsilon) if epsilon else 1,
         )
         return [
             jnp.where(z == 0, to_ratio(whole, x), rest * sign) for x, sign in zip(inputs, signs, strict=True)
@@ -393,6 +393,6 @@ def _deconvolved(x: jax.Array) -> jax.Array:
 _deconvolved.defvjp(lambda x: (jax.nn.relu(x), None), lambda _, g: (jax.nn.relu(g),))
 
 
-def check_stabiliser(epsilon: float) -> None:
-    """Refuse a stabiliser that is negative or not a number."""
-    check_number("a stabiliser epsilon", epsilon, least=0)
+def check_stabilizer(epsilon: float) -> None:
+    """Refuse a stabilizer that is negative or not a number."""
+    check_number("a stabilizer epsilon", epsilon, least=0)

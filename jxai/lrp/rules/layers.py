@@ -26,7 +26,7 @@ class Epsilon(LinearRule):
     """LRP-ε: R_in = x ⊙ Wᵀ(R_out / S(z)) (Bach et al. 2015, eq. 58); ε = 0 is LRP-0.
 
     Attributes:
-        epsilon: the stabiliser, at least 0.
+        epsilon: the stabilizer, at least 0.
         bias: whether the denominator holds the bias, which then absorbs its share.
     """
 
@@ -95,7 +95,7 @@ class ZPlus(AlphaBeta):
 
 @dataclasses.dataclass(frozen=True)
 class Gamma(LinearRule):
-    """Generalised LRP-γ: positive contributions count 1 + γ times where z > 0, negative ones where z < 0.
+    """Generalized LRP-γ: positive contributions count 1 + γ times where z > 0, negative ones where z < 0.
 
     Montavon et al. 2019, section 10.2.1; for inputs and outputs of either sign Andéol et al. 2021.
     Where z = 0, nothing is handed on.
@@ -131,9 +131,9 @@ class Gamma(LinearRule):
 
     # The two parts apply at opposite signs of z, and no share is negative: one array with signs holds both.
 
-    def keep(self, parts: list[Part], z: jax.Array, stabilised: list[jax.Array]) -> list[jax.Array]:
+    def keep(self, parts: list[Part], z: jax.Array, stabilized: list[jax.Array]) -> list[jax.Array]:
         """One array for both parts; see `LinearRule`."""
-        up, *down = super().keep(parts, z, stabilised)
+        up, *down = super().keep(parts, z, stabilized)
         return [up - down[0]] if down else [up]
 
     def shares(self, parts: list[Part], kept: list[jax.Array]) -> list[jax.Array]:

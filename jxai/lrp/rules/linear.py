@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jxai.lrp.rules.base import LINEAR, Rule, check_stabiliser
+from jxai.lrp.rules.base import LINEAR, Rule, check_stabilizer
 from jxai.lrp.rules.operation import Application, Kind, Linear
-from jxai.lrp.rules.ratio import replace_zeros, stabilise, to_ratio, to_relevance
+from jxai.lrp.rules.ratio import replace_zeros, stabilize, to_ratio, to_relevance
 
 
 class Of(enum.Enum):
@@ -65,8 +65,8 @@ class LinearRule(Rule):
     """A rule for z = W x + b. Subclasses give `parts`.
 
     Attributes:
-        epsilon: the stabiliser of every denominator, at least 0; 0 keeps exact zeros finite and no more.
-        only_zeros: stabilise exact zeros of a denominator alone (set them to ε) instead of adding ε·sgn(z).
+        epsilon: the stabilizer of every denominator, at least 0; 0 keeps exact zeros finite and no more.
+        only_zeros: stabilize exact zeros of a denominator alone (set them to ε) instead of adding ε·sgn(z).
     """
 
     epsilon: float = 1e-6
@@ -83,7 +83,7 @@ class LinearRule(Rule):
         return not self.proportional
 
     def __post_init__(self):
-        check_stabiliser(self.epsilon)
+        check_stabilizer(self.epsilon)
 
     @abc.abstractmethod
     def parts(self, linear: Linear) -> list[Part]:
@@ -107,20 +107,20 @@ class LinearRule(Rule):
         """
         return None
 
-    def keep(self, parts: list[Part], z: jax.Array, stabilised: list[jax.Array]) -> list[jax.Array]:
+    def keep(self, parts: list[Part], z: jax.Array, stabilized: list[jax.Array]) -> list[jax.Array]:
         """What is kept for the way back: by default weight_k · z / S(D_k), one array a part.
 
         Args:
             parts: of the rule.
             z: the layer's result.
-            stabilised: S(D_k) of every part.
+            stabilized: S(D_k) of every part.
 
         Returns:
             As few arrays as determine the `shares`.
         """
         return [
             part.weight * _nonzero_quotient(z, s, part.where)
-            for part, s in zip(parts, stabilised, strict=True)
+            for part, s in zip(parts, stabilized, strict=True)
         ]
 
     def shares(self, parts: list[Part], kept: list[jax.Array]) -> list[jax.Array]:
@@ -176,10 +176,10 @@ class LinearRule(Rule):
 
         def fwd(inputs, kernel, bias, meters):
             z, parts, denominators = forward(inputs, kernel, bias)
-            stabilised = [self._stabilise(d) for d in denominators]
-            kept = self.keep(parts, z, stabilised)
+            stabilized = [self._stabilize(d) for d in denominators]
+            kept = self.keep(parts, z, stabilized)
             absorbing = (
-                None if meters is None else [s - d for s, d in zip(stabilised, denominators, strict=True)]
+                None if meters is None else [s - d for s, d in zip(stabilized, denominators, strict=True)]
             )
             needs_inputs = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
             shapes = [jax.typeof(x) for x in inputs]  # and how they lie on devices
@@ -197,17 +197,17 @@ class LinearRule(Rule):
                 by_bias = sum(
                     jnp.sum(p.bias * t) for p, t in zip(parts, s, strict=True) if p.bias is not None
                 )
-                by_stabiliser = sum(jnp.sum(a * t) for a, t in zip(absorbing, s, strict=True))
-                meters = (jnp.asarray(by_bias, ratio.dtype), jnp.asarray(by_stabiliser, ratio.dtype))
+                by_stabilizer = sum(jnp.sum(a * t) for a, t in zip(absorbing, s, strict=True))
+                meters = (jnp.asarray(by_bias, ratio.dtype), jnp.asarray(by_stabilizer, ratio.dtype))
             return found, None, None, meters
 
         explained.defvjp(fwd, bwd)
         return explained(inputs, linear.kernel, linear.bias, meters)
 
-    def _stabilise(self, z: jax.Array) -> jax.Array:
+    def _stabilize(self, z: jax.Array) -> jax.Array:
         if not self.epsilon:
             return z
-        return (replace_zeros if self.only_zeros else stabilise)(z, self.epsilon)
+        return (replace_zeros if self.only_zeros else stabilize)(z, self.epsilon)
 
 
 @jax.tree_util.register_static

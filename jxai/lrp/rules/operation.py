@@ -31,7 +31,7 @@ class Kind(enum.Enum):
     """Scale and shift of each entry that could not be merged into a linear layer, such as batch norm."""
     SHIFT = "shift"
     """The sum of an activation and a constant."""
-    NORMALISATION = "normalisation"
+    NORMALIZATION = "normalization"
     """Division by the input's own statistic, such as its deviation, with the scale and shift that follow."""
     CENTERING = "centering"
     """Subtraction of the input's own mean."""
@@ -141,7 +141,7 @@ class Application:
         constants: all other arrays that the operation needs.
         function: of (inputs, constants) to the list of results.
         linear: the linear map, for `Kind.CONVOLUTION` and `Kind.DENSE`.
-        meters: None, or two scalars whose cotangents the rule sets to the relevance that bias and stabiliser
+        meters: None, or two scalars whose cotangents the rule sets to the relevance that bias and stabilizer
             absorb.
     """
 

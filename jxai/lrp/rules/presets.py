@@ -2,7 +2,7 @@
 
 Where nothing else is said: activations pass, max pooling goes to the winner, sums and means hand on in proportion
 (LRP-0) and so do fixed maps, attention and normalization follow AttnLRP, batch norm is merged into the linear layer
-next to it. With `norm`, sums and average pooling are stabilised (`Norm`), as zennit has it.
+next to it. With `norm`, sums and average pooling are stabilized (`Norm`), as zennit has it.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ class Preset(Composite):
     """A composite whose rules follow from its parameters.
 
     Attributes:
-        epsilon: stabiliser of every rule.
-        norm: whether sums, means and average pooling are stabilised too.
+        epsilon: stabilizer of every rule.
+        norm: whether sums, means and average pooling are stabilized too.
     """
 
     rules: Rules = dataclasses.field(default=(), init=False, repr=False)

@@ -26,7 +26,7 @@ def to_relevance(ratio: jax.Array, x: jax.Array) -> jax.Array:
     return ratio * _nonzero(x)
 
 
-def stabilise(z: jax.Array, epsilon: float) -> jax.Array:
+def stabilize(z: jax.Array, epsilon: float) -> jax.Array:
     """S(z) = z + ε·sgn(z) with sgn(0) = +1."""
     return z + jnp.where(z < 0, -epsilon, epsilon).astype(z.dtype)
 

@@ -9,7 +9,7 @@ from jxai.training import OptimizerConfig
 
 HEADS = ("relation", "graph", "cross-attention", "prototype", "matching")
 
-# The cross-attention network's optimiser: epochs are of 300 steps of four episodes.
+# The cross-attention network's optimizer: epochs are of 300 steps of four episodes.
 CROSS_ATTENTION_SGD = OptimizerConfig(
     "sgd",
     0.1,

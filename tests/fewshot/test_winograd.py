@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from jxai.fewshot.heads import convolution
+from jxai.fewshot.heads import winograd
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Every side from 1 to 16, half of them as heights; a square; those whose gradients are compared too come first.
@@ -32,7 +32,7 @@ def test_winograd_equals_lax(size):
     with jax.enable_x64(True):
         x, kernel, _ = operands(size)
         np.testing.assert_allclose(
-            jax.jit(convolution.winograd)(x, kernel), direct(x, kernel), rtol=1e-10, atol=1e-10
+            jax.jit(winograd.winograd)(x, kernel), direct(x, kernel), rtol=1e-10, atol=1e-10
         )
 
 
@@ -43,7 +43,7 @@ def test_gradients_of_winograd_equal_those_of_lax(size):
 
         @jax.jit
         def gradients(x, kernel, cotangent):
-            return [jax.vjp(f, x, kernel)[1](cotangent) for f in (convolution.winograd, direct)]
+            return [jax.vjp(f, x, kernel)[1](cotangent) for f in (winograd.winograd, direct)]
 
         for ours, expected in zip(*gradients(x, kernel, cotangent), strict=True):
             np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
@@ -54,16 +54,16 @@ def test_winograd_in_float32_is_accurate():
     x, kernel = random.normal(size=(2, 7, 7, 64)), random.normal(size=(3, 3, 64, 8))
     with jax.enable_x64(True):
         exact = np.asarray(direct(x, kernel))
-    ours = jax.jit(convolution.winograd)(*(jnp.asarray(a, jnp.float32) for a in (x, kernel)))
+    ours = jax.jit(winograd.winograd)(*(jnp.asarray(a, jnp.float32) for a in (x, kernel)))
     assert ours.dtype == jnp.float32
     assert np.abs(ours - exact).max() <= 1e-5 * np.abs(exact).max()
 
 
 def test_multiplications_are_fewer_than_direct():
     # F(2, 3) takes 4 multiplications for 2 outputs, F(4, 3) 6 for 4; 7 outputs are two tiles of 4.
-    assert [convolution.multiplications(side) for side in (2, 4, 7)] == [4**2, 6**2, 12**2]
+    assert [winograd.multiplications(side) for side in (2, 4, 7)] == [4**2, 6**2, 12**2]
     for side in range(4, 17):
-        assert convolution.multiplications(side) <= 9 * side**2 / 2
+        assert winograd.multiplications(side) <= 9 * side**2 / 2
 
 
 def took_winograd(monkeypatch, shape, kernel_shape, strides=(1, 1), padding=((1, 1), (1, 1)), **options):
@@ -71,11 +71,11 @@ def took_winograd(monkeypatch, shape, kernel_shape, strides=(1, 1), padding=((1,
     random = np.random.default_rng(0)
     x, kernel = (jnp.asarray(random.normal(size=s), jnp.float32) for s in (shape, kernel_shape))
     calls = []
-    real = convolution.winograd
-    monkeypatch.setattr(convolution, "winograd", lambda *args: (calls.append(args), real(*args))[1])
-    monkeypatch.setattr(convolution, "_FEWEST_CHANNELS", 1)
+    real = winograd.winograd
+    monkeypatch.setattr(winograd, "winograd", lambda *args: (calls.append(args), real(*args))[1])
+    monkeypatch.setattr(winograd, "_FEWEST_CHANNELS", 1)
     options.setdefault("dimension_numbers", DIMENSIONS[: 3 if x.ndim == 4 else 0] or ("NHC", "HIO", "NHC"))
-    ours = convolution.conv_general_dilated(x, kernel, strides, padding, **options)
+    ours = winograd.small_map_convolution(x, kernel, strides, padding, **options)
     expected = lax.conv_general_dilated(x, kernel, strides, padding, **options)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
     return bool(calls)
@@ -110,18 +110,18 @@ def test_all_else_is_left_to_lax(monkeypatch, call):
 
 
 def test_few_channels_and_other_dtypes_are_left_to_lax(monkeypatch):
-    monkeypatch.setattr(convolution, "winograd", None)
-    conv = nn.Conv(4, (3, 3), padding=1, conv_general_dilated=convolution.conv_general_dilated)
+    monkeypatch.setattr(winograd, "winograd", None)
+    conv = nn.Conv(4, (3, 3), padding=1, conv_general_dilated=winograd.small_map_convolution)
     x = np.ones((1, 6, 6, 2), np.float32)
     conv.init(jax.random.key(0), x)
-    monkeypatch.setattr(convolution, "_FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "_FEWEST_CHANNELS", 1)
     conv.clone(dtype=jnp.bfloat16).init(jax.random.key(0), x)
 
 
 def test_flax_conv_computes_the_same_by_it(monkeypatch):
-    monkeypatch.setattr(convolution, "_FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "_FEWEST_CHANNELS", 1)
     x = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32)
     plain = nn.Conv(4, (3, 3), padding=1)
     variables = plain.init(jax.random.key(0), x)
-    ours = plain.clone(conv_general_dilated=convolution.conv_general_dilated)
+    ours = plain.clone(conv_general_dilated=winograd.small_map_convolution)
     np.testing.assert_allclose(ours.apply(variables, x), plain.apply(variables, x), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Model randomisation of a network whose layers matter in a known way."""
+"""Model randomization of a network whose layers matter in a known way."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def likeness(others):
 def test_each_step_is_the_explanation_of_a_mixed_model(cascading):
     layers = ("unused", "top", "bottom")
     options = {"layers": layers, "cascading": cascading}
-    result = jax.jit(lambda: metrics.model_randomisation(explain, VARIABLES, RANDOM, **options))()
+    result = jax.jit(lambda: metrics.model_randomization(explain, VARIABLES, RANDOM, **options))()
     names = [layers[: step + 1] if cascading else layers[step : step + 1] for step in range(3)]
     expected = jax.jit(lambda: likeness([explain(mixed(*changed)) for changed in names]))()
     for field, values in zip(result, expected, strict=True):
@@ -60,8 +60,8 @@ def test_each_step_is_the_explanation_of_a_mixed_model(cascading):
         assert (field[:, 1:] < 0.9).all()
 
 
-def test_nothing_randomised_is_likeness_of_one():
-    result = jax.jit(lambda: metrics.model_randomisation(explain, VARIABLES, VARIABLES, cascading=False))()
+def test_nothing_randomized_is_likeness_of_one():
+    result = jax.jit(lambda: metrics.model_randomization(explain, VARIABLES, VARIABLES, cascading=False))()
     for field in result:
         np.testing.assert_allclose(field, 1, atol=1e-5)
 
@@ -74,15 +74,15 @@ def test_explain_is_traced_a_fixed_number_of_times():
             traces.append(1)
             return explain(variables)
 
-        jax.eval_shape(lambda: metrics.model_randomisation(counted, VARIABLES, RANDOM, layers=layers))
+        jax.eval_shape(lambda: metrics.model_randomization(counted, VARIABLES, RANDOM, layers=layers))
         return len(traces)
 
     assert count("top") == count("unused", "top", "bottom") <= 3
 
 
 def test_layers_by_default_are_the_tree_reversed():
-    assert metrics.randomisation_layers(VARIABLES) == ("unused", "top", "bottom/conv")
-    assert metrics.randomisation_layers([jnp.ones(2), {"w": jnp.ones(3)}]) == ("1", "0")
+    assert metrics.randomization_layers(VARIABLES) == ("unused", "top", "bottom/conv")
+    assert metrics.randomization_layers([jnp.ones(2), {"w": jnp.ones(3)}]) == ("1", "0")
 
 
 def test_shuffled_parameters_keep_their_values():
@@ -102,11 +102,11 @@ def test_shuffled_parameters_keep_their_values():
         ({"layers": ["bottom", "bottom/conv"]}, "of their own"),  # the first took everything
         ({"layers": []}, "got none"),
         ({}, "from the top down for a cascade"),
-        ({"randomised": {"params": {}}}, "a tree like"),
+        ({"randomized": {"params": {}}}, "a tree like"),
         ({"explain": lambda variables: X[..., None], "cascading": False}, "sum attributions"),
     ],
 )
 def test_errors(change, match):
-    arguments = {"explain": explain, "variables": VARIABLES, "randomised": RANDOM, **change}
+    arguments = {"explain": explain, "variables": VARIABLES, "randomized": RANDOM, **change}
     with pytest.raises(ValueError, match=match):
-        metrics.model_randomisation(**arguments)
+        metrics.model_randomization(**arguments)

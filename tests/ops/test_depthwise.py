@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from jxai import lrp
-from jxai.depthwise import conv_general_dilated
+from jxai.ops.depthwise import depthwise_convolution
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 7, 6, 3)).astype(np.float32)
@@ -22,7 +22,7 @@ PADDINGS = {"same": ((1, 1), "SAME"), "strided": ((2, 2), "SAME"), "uneven": ((2
 def pair(strides, padding):
     """Ours, and the grouped convolution."""
     given = {"window_strides": strides, "padding": padding, **OPTIONS}
-    return functools.partial(conv_general_dilated, **given), functools.partial(
+    return functools.partial(depthwise_convolution, **given), functools.partial(
         lax.conv_general_dilated, **given
     )
 
@@ -78,7 +78,7 @@ def test_bfloat16_is_summed_in_float32():
 def test_each_device_gets_its_own():
     ours, _ = pair((1, 1), "SAME")
     program = jax.jit(ours).trace(X, KERNEL)
-    assert "convolution" not in program.lower(lowering_platforms=("cpu",)).as_text()
+    assert "stablehlo.convolution" not in program.lower(lowering_platforms=("cpu",)).as_text()
     for platform in ("cuda", "tpu"):
         assert program.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.convolution") == 1
 
@@ -96,9 +96,9 @@ def test_all_else_is_left_to_lax(name):
     shape, more = OTHERS[name]
     x, kernel, options = jnp.asarray(X), jnp.ones(shape), {**OPTIONS, **more}
     assert "depthwise" not in primitives(
-        lambda x: conv_general_dilated(x, kernel, (1, 1), "VALID", **options), x
+        lambda x: depthwise_convolution(x, kernel, (1, 1), "VALID", **options), x
     )
-    got = conv_general_dilated(x, kernel, (1, 1), "VALID", **options)
+    got = depthwise_convolution(x, kernel, (1, 1), "VALID", **options)
     want = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", **options)
     np.testing.assert_array_equal(got, want)
 

@@ -21,7 +21,7 @@ Strides = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
 
-def conv_general_dilated(
+def depthwise_convolution(
     lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int], padding: Any, **options: Any
 ) -> jax.Array:
     """`lax.conv_general_dilated`, on a CPU as a sum of shifted maps where it is depthwise.

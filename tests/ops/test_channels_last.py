@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jxai.batches.convolutions import with_plain_convolutions
+from jxai.ops.channels_last import with_plain_convolutions
 
 RANDOM = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules from a small configuration."""
+"""Optimizers and learning-rate schedules from a small configuration."""
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping
@@ -17,7 +17,7 @@ _REST = "rest"
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """An optimiser with its schedule; the defaults are RelationNet's as released: Adam at 1e-3, constant.
+    """An optimizer with its schedule; the defaults are RelationNet's as released: Adam at 1e-3, constant.
 
     The cross-attention network's is `OptimizerConfig("sgd", 0.1, momentum=0.9, nesterov=True,
     weight_decay=5e-4, schedule="steps", boundaries=(18000, 21000), rates=(0.006, 0.0012))`: 0.1 for 60 epochs
@@ -95,7 +95,7 @@ def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
 def make_optimizer(
     config: OptimizerConfig, *, num_steps: int, parts: Mapping[str, OptimizerConfig] | None = None
 ) -> optax.GradientTransformation:
-    """The Optax optimiser of a configuration.
+    """The Optax optimizer of a configuration.
 
     Args:
         config: what to build.
@@ -103,7 +103,7 @@ def make_optimizer(
         parts: other configurations, by name, for parts of the parameters such as "transformation".
 
     Returns:
-        Clipping, weight decay and the optimiser in a chain; each part is clipped alone.
+        Clipping, weight decay and the optimizer in a chain; each part is clipped alone.
 
     Raises:
         TypeError: no configuration, or parts that are no mapping.
@@ -130,7 +130,7 @@ def make_optimizer(
         check_number("momentum", config.momentum, least=0, below=1)
         chained.append(optax.sgd(schedule, momentum=config.momentum or None, nesterov=config.nesterov))
     else:
-        raise ValueError(f"expected an optimiser of {get_args(Name)}, got {shown(config.name)}: name one")
+        raise ValueError(f"expected an optimizer of {get_args(Name)}, got {shown(config.name)}: name one")
     return optax.chain(*chained)
 
 

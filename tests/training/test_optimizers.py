@@ -72,7 +72,7 @@ def test_fields_outside_their_range(change: dict[str, Any]) -> None:
         make_optimizer(dataclasses.replace(OptimizerConfig(), **change), num_steps=10)
 
 
-def test_a_part_of_the_parameters_has_its_own_optimiser() -> None:
+def test_a_part_of_the_parameters_has_its_own_optimizer() -> None:
     optimizer = make_optimizer(
         OptimizerConfig("sgd", 0.1), num_steps=10, parts={"b": OptimizerConfig(learning_rate=0.01)}
     )

@@ -1,4 +1,4 @@
-"""Model randomisation: an explanation that does not change with the parameters does not explain the model."""
+"""Model randomization: an explanation that does not change with the parameters does not explain the model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jxai.batches.convolutions import with_plain_convolutions
 from jxai.checks import as_array, check_key, finite, shown
 from jxai.compiled import run_compiled
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.similarity import rank_correlation, structural_similarity
+from jxai.ops.channels_last import with_plain_convolutions
 
 
-class ModelRandomisation(NamedTuple):
-    """Likeness of each image's heatmap before and after; one column a layer, in the order of randomisation.
+class ModelRandomization(NamedTuple):
+    """Likeness of each image's heatmap before and after; one column a layer, in the order of randomization.
 
     Attributes:
         rank_correlation: Spearman's, of absolute heatmaps, (N, number of layers) float32.
@@ -25,26 +25,26 @@ class ModelRandomisation(NamedTuple):
     structural_similarity: jax.Array
 
 
-def model_randomisation(
+def model_randomization(
     explain: Callable[[Any], jax.Array],
     variables: Any,
-    randomised: Any,
+    randomized: Any,
     *,
     layers: Sequence[str] | None = None,
     cascading: bool = True,
-) -> ModelRandomisation:
+) -> ModelRandomization:
     """Likeness of heatmaps before and after layers lose their parameters. Lower is better.
 
     The heatmaps of all layers come from one loop, in which `explain` stands once.
 
     Args:
         explain: from variables to heatmaps (N, H, W) of the same images; traceable, as under `jax.jit`.
-        variables: the model's, a tree of arrays. Of Linen variables only the collection "params" is randomised.
-        randomised: a tree like it with random parameters: the model's own initialisation (`model.init(key, x)`), as
+        variables: the model's, a tree of arrays. Of Linen variables only the collection "params" is randomized.
+        randomized: a tree like it with random parameters: the model's own initialization (`model.init(key, x)`), as
             in the paper, or `shuffled_parameters`.
-        layers: names in the order of randomisation, top layer first: paths such as "block4/conv1", or "block4" for
-            all below it. A cascade needs them; otherwise all of `randomisation_layers(variables)` by default.
-        cascading: whether layers randomised before stay so, or each is randomised alone.
+        layers: names in the order of randomization, top layer first: paths such as "block4/conv1", or "block4" for
+            all below it. A cascade needs them; otherwise all of `randomization_layers(variables)` by default.
+        cascading: whether layers randomized before stay so, or each is randomized alone.
 
     Returns:
         Rank correlations and structural similarities, each (N, number of layers).
@@ -59,12 +59,12 @@ def model_randomisation(
     """
     explain = with_plain_convolutions(explain)
     named, structure = jax.tree_util.tree_flatten_with_path(variables)
-    leaves, others = [as_array(leaf) for _, leaf in named], list(map(as_array, jax.tree.leaves(randomised)))
-    if jax.tree.structure(randomised) != structure or any(
+    leaves, others = [as_array(leaf) for _, leaf in named], list(map(as_array, jax.tree.leaves(randomized)))
+    if jax.tree.structure(randomized) != structure or any(
         other.shape != leaf.shape for leaf, other in zip(leaves, others, strict=True)
     ):
         raise ValueError(
-            "expected `randomised` as a tree like `variables`, got other keys or shapes: initialise the same model"
+            "expected `randomized` as a tree like `variables`, got other keys or shapes: initialize the same model"
         )
     if layers is None and cascading:
         raise ValueError(
@@ -73,12 +73,12 @@ def model_randomisation(
         )
     if not isinstance(layers, Sequence | None):
         raise TypeError(f"expected layers as a sequence of names, got {shown(layers)}: list them")
-    names = randomisation_layers(variables) if layers is None else tuple(layers)
+    names = randomization_layers(variables) if layers is None else tuple(layers)
     paths = [_layer(path, variables) for path, _ in named]
     places = [_place(path, names) for path in paths]
     unknown = [name for index, name in enumerate(names) if index not in places]
     if unknown or not names:
-        known = ", ".join(randomisation_layers(variables))
+        known = ", ".join(randomization_layers(variables))
         raise ValueError(
             f"expected layers with parameters of their own, got {unknown or 'none'}: there are {known}"
         )
@@ -94,10 +94,10 @@ def model_randomisation(
                 mixed.append(jnp.where(changed, other.astype(leaf.dtype), leaf))
         return jax.tree.unflatten(structure, mixed)
 
-    def compare(start: jax.Array, step: jax.Array) -> tuple[jax.Array, ModelRandomisation]:
+    def compare(start: jax.Array, step: jax.Array) -> tuple[jax.Array, ModelRandomization]:
         heatmap = as_heatmap(explain(at(step)))
         start = jnp.where(step == 0, heatmap, start)
-        return start, ModelRandomisation(
+        return start, ModelRandomization(
             rank_correlation(start, heatmap), structural_similarity(start, heatmap)
         )
 
@@ -111,8 +111,8 @@ def model_randomisation(
     return finite("likenesses", jax.tree.map(lambda values: values[1:].T, likeness))
 
 
-def randomisation_layers(variables: Any) -> tuple[str, ...]:
-    """The layers that `model_randomisation` randomises, in its default order.
+def randomization_layers(variables: Any) -> tuple[str, ...]:
+    """The layers that `model_randomization` randomizes, in its default order.
 
     Args:
         variables: a tree of arrays; of Linen variables the collection "params" counts.
@@ -121,7 +121,7 @@ def randomisation_layers(variables: Any) -> tuple[str, ...]:
         The paths of what holds arrays directly, such as "block4/conv1": JAX's order of the tree, reversed.
 
     Example:
-        >>> randomisation_layers({"params": {"a": {"kernel": 1.0, "bias": 0.0}, "b": {"scale": 2.0}}})
+        >>> randomization_layers({"params": {"a": {"kernel": 1.0, "bias": 0.0}, "b": {"scale": 2.0}}})
         ('b', 'a')
     """
     named, _ = jax.tree_util.tree_flatten_with_path(variables)
@@ -152,7 +152,7 @@ def shuffled_parameters(key: jax.Array, variables: Any) -> Any:
 
 
 def _layer(path: tuple[Any, ...], variables: Any) -> str | None:
-    """The layer that a leaf belongs to, or None where it is not to be randomised."""
+    """The layer that a leaf belongs to, or None where it is not to be randomized."""
     names = [jax.tree_util.keystr((key,), simple=True) for key in path]
     if isinstance(variables, Mapping) and "params" in variables:
         if names[0] != "params":

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import jax
 
+from jxai import extras
 from jxai.checks import as_path, check_count, shown
 from jxai.sealing import is_sealed, seal, unseal, write_whole
 
@@ -46,12 +47,8 @@ class MetricsWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("a").close()
         if tensorboard is not None:
-            try:
+            with extras.named():
                 from tensorboardX import SummaryWriter
-            except ModuleNotFoundError as error:
-                raise ModuleNotFoundError(
-                    "expected tensorboardX for `tensorboard`, got none: pip install 'jxai[tensorboard]'"
-                ) from error
             self._events = SummaryWriter(str(tensorboard))
 
     def write(self, metrics: Mapping[str, float], *, step: int, phase: str = "train") -> None:

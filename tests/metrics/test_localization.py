@@ -1,4 +1,4 @@
-"""Localisation with a mask, against loops over pixels."""
+"""Localization with a mask, against loops over pixels."""
 
 import jax
 import jax.numpy as jnp
