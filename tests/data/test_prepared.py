@@ -317,7 +317,8 @@ def test_what_somebody_has_to_get_is_told(monkeypatch, tmp_path):
         assert domain.needs in str(told.value)
 
 
-def test_a_progress_bar_is_shown_if_asked(small_cub, capfd):
+def test_a_progress_bar_is_shown_if_asked(small_cub, capfd, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     data.prepare("CUB")
     assert capfd.readouterr() == ("", "")
     data.prepare("CUB", short_side=6, progress=True)
