@@ -3,7 +3,7 @@
 # make test-slow   the tests marked slow
 # make test-long   whole matrices, kills by the dozen: before a release
 # make lint        ruff and basedpyright alone
-# make docs        the documentation site, its tutorials executed, into runs/site/ (three minutes on two cores)
+# make docs        the documentation site, its tutorials executed, into runs/site/ (a few minutes on two cores)
 # make gpu         measures the accelerator that the JAX of GPU_PYTHON (python3) sees, in eight minutes (docs/pods.md)
 # make gpu-wheels  fetches into wheels/ what it needs beside JAX, Flax and PyTorch, for machines without a network
 #

@@ -52,6 +52,7 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 maximum_signature_line_length = 88
 add_module_names = False
+python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
 myst_enable_extensions = ["colon_fence"]
