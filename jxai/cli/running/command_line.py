@@ -30,11 +30,15 @@ def run(
         explains: keep all bits of float32 in products, as explanations need (`docs/precision.md`). Accelerators
             round otherwise; `JAX_DEFAULT_MATMUL_PRECISION` still wins. And use all cores.
     """
-    if explains and jax.config.jax_default_matmul_precision is None:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_default_matmul_precision", "highest")
     import tyro  # what others take from a command's file shall not need it
 
-    guarded(lambda: main(tyro.cli(options, description=about)), explains=explains)
+    def start() -> None:
+        chosen = tyro.cli(options, description=about)
+        if explains and jax.config.jax_default_matmul_precision is None:  # pyright: ignore[reportAttributeAccessIssue]
+            jax.config.update("jax_default_matmul_precision", "highest")
+        main(chosen)
+
+    guarded(start, explains=explains)
 
 
 def choices(about: str | None, **known: Iterable[str]) -> str:
