@@ -200,6 +200,7 @@ def process(program: str, folder: Path, given: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_core_works_without_any_of_them(tmp_path):
     process(CORE_WORKS, tmp_path)
 

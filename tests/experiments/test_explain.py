@@ -58,9 +58,8 @@ def tree(folder):
     return {str(path): path.read_bytes() for path in files if path.name not in (".written", ".in_use")}
 
 
-@pytest.mark.parametrize(
-    "below", [".", *(pytest.param(below, marks=pytest.mark.slow) for below in ("below", "made/here"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("below", [".", "below", "made/here"])
 def test_results_among_the_pictures_leave_them_alone(tiny_network, folder, below, monkeypatch):
     monkeypatch.setattr(results, "ROWS", 1)
     for name in ("sheet-music.png", "sheet-9.png"):

@@ -40,6 +40,7 @@ def test_quickstart(tiny_quickstart, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "table.md").read_text() == table and table in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_quickstart_begins_with_photographs(tiny_network, tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     some = [Picture(str(i), rng.integers(0, 256, (224, 224, 3), np.uint8)) for i in range(20)]

@@ -28,6 +28,7 @@ def plain(tiny):
     return dataclasses.replace(tiny, head="prototype", guidance=fewshot.PLAIN)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch):
     straight = train(run_of(tiny, tmp_path / "straight")).state
     left = iter(range(tiny.steps // 2 + 1))
