@@ -5,12 +5,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 HEARTBEAT = 10  # seconds
 
 
-def start(command: str, options: Sequence[str], *, processes: int, devices: int) -> list[subprocess.Popen]:
-    """The processes, numbered from 0; each has its standard error in a pipe."""
+def start(
+    command: str | Path, options: Sequence[str], *, processes: int, devices: int
+) -> list[subprocess.Popen]:
+    """The processes of a command of jxai or of a script, numbered from 0; each has its standard error in a pipe."""
+    run = [str(command)] if isinstance(command, Path) else ["-P", "-m", "jxai.cli", command]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
@@ -24,10 +28,7 @@ def start(command: str, options: Sequence[str], *, processes: int, devices: int)
         joining += ["--process-id", str(process), "--heartbeat", str(HEARTBEAT)]
         whole = [
             sys.executable,
-            "-P",
-            "-m",
-            "jxai.cli",
-            command,
+            *run,
             *options,
             *(joining if processes > 1 else []),
         ]

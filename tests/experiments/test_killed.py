@@ -88,11 +88,11 @@ def digests(checkpoints: Path) -> dict[str, str]:
     return json.loads((checkpoints / str(newest(checkpoints)) / "about" / "metadata").read_text())["digests"]
 
 
-# Runs a script on one core alone.
+# Runs Python on one core alone, with the arguments that follow.
 ON_ONE_CORE = [
     "-c",
-    "import os, runpy, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); del sys.argv[0]; "
-    "runpy.run_path(sys.argv[0], run_name='__main__')",
+    "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
 ]
 
 
