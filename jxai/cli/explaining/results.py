@@ -18,7 +18,7 @@ from jxai.cli.explaining.picture_files import Picture
 from jxai.cli.running import folders, written
 
 ROWS = 10  # pictures a sheet
-_LONGEST = 14  # characters of a name above a picture
+_LONGEST = 12  # characters of a name above a picture
 _PAGE, _ARRAYS = "index.html", "attributions.npz"
 
 
