@@ -57,7 +57,7 @@ def run(
                 time.sleep(0.001)
             time.sleep(delay)
             process.send_signal(number)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=900)
     return process.returncode, output
 
 
