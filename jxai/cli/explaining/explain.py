@@ -202,9 +202,7 @@ def choose(names: Sequence[str], settings: Settings, network: Network) -> list[M
         raise ValueError(f"expected methods among {', '.join(known)}, got {got}")
     if network.classifier.maps is None and "grad-cam" in names:
         if names not in (DEFAULT_METHODS, tuple(known)):
-            raise ValueError(
-                f"expected --maps for grad-cam of {network.title}, got none: name the module whose maps it weighs"
-            )
+            network.check_maps()
         print("note: without grad-cam, which needs --maps", file=sys.stderr)
         names = tuple(name for name in names if name != "grad-cam")
     references, space = None, network.space

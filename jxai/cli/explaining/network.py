@@ -84,6 +84,17 @@ class Network:
     class_names: tuple[str, ...]
     digest: bytes = b""
 
+    def check_maps(self) -> None:
+        """Refuse what weighs maps where none are known.
+
+        Raises:
+            ValueError: the network has no maps.
+        """
+        if self.classifier.maps is None:
+            raise ValueError(
+                f"expected --maps for grad-cam of {self.title}, got none: name the module whose maps it weighs"
+            )
+
     def class_of(self, target: str) -> int:
         """A class by its number or its name, in upper or lower case.
 

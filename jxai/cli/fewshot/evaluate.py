@@ -22,7 +22,7 @@ from jxai import data, fewshot, training
 from jxai.checks import printable
 from jxai.cli.fewshot import run_record
 from jxai.cli.fewshot.configs import Config, Inference, from_json
-from jxai.cli.fewshot.system import build, load_for_evaluation
+from jxai.cli.fewshot.system import DOMAIN_CHOICES, build, load_for_evaluation
 from jxai.cli.fewshot.tables import Scores, Seeds, accuracy_table
 from jxai.cli.running import command_line
 from jxai.cli.running.hosts import in_shares, is_first
@@ -245,7 +245,5 @@ def command() -> None:
     command_line.run(
         main,
         Options,
-        about=command_line.choices(
-            __doc__, Domains=[*data.DOMAINS, *data.PAPER_DOMAINS, "tfds:NAME", "a folder of class folders"]
-        ),
+        about=command_line.choices(__doc__, Domains=DOMAIN_CHOICES),
     )

@@ -17,7 +17,7 @@ from jxai import data, fewshot, training, viz
 from jxai.checks import printable
 from jxai.cli.fewshot.configs import Config
 from jxai.cli.fewshot.evaluate import episodes_for, verified_config
-from jxai.cli.fewshot.system import build
+from jxai.cli.fewshot.system import DOMAIN_CHOICES, build
 from jxai.cli.running import command_line, folders
 from jxai.progress import Progress, tracked
 
@@ -170,8 +170,6 @@ def command() -> None:
     command_line.run(
         main,
         Options,
-        about=command_line.choices(
-            __doc__, Domains=[*data.DOMAINS, *data.PAPER_DOMAINS, "tfds:NAME", "a folder of class folders"]
-        ),
+        about=command_line.choices(__doc__, Domains=DOMAIN_CHOICES),
         explains=True,
     )

@@ -100,6 +100,10 @@ def load_sources(names: Sequence[str], split: str, *, short_side: int | None = N
     return [load_domain(name, split, short_side=short_side) for name in names]
 
 
+DOMAIN_CHOICES = (*data.DOMAINS, *data.PAPER_DOMAINS, "tfds:NAME", "a folder of class folders")
+"""What `load_for_evaluation` takes, for people."""
+
+
 def load_for_evaluation(config: Config, name: str) -> data.Source:
     """The classes that a domain is judged by: the novel ones of the papers' data sets and of what training drew from.
 

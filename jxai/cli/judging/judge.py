@@ -241,10 +241,8 @@ def main(options: Options) -> None:
     if network.classifier.maps is None and "grad-cam" not in options.methods:
         del all_methods["grad-cam"]
     methods = chosen_of("methods", options.methods, all_methods)
-    if network.classifier.maps is None and "grad-cam" in methods:
-        raise ValueError(
-            f"expected --maps for grad-cam of {network.title}, got none: name the module whose maps it weighs"
-        )
+    if "grad-cam" in methods:
+        network.check_maps()
     settings = {
         "network": network.title,
         "weights": _digest(network),
