@@ -46,12 +46,13 @@ def test_quickstart_begins_with_photographs(tiny_network, tmp_path, monkeypatch,
     some = [Picture(str(i), rng.integers(0, 256, (224, 224, 3), np.uint8)) for i in range(20)]
     monkeypatch.setattr("experiments.quickstart.read_pictures", lambda paths: some)
     monkeypatch.setattr("experiments.quickstart._METHODS", ("input-x-gradient", "grad-cam"))
-    explain_photographs(tmp_path, progress=False)
-    with Image.open(tmp_path / "sheet-1.png") as sheet:
+    folder = tmp_path / "made" / "photographs"
+    explain_photographs(folder, progress=False)
+    with Image.open(folder / "sheet-1.png") as sheet:
         assert sheet.height > sheet.width > 3 * 224  # four rows of three
-    assert f"Photographs: file://{tmp_path}/index.html (a page for a browser)" in capsys.readouterr().out
+    assert f"Photographs: file://{folder}/index.html (a page for a browser)" in capsys.readouterr().out
     monkeypatch.setattr("experiments.quickstart.load_network", lambda: pytest.fail("explained again"))
-    explain_photographs(tmp_path, progress=False)
+    explain_photographs(folder, progress=False)
     assert capsys.readouterr().out.count("Photographs: ") == 1
 
 

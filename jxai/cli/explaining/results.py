@@ -143,6 +143,8 @@ def write(
         OSError: one of them cannot be written.
     """
     total, shown = len(found.pictures), min(len(found.pictures), on_page)
+    with folders.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     written.keep_only(out, names_of_files(shown))  # an earlier run may have left more sheets
     arrays = out / _ARRAYS
     folders.write_whole(arrays, lambda file: _save(file, found, network.space))
