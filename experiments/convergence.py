@@ -27,6 +27,7 @@ from jxai.cli.explaining.network import load_network
 from jxai.cli.explaining.picture_files import Picture, read_pictures
 from jxai.cli.running import command_line, folders
 from jxai.cli.running.results_log import ResultsLog
+from jxai.errors import InputError
 from jxai.progress import Bar
 from jxai.viz.figure import new_figure, save
 
@@ -131,13 +132,13 @@ def main(options: Options) -> None:
     """Measure what is missing; write and print the table, draw it."""
     unknown = [rule for rule in options.rules if rule not in RULES]
     if unknown or not options.rules:
-        raise ValueError(f"expected rules among {', '.join(RULES)}, got {', '.join(unknown) or 'none'}")
+        raise InputError(f"expected rules among {', '.join(RULES)}, got {', '.join(unknown) or 'none'}")
     if not options.steps or min(options.steps) < 1:
-        raise ValueError(f"expected steps of at least 1, got {options.steps}: raise them")
+        raise InputError(f"expected steps of at least 1, got {options.steps}: raise them")
     steps = tuple(sorted(set(options.steps)))
     pictures = read_pictures(())
     if not 1 <= options.count <= len(pictures):
-        raise ValueError(
+        raise InputError(
             f"expected a count from 1 to {len(pictures)}, got {options.count}: so many photographs"
         )
     with folders.in_use(options.out):

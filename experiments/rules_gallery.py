@@ -21,6 +21,7 @@ from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
 from jxai.cli.explaining.methods import composites
 from jxai.cli.explaining.photographs import CLASS_NAMES, Photograph, photographs
 from jxai.cli.running import command_line
+from jxai.errors import InputError
 from jxai.models.pretrained import efficientnet_lite0
 from jxai.progress import tracked
 from jxai.viz.panels import Panel, draw_panels
@@ -126,9 +127,9 @@ def main(options: Options) -> None:
     pictures = photographs()
     labels = options.rules or tuple(RULES)
     if unknown := sorted(set(labels) - set(RULES)):
-        raise ValueError(f"expected rules among {', '.join(RULES)}, got {', '.join(unknown)}")
+        raise InputError(f"expected rules among {', '.join(RULES)}, got {', '.join(unknown)}")
     if not 0 <= options.photograph < len(pictures):
-        raise ValueError(f"expected a photograph from 0 to {len(pictures) - 1}, got {options.photograph}")
+        raise InputError(f"expected a photograph from 0 to {len(pictures) - 1}, got {options.photograph}")
     photograph = pictures[options.photograph]
     model, variables, _ = efficientnet_lite0()
 

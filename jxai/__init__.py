@@ -3,6 +3,8 @@
 import importlib
 from typing import Any
 
+from jxai.errors import InputError as InputError
+from jxai.errors import InputTypeError as InputTypeError
 from jxai.miscompiled import keep_sums_right
 
 __version__ = "0.2.0"

@@ -17,6 +17,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
+from jxai.errors import InputError, InputTypeError
+
 Tree = TypeVar("Tree")
 
 
@@ -27,7 +29,7 @@ def check_count(name: str, value: Any, *, least: int = 1) -> int:
     except TypeError:
         number = None
     if number is None or number < least:
-        raise ValueError(f"expected {name} of at least {least}, got {shown(value)}: give such an integer")
+        raise InputError(f"expected {name} of at least {least}, got {shown(value)}: give such an integer")
     return number
 
 
@@ -62,23 +64,23 @@ def check_number(
             asked = f"of at least {low:g}" if above is None else f"above {low:g}"
         else:
             asked = "finite"
-        raise ValueError(f"expected {name} {asked}, got {shown(value)}: give such a number")
+        raise InputError(f"expected {name} {asked}, got {shown(value)}: give such a number")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Refuse what is none of the choices."""
     if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
         known = ", ".join(map(str, choices))
-        raise ValueError(f"expected {name} among {known}, got {shown(value)}: choose one")
+        raise InputError(f"expected {name} among {known}, got {shown(value)}: choose one")
 
 
 def check_key(key: Any) -> None:
     """Refuse what is no single random key."""
     dtype = getattr(key, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(f"expected a random key, got {shown(key)}: make one with jax.random.key")
+        raise InputTypeError(f"expected a random key, got {shown(key)}: make one with jax.random.key")
     if key.shape != ():
-        raise ValueError(f"expected one random key, got keys of shape {key.shape}: take one, or fold them in")
+        raise InputError(f"expected one random key, got keys of shape {key.shape}: take one, or fold them in")
 
 
 def as_path(name: str, value: Any) -> Path:
@@ -86,7 +88,9 @@ def as_path(name: str, value: Any) -> Path:
     try:
         return Path(os.fspath(value))
     except TypeError as error:
-        raise TypeError(f"expected {name} as a path, got {shown(value)}: give a text or a Path") from error
+        raise InputTypeError(
+            f"expected {name} as a path, got {shown(value)}: give a text or a Path"
+        ) from error
 
 
 def as_array(value: Any, dtype: DTypeLike | None = None) -> jax.Array:
@@ -108,7 +112,9 @@ def as_array(value: Any, dtype: DTypeLike | None = None) -> jax.Array:
                 raise TypeError("complex numbers")
             return array if dtype is None else jnp.asarray(value, dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(f"expected an array of numbers, got {shown(value)}: {_first_line(error)}") from error
+        raise InputTypeError(
+            f"expected an array of numbers, got {shown(value)}: {_first_line(error)}"
+        ) from error
 
 
 def values(array: jax.Array) -> np.ndarray | None:
@@ -132,7 +138,7 @@ def finite(name: str, tree: Tree) -> Tree:
     """
     for leaf in jax.tree.leaves(tree):
         if bad := count_not_finite(leaf):
-            raise ValueError(
+            raise InputError(
                 f"expected finite {name}, got {bad} of {leaf.size} values that are NaN or infinite: look for inputs "
                 "where the function is not finite, or for numbers too large for their type"
             )
@@ -209,11 +215,13 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"expected {name} as an array, got {shown(value)}: {_first_line(error)}") from error
+        raise InputTypeError(
+            f"expected {name} as an array, got {shown(value)}: {_first_line(error)}"
+        ) from error
     if not (array.dtype.kind in "biu" or jnp.issubdtype(array.dtype, jnp.floating)):
-        raise TypeError(f"expected {name} of real numbers, got {array.dtype}: convert them")
+        raise InputTypeError(f"expected {name} of real numbers, got {array.dtype}: convert them")
     if bad := int((~np.isfinite(array)).sum()):
-        raise ValueError(
+        raise InputError(
             f"expected finite {name}, got {bad} of {array.size} values that are not: look for them"
         )
     return array

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from jxai.checks import as_numpy
+from jxai.errors import InputError
 
 
 def mean_and_interval(values: Any) -> tuple[float, float]:
@@ -22,7 +23,7 @@ def mean_and_interval(values: Any) -> tuple[float, float]:
     """
     values = as_numpy("values", values)
     if values.ndim != 1 or not len(values):
-        raise ValueError(f"expected values of shape (n,), n at least 1, got {values.shape}: one an episode")
+        raise InputError(f"expected values of shape (n,), n at least 1, got {values.shape}: one an episode")
     if len(values) == 1:
         return float(values[0]), float("nan")
     from scipy import stats  # JAX brings it; slow to import
@@ -30,7 +31,7 @@ def mean_and_interval(values: Any) -> tuple[float, float]:
     with np.errstate(over="ignore", invalid="ignore"):
         spread = np.std(values, ddof=1)
     if not np.isfinite(spread):
-        raise ValueError(
+        raise InputError(
             f"expected values whose squares are finite, got up to {abs(values).max():g}: rescale them"
         )
     return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * spread / np.sqrt(len(values)))

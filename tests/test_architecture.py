@@ -38,6 +38,7 @@ COMMON = {
     "__version__",
     "checks",
     "compiled",
+    "errors",
     "extras",
     "intervals",
     "jaxprs",

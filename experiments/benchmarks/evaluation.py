@@ -20,6 +20,7 @@ import tyro
 
 from experiments.benchmarks.measure import report, result
 from jxai import fewshot
+from jxai.errors import InputError
 
 # What is kept of an image: (its shape, width of RelationNet's head behind it).
 FEATURES: dict[str, tuple[tuple[int, ...], int]] = {
@@ -66,7 +67,7 @@ def head_of(name: str, options: Options, width: int) -> fewshot.Head:
             return fewshot.PrototypeHead()
         case "matching":
             return fewshot.MatchingHead()
-    raise ValueError(f"expected a head, got {name!r}: see --help")
+    raise InputError(f"expected a head, got {name!r}: see --help")
 
 
 def draw(options: Options, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

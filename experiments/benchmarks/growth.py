@@ -34,6 +34,7 @@ from experiments.benchmarks.networks import resnet18
 from experiments.benchmarks.steps import Task, head_step
 from jxai import attribution, fewshot, lrp
 from jxai.cli.explaining.line_labels import line_styles
+from jxai.errors import InputError
 from jxai.viz.figure import new_figure, save
 
 HEADS: dict[str, heads.Name] = {
@@ -342,7 +343,7 @@ def _of(curve: Curve) -> str:
 def main(options: Options) -> None:
     """Measure what is missing; print, draw and write all of it."""
     if unknown := set(options.factors) - AXES.keys():
-        raise ValueError(f"expected factors among {', '.join(AXES)}, got {', '.join(sorted(unknown))}")
+        raise InputError(f"expected factors among {', '.join(AXES)}, got {', '.join(sorted(unknown))}")
     costs = measured(options)
     print(table(costs, options))
     if options.figure is not None:

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import tyro
 
+from jxai.errors import InputError
+
 HERE = Path(__file__).resolve().parent
 _PICTURE = HERE.parents[1] / "docs" / "pictures" / "growth.png"
 
@@ -133,7 +135,7 @@ def reached(value: float, goal: str) -> float | None:
 def main(options: Options) -> None:
     """Run, store, print the table."""
     if unknown := set(options.only) - BENCHMARKS.keys():
-        raise ValueError(
+        raise InputError(
             f"expected benchmarks among {', '.join(BENCHMARKS)}, got {', '.join(sorted(unknown))}: choose of these"
         )
     names: Sequence[str] = () if options.table else options.only or tuple(BENCHMARKS)

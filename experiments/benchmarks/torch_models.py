@@ -21,6 +21,8 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 
+from jxai.errors import InputError
+
 CompositeName = Literal["EpsilonPlus", "EpsilonAlpha2Beta1", "EpsilonGammaBox"]
 Bound = float | Sequence[float] | np.ndarray
 
@@ -169,7 +171,7 @@ def vgg16(params: Mapping[str, Any]) -> VGG16:
 def _copy(parameter: torch.Tensor, value: Any) -> None:
     value = torch.from_numpy(np.array(value, np.float32))
     if parameter.shape != value.shape:
-        raise ValueError(
+        raise InputError(
             f"expected weights of shape {tuple(parameter.shape)}, got {tuple(value.shape)}: "
             "give the variables of the same architecture"
         )
@@ -326,10 +328,10 @@ def zennit_relevance(
     zennit = _zennit()
     if composite_name == "EpsilonGammaBox":
         if low is None or high is None:
-            raise ValueError("expected low and high for EpsilonGammaBox, got none: give the pixels' bounds")
+            raise InputError("expected low and high for EpsilonGammaBox, got none: give the pixels' bounds")
         bounds = {"low": _bound(low).to(x.device), "high": _bound(high).to(x.device)}
     elif low is not None or high is not None:
-        raise ValueError(f"expected no bounds for {composite_name}, got low or high: leave them out")
+        raise InputError(f"expected no bounds for {composite_name}, got low or high: leave them out")
     else:
         bounds = {}
     # zennit's ResNetCanonizer, but for the blocks of this file instead of torchvision's.

@@ -18,6 +18,7 @@ from jxai.cli.explaining.photographs import photographs
 from jxai.cli.explaining.picture_files import Picture
 from jxai.data.decode import decode
 from jxai.data.picture import Resampling
+from jxai.errors import InputError
 
 NetworkName = Literal["densenet121", "resnet152", "efficientnet-lite0"]
 
@@ -57,7 +58,7 @@ def load_network(name: NetworkName, weights: Path | None) -> Callable[[jax.Array
         lite, lite_variables, _ = models.efficientnet_lite0(path=weights)
         return lambda x: _scores(lite, lite_variables, ((x * _DEVIATION + _MEAN) * 255 - 127) / 128)
     if weights is None:
-        raise ValueError(
+        raise InputError(
             f"expected --weights for {name}, got none: give torchvision's checkpoint ({name}-....pth or .safetensors)"
         )
     model = models.DenseNet121() if name == "densenet121" else models.ResNet152()
@@ -87,7 +88,7 @@ def validation(source: str, count: int, *, resampling: Resampling = "bicubic") -
         FileNotFoundError: the data set is not prepared, or foolbox is missing.
     """
     if count < 1:
-        raise ValueError(f"expected a count of at least 1, got {count}: the paper takes 1000")
+        raise InputError(f"expected a count of at least 1, got {count}: the paper takes 1000")
     if source == "photographs":
         pictures = [one.picture for one in photographs()[:count]]
         return [Picture(f"photograph {index}", picture) for index, picture in enumerate(pictures)]
@@ -96,7 +97,7 @@ def validation(source: str, count: int, *, resampling: Resampling = "bicubic") -
     folder = Path(source)
     files = [path for path in folder.rglob("*") if path.suffix.lower() in (".jpeg", ".jpg", ".png")]
     if not files:
-        raise ValueError(
+        raise InputError(
             f"expected pictures below {folder}, got none: give the folder of ILSVRC2012's validation set, "
             "'photographs', or 'tfds'"
         )

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from jxai.batches.checks import check_finite, per_image
 from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan
 from jxai.compiled import run_compiled
+from jxai.errors import InputError
 
 Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -116,7 +117,7 @@ def adaptive_noise(
     scale = per_image("start", start, x).reshape(num_images)
     shape = getattr(jax.eval_shape(objective, key, x, scale), "shape", None)
     if shape != (num_images,):
-        raise ValueError(
+        raise InputError(
             f"expected the objective to give shape ({num_images},), got {shape}: one value an image"
         )
 

@@ -8,6 +8,7 @@ from jxai.batches.blur import gaussian_blur
 from jxai.batches.checks import as_grays, check_finite
 from jxai.batches.draws import row_keys
 from jxai.checks import as_array, check_count, check_number, finite, keep_nan
+from jxai.errors import InputError
 
 _TRUNCATION = 4.0  # of the Gaussian, in standard deviations
 _WIDEST = 100  # standard deviation, in sides of the image
@@ -65,7 +66,7 @@ def blurred_baseline(x: jax.Array, *, sigma: float) -> jax.Array:
     x = as_array(x)
     check_finite("x", x)
     if x.ndim != 4:
-        raise ValueError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
+        raise InputError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
     # Wider ones are as flat, and take ever longer.
     check_number("sigma", sigma, above=0, most=_WIDEST * max(x.shape[1:3]))
     radius = int(_TRUNCATION * sigma + 0.5)

@@ -10,6 +10,7 @@ from jxai.batches.checks import check_finite, check_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import row_keys
 from jxai.checks import as_array, finite, keep_nan
+from jxai.errors import InputError
 
 
 def expected_gradients(
@@ -55,7 +56,7 @@ def expected_gradients(
     check_inputs(f, x, target)
     check_finite("references", references)
     if references.shape[1:] != x.shape[1:]:
-        raise ValueError(
+        raise InputError(
             f"expected references of shape (B, *{x.shape[1:]}), got {references.shape}: resize them"
         )
 

@@ -10,6 +10,7 @@ from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.batches.checks import check_inputs
 from jxai.checks import as_array, check_choice, finite, keep_nan
 from jxai.compiled import run_compiled
+from jxai.errors import InputError
 
 
 def grad_cam(
@@ -50,12 +51,12 @@ def grad_cam(
     def maps_of(x: jax.Array) -> jax.Array:
         maps = features(x)
         if getattr(maps, "ndim", None) != 4 or x.ndim != 4:
-            raise ValueError(
+            raise InputError(
                 f"expected images (N, H, W, C) and features of shape (N, h, w, K), got {x.shape} and "
                 f"{getattr(maps, 'shape', type(maps).__name__)}: split the model before its pooling"
             )
         if channel_axis is None and _seem_channels_first(maps.shape, x.shape):
-            raise ValueError(
+            raise InputError(
                 f"expected maps (N, h, w, K) of the proportions of images (N, H, W, C) {x.shape}, got {maps.shape}: "
                 "give channel_axis=1 for maps (N, K, h, w), or -1 for these; images stay (N, H, W, C)"
             )

@@ -13,6 +13,7 @@ from jxai.batches.checks import as_baselines, as_finite, check_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.checks import as_array, check_choice, check_count, finite, keep_nan
 from jxai.compiled import run_compiled
+from jxai.errors import InputError
 
 Method = Literal["right", "trapezoid", "midpoint", "gauss-legendre"]
 
@@ -107,7 +108,7 @@ def convergence_delta(
     check_inputs(f, x, target)
     attributions = as_finite("attributions", attributions)
     if attributions.shape != x.shape:
-        raise ValueError(
+        raise InputError(
             f"expected attributions of x's shape {x.shape}, got {attributions.shape}: keep the channels"
         )
     several = as_baselines(baseline, x)

@@ -10,6 +10,7 @@ from jxai.attribution.gradients import Scores
 from jxai.batches.checks import as_baseline, check_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.checks import as_array, check_count, finite, keep_nan
+from jxai.errors import InputError
 
 
 def occlusion(
@@ -51,14 +52,14 @@ def occlusion(
     x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
     if x.ndim != 4:
-        raise ValueError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
+        raise InputError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
     check_count("window", window)
     height, width, channels = x.shape[1:]
     if window > min(height, width):
-        raise ValueError(f"expected a window of at most {min(height, width)} pixels, got {window}: shrink it")
+        raise InputError(f"expected a window of at most {min(height, width)} pixels, got {window}: shrink it")
     check_count("stride", stride)
     if stride > window:
-        raise ValueError(
+        raise InputError(
             f"expected a stride from 1 to the window's {window}, got {stride}: every pixel is covered"
         )
     whole = as_baseline(baseline, x)

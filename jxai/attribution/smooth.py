@@ -15,6 +15,7 @@ from jxai.batches.checks import check_finite, check_inputs, per_image
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import normal_draws
 from jxai.checks import as_array, check_choice, finite, keep_nan
+from jxai.errors import InputError
 
 Statistic = Literal["mean", "square", "variance"]
 
@@ -179,7 +180,7 @@ def taylor_at_roots(
     x, roots, target = as_array(x), as_array(roots), as_array(target)
     check_inputs(f, x, target)
     if roots.shape[1:] != x.shape:
-        raise ValueError(
+        raise InputError(
             f"expected roots of shape (R, *{x.shape}), got {roots.shape}: give each image its own"
         )
     check_finite("roots", roots)

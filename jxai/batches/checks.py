@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jxai.checks import as_array, count_not_finite, values
+from jxai.errors import InputError, InputTypeError
 
 
 def check_batch(x: jax.Array, target: jax.Array) -> None:
@@ -23,9 +24,9 @@ def check_batch(x: jax.Array, target: jax.Array) -> None:
     """
     check_finite("x", x)
     if not jnp.issubdtype(target.dtype, jnp.integer):
-        raise TypeError(f"expected `target` of integers, got {target.dtype}: give class indices")
+        raise InputTypeError(f"expected `target` of integers, got {target.dtype}: give class indices")
     if target.shape != x.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"expected `target` of shape {x.shape[:1]}, got {target.shape}: give one class index an image"
         )
 
@@ -47,7 +48,7 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
     shape = getattr(scores, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
         got = type(scores).__name__ if shape is None else f"an array of shape {shape}"
-        raise ValueError(
+        raise InputError(
             f"expected `f` to give scores of shape ({x.shape[0]}, K), got {got}: choose one output"
         )
     if (
@@ -55,7 +56,7 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
         and known.size
         and not 0 <= known.min() <= known.max() < shape[1]
     ):
-        raise ValueError(
+        raise InputError(
             f"expected `target` in [0, {shape[1]}), got values from {known.min()} to {known.max()}: "
             "give indices of the scores"
         )
@@ -64,7 +65,7 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
 def check_finite(name: str, x: jax.Array) -> None:
     """Refuse an array that is no batch, of no floats, or not finite."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"expected `{name}` of floats, got {x.dtype}: convert and normalize the images")
+        raise InputTypeError(f"expected `{name}` of floats, got {x.dtype}: convert and normalize the images")
     as_finite(name, x)
 
 
@@ -72,13 +73,13 @@ def as_finite(name: str, value: ArrayLike) -> jax.Array:
     """The value as an array; an error where it is no batch of real numbers, or not finite."""
     x = as_array(value)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise TypeError(
+        raise InputTypeError(
             f"expected `{name}` of real numbers, got {x.dtype}: take their magnitudes or real parts"
         )
     if x.ndim < 2 or not x.size:
-        raise ValueError(f"expected `{name}` of shape (N, ...), got {x.shape}: add the axis of images")
+        raise InputError(f"expected `{name}` of shape (N, ...), got {x.shape}: add the axis of images")
     if bad := count_not_finite(x):
-        raise ValueError(
+        raise InputError(
             f"expected finite `{name}`, got {bad} of {x.size} values that are NaN or infinite: look for them"
         )
     return x
@@ -100,12 +101,12 @@ def per_image(name: str, value: ArrayLike, x: jax.Array) -> jax.Array:
     """
     value = as_array(value, jnp.promote_types(x.dtype, jnp.float32))
     if value.shape not in ((), x.shape[:1]):
-        raise ValueError(
+        raise InputError(
             f"expected {name} as a number or of shape {x.shape[:1]}, got {value.shape}: one an image"
         )
     known = values(value)
     if known is not None and (bad := ~((known > 0) & np.isfinite(known))).any():
-        raise ValueError(
+        raise InputError(
             f"expected {name} above 0 and finite, got {known[bad].ravel()[0]:g}: choose another one"
         )
     return jnp.broadcast_to(value, x.shape[:1]).reshape(-1, *[1] * (x.ndim - 1))
@@ -128,12 +129,12 @@ def as_baseline(baseline: ArrayLike, x: jax.Array) -> jax.Array:
     try:
         whole = jnp.broadcast_to(given, x.shape)
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"expected a baseline that broadcasts to {x.shape}, got {given.shape}: give a number, one a channel, "
             "or an image"
         ) from error
     if count_not_finite(given):
-        raise ValueError("expected a finite baseline, got NaN or infinite values: look for them")
+        raise InputError("expected a finite baseline, got NaN or infinite values: look for them")
     return whole
 
 
@@ -154,7 +155,7 @@ def as_baselines(baseline: ArrayLike, x: jax.Array) -> jax.Array:
     if given.ndim <= x.ndim:
         return as_baseline(given, x)[None]
     if given.shape[1:] != x.shape:
-        raise ValueError(
+        raise InputError(
             f"expected baselines of shape (B, *{x.shape}), got {given.shape}: give each image B of them"
         )
     check_finite("baseline", given)
@@ -179,12 +180,12 @@ def as_grays(low: ArrayLike, high: ArrayLike, x: jax.Array) -> tuple[jax.Array, 
     for name, value in (("low", low), ("high", high)):
         gray = as_array(value, x.dtype)
         if gray.shape not in ((), x.shape[-1:]):
-            raise ValueError(
+            raise InputError(
                 f"expected {name} as a number or of shape {x.shape[-1:]}, got {gray.shape}: one a channel"
             )
         found.append(gray)
     black, white = (values(gray) for gray in found)
     if black is not None and white is not None and not (np.isfinite(white - black) & (black <= white)).all():
-        raise ValueError(f"expected low <= high, got {low} and {high}: black first, then white, without NaN")
+        raise InputError(f"expected low <= high, got {low} and {high}: black first, then white, without NaN")
     darkest, brightest = (gray.reshape(*[1] * (x.ndim - 1), -1) for gray in found)
     return darkest, brightest

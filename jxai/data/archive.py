@@ -6,6 +6,7 @@ import numpy as np
 
 from jxai.checks import reason
 from jxai.data.source import Source, from_arrays
+from jxai.errors import InputError
 from jxai.npz import read_npz
 
 
@@ -27,7 +28,7 @@ def read_archive(name: str) -> dict[str, np.ndarray]:
             archive = read_npz(file)
         return {key: archive[key] for key in ("images", "labels", "class_names")}
     except Exception as error:  # a damaged archive may fail in many ways
-        raise ValueError(
+        raise InputError(
             f"expected the package's pictures in {path}, got a damaged file ({reason(error)}): install jxai again"
         ) from error
 

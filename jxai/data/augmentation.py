@@ -12,6 +12,7 @@ import numpy as np
 from jxai.checks import shown
 from jxai.data.decode import upright_size
 from jxai.data.preprocess import MEAN, resample
+from jxai.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,12 +48,12 @@ def check_augmentation(augment: str | None, *, numbers: bool = False) -> None:
         ValueError: unknown name, or one with `numbers`.
     """
     if augment is not None and numbers:
-        raise ValueError(
+        raise InputError(
             f"expected no `augment` with `numbers`, got {shown(augment)}: there are no pictures yet, use "
             "augment_on_device once they are looked up"
         )
     if augment is not None and (not isinstance(augment, str) or augment not in get_args(Augmentation)):
-        raise ValueError(
+        raise InputError(
             f"expected `augment` as None or one of {', '.join(get_args(Augmentation))}, got {augment!r}: "
             "name one of these"
         )

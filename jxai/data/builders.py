@@ -19,6 +19,7 @@ from jxai.data.archive import read_archive
 from jxai.data.decode import decode
 from jxai.data.domains import DOMAINS
 from jxai.data.source import Source, from_arrays
+from jxai.errors import InputError
 
 # The one TFDS split: our splits are by class, so a domain is read whole ("all" is a reserved name there).
 _SPLIT = "pictures"
@@ -108,12 +109,12 @@ def prepare(name: str, root: str | os.PathLike[str]) -> Path:
                     if not target.exists():
                         raise
         except OSError as error:
-            raise ValueError(
+            raise InputError(
                 f"expected to write prepared data below {root}, got {error}: "
                 "set JXAI_DATA to a directory with space"
             ) from error
     if not _is_complete(target):
-        raise ValueError(
+        raise InputError(
             f"expected a prepared domain in {target}, got an incomplete one: delete that directory"
         )
     return target
@@ -143,7 +144,7 @@ def read(name: str, root: str | os.PathLike[str]) -> Source:
         )
         labels = np.asarray([example["label"] for example in examples])
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"expected a prepared domain in {directory}, got a damaged one ({error}): delete that directory"
         ) from error
     return from_arrays(name, images, labels, class_names=builder.info.features["label"].names)

@@ -11,6 +11,7 @@ from jxai.data import augmentation, pipeline, preprocess
 from jxai.data.augmentation import Augmentation
 from jxai.data.merging import check_sources
 from jxai.data.source import Source
+from jxai.errors import InputError
 
 if TYPE_CHECKING:
     import grain
@@ -63,7 +64,7 @@ def classification_dataset(
     augmentation.check_augmentation(augment, numbers=numbers)
     positions = pipeline.shard_positions(batch_size, shard_index=shard_index, shard_count=shard_count)
     if batch_size > len(source):
-        raise ValueError(
+        raise InputError(
             f"expected `batch_size` of at most {len(source)}, the pictures of {source.name!r} "
             f"(split {source.split!r}), got {batch_size}: make it smaller"
         )

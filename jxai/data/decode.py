@@ -16,6 +16,7 @@ import numpy as np
 
 from jxai import extras
 from jxai.checks import printable, reason
+from jxai.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -269,8 +270,8 @@ def _eight_bits(picture: "Image.Image", kind: str | None) -> "Image.Image":
     return Image.fromarray((gray >> 8).astype(np.uint8))
 
 
-def _unreadable(name: str, error: Exception) -> ValueError:
+def _unreadable(name: str, error: Exception) -> InputError:
     said = "more memory than there is" if isinstance(error, MemoryError) else reason(error)
-    return ValueError(
+    return InputError(
         f"expected a readable image, got {printable(name)} ({said}): repair or remove that file"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from jxai.checks import as_array, check_choice, check_count, check_key, count_not_finite
 from jxai.data import augmentation as host
 from jxai.data.preprocess import MEAN, STD
+from jxai.errors import InputError, InputTypeError
 
 # Luma of RGB, as Pillow weighs it for contrast and color.
 _LUMA = (0.299, 0.587, 0.114)
@@ -56,18 +57,18 @@ def augment_on_device(
     images, indices = as_array(images), as_array(indices)
     floats = jnp.issubdtype(images.dtype, jnp.floating)
     if not (floats or images.dtype == jnp.uint8) or not jnp.issubdtype(indices.dtype, jnp.integer):
-        raise TypeError(
+        raise InputTypeError(
             f"expected images of uint8 or floats and indices of integers, got {images.dtype} and {indices.dtype}: "
             "convert them"
         )
     if images.ndim != 4 or images.shape[3] != 3 or not images.size or indices.shape != images.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"expected images (n, H, W, 3) and indices (n,), got {images.shape} and {indices.shape}: "
             "merge leading axes, and number every picture"
         )
     size = images.shape[1] if size is None else check_count("size", size)
     if bad := count_not_finite(images):
-        raise ValueError(f"expected finite images, got {bad} values that are not: look for them")
+        raise InputError(f"expected finite images, got {bad} values that are not: look for them")
     one, count = _KINDS[kind]
     mean, std = jnp.asarray(MEAN, jnp.float32), jnp.asarray(STD, jnp.float32)
     floats = images.astype(jnp.float32)

@@ -13,6 +13,7 @@ from jxai.data.augmentation import Augmentation
 from jxai.data.merging import check_sources
 from jxai.data.sampler import Sampler
 from jxai.data.source import Source
+from jxai.errors import InputError
 from jxai.fewshot.episode import Episode
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _dataset(
     if num_episodes is not None:
         num_steps, rest = divmod(pipeline.check_count("num_episodes", num_episodes), batch_size)
         if rest:
-            raise ValueError(
+            raise InputError(
                 f"expected `num_episodes` as a multiple of the batch size {batch_size}, got {num_episodes}: "
                 "every batch has the same shape"
             )

@@ -11,6 +11,7 @@ import numpy as np
 from jxai.checks import as_path, printable
 from jxai.data.decode import LazyPictures, image_shape, opened, read_bytes
 from jxai.data.source import Pictures, Source, digest, from_pictures
+from jxai.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,17 +42,17 @@ def load_folder(path: str | os.PathLike[str], *, split: str = "all") -> Source:
     """
     folder = as_path("a folder of class folders", path)
     if not os.path.isdir(folder):  # False too where a path cannot be
-        raise ValueError(f"expected a folder of class folders, got {printable(folder, 200)}: no such folder")
+        raise InputError(f"expected a folder of class folders, got {printable(folder, 200)}: no such folder")
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise ValueError(
+        raise InputError(
             f"expected a folder of class folders, got {printable(folder)} without any: make one a class"
         )
     files, labels = [], []
     for label, of_class in enumerate(classes):
         found = sorted(entry for entry in of_class.iterdir() if not entry.name.startswith("."))
         if not found:
-            raise ValueError(
+            raise InputError(
                 f"expected pictures in every class folder, got none in {printable(of_class)}: add some or remove it"
             )
         files += found

@@ -17,6 +17,7 @@ import numpy as np
 
 from jxai.checks import printable
 from jxai.data.listing import Archive, Folder, Listing, check_missing, find
+from jxai.errors import InputError
 
 # miniImageNet's three splits: as folders of class folders, or as CSV files beside one folder of pictures.
 _SPLIT_FOLDERS = {"base": "base", "validation": "val", "novel": "novel"}
@@ -129,7 +130,7 @@ def places(directory: Path, needs: str) -> Listing:
     below = f"{part}/train" if part == "places365_standard" else part
     classes = _class_folders(files, below)
     if not classes:
-        raise ValueError(f"expected class folders in {below} of {printable(directory)}, got none: {needs}")
+        raise InputError(f"expected class folders in {below} of {printable(directory)}, got none: {needs}")
     if all(len(name.split("/")[0]) == 1 for name in classes):
         classes = {name.split("/", 1)[-1]: names for name, names in classes.items()}
     return Listing(sorted((name.replace("/", "-"), names) for name, names in classes.items()), files)
@@ -200,7 +201,7 @@ def _parsing(table: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # readers of tables raise what they meet, of many kinds
-        raise ValueError(
+        raise InputError(
             f"expected {table} as its authors made it, got {type(error).__name__}: {printable(error)}: "
             "get the data set again"
         ) from error

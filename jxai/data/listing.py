@@ -14,6 +14,7 @@ import numpy as np
 
 from jxai.checks import printable, reason
 from jxai.data.decode import read_bytes
+from jxai.errors import InputError
 
 # Errors name so many files and count the others.
 _NAMED = 8
@@ -141,7 +142,7 @@ class Archive:
                 with gzip.open(self.path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
                     yield archive
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise ValueError(
+            raise InputError(
                 f"expected a tar archive, got {printable(self.path)}, which is damaged or cut short "
                 f"({reason(error)}): get it again"
             ) from error
@@ -175,7 +176,7 @@ def find(directory: Path, parts: dict[str, str], *, needs: str) -> tuple[str, Fo
         if (directory / archive).is_file():
             return part, Archive(directory / archive)
     missing = " or ".join(name for names in parts.items() for name in names if name)
-    raise ValueError(f"expected {missing} in {printable(directory)}, got none of them: {needs}")
+    raise InputError(f"expected {missing} in {printable(directory)}, got none of them: {needs}")
 
 
 def check_missing(place: str, missing: Sequence[str]) -> None:
@@ -189,7 +190,7 @@ def check_missing(place: str, missing: Sequence[str]) -> None:
         ValueError: there are some.
     """
     if missing:
-        raise ValueError(f"expected in {printable(place)} also {some(missing)}: get the data set again")
+        raise InputError(f"expected in {printable(place)} also {some(missing)}: get the data set again")
 
 
 def some(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from jxai.data.prepared import Prepared
 from jxai.data.source import Source, check_names
 from jxai.data.splits import SPLITS, check_split, class_rule
 from jxai.data.stamps import stamp
+from jxai.errors import InputError
 from jxai.progress import Progress
 
 # Names that TensorFlow Datasets knows: data set, configuration, version. They become folders, so no others.
@@ -100,7 +101,7 @@ def prepare(
         name, manual_dir=manual_dir, short_side=short_side, skip_corrupt=skip_corrupt, progress=progress
     )
     if found.skipped and not skip_corrupt:
-        raise ValueError(
+        raise InputError(
             f"expected readable images, got {len(found.skipped)} in {name} that are not, left out when it was "
             f"prepared: {some(found.skipped)}: get them again, or say data.prepare(skip_corrupt=True) again"
         )
@@ -141,7 +142,7 @@ def _prepared(
 
     def check() -> None:
         if files.key(short_side) != key:
-            raise ValueError(
+            raise InputError(
                 f"expected the files of {name} to stay as they are while they are prepared, got others in "
                 f"{printable(files.directory)}: prepare it again"
             )
@@ -192,7 +193,7 @@ def _resizer() -> str:
 def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, progress: Progress) -> _Files:
     given = None if manual_dir is None else as_path("manual_dir", manual_dir)
     if given is not None and not os.path.isdir(given):
-        raise ValueError(f"expected a folder as manual_dir, got {printable(given)}: no such folder")
+        raise InputError(f"expected a folder as manual_dir, got {printable(given)}: no such folder")
     if name in PAPER_DOMAINS:
         domain = PAPER_DOMAINS[name]
         directory = root / "manual" / name if given is None else given
@@ -217,7 +218,7 @@ def _files(name: str, manual_dir: str | os.PathLike[str] | None, root: Path, pro
 def _check_name(name: str) -> None:
     names = [*DOMAINS, *PAPER_DOMAINS]
     if not isinstance(name, str) or not (name in names or _TFDS.fullmatch(name)):
-        raise ValueError(
+        raise InputError(
             f"expected a domain, one of {', '.join(names)}, got {shown(name)}: name one of these, "
             '"tfds:" and a data set of TensorFlow Datasets, or load a folder of class folders with load_folder'
         )
@@ -245,14 +246,14 @@ def list_domain(domain: PaperDomain, directory: Path) -> Listing:
     splits = listing.class_splits or class_rule(len(listing.classes))
     counts = tuple(splits.count(split) for split in SPLITS[1:])
     if counts != domain.num_classes:
-        raise ValueError(
+        raise InputError(
             f"expected {_classes(domain.num_classes)} for {domain.name}, got {_classes(counts)} in "
             f"{printable(directory)}: "
             f"{domain.needs}"
         )
     if domain.num_pictures not in (None, sum(listing.sizes)):
         smallest, pictures = min(listing.classes, key=lambda entry: len(entry[1]))
-        raise ValueError(
+        raise InputError(
             f"expected {domain.num_pictures} pictures for {domain.name}, got {sum(listing.sizes)} in "
             f"{printable(directory)} ({len(pictures)} of class {shown(smallest)}): {domain.needs}"
         )
@@ -265,7 +266,7 @@ def _classes(counts: tuple[int, ...]) -> str:
 
 def _check_embedded(name: str, manual_dir: str | os.PathLike[str] | None, short_side: int | None) -> None:
     if manual_dir is not None or short_side is not None:
-        raise ValueError(
+        raise InputError(
             f"expected no manual_dir and no short_side for {name!r}, got one: "
             "the package has its pictures, of 32 pixels"
         )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import shown
+from jxai.errors import InputError, InputTypeError
 from jxai.fewshot.episode import Episode
 
 
@@ -41,13 +42,17 @@ def look_up(batch: Any, pictures: jax.Array | np.ndarray) -> Any:
         )
     if isinstance(batch, dict) and "image" in batch:
         return {**batch, "image": _rows(batch["image"], pictures)}
-    raise TypeError(f"expected a batch of numbers, got {shown(batch)}: see episode_dataset(numbers=True)")
+    raise InputTypeError(
+        f"expected a batch of numbers, got {shown(batch)}: see episode_dataset(numbers=True)"
+    )
 
 
 def _rows(numbers: Any, pictures: Any) -> jax.Array:
     for what, array, kind in (("numbers", numbers, jnp.integer), ("pictures", pictures, jnp.floating)):
         if not isinstance(array, jax.Array | np.ndarray) or not jnp.issubdtype(array.dtype, kind):
-            raise TypeError(f"expected {what} as an array of {kind.__name__}, got {shown(array)}: convert it")
+            raise InputTypeError(
+                f"expected {what} as an array of {kind.__name__}, got {shown(array)}: convert it"
+            )
     if pictures.ndim != 4 or not len(pictures):
-        raise ValueError(f"expected pictures (n, H, W, 3), got {pictures.shape}: see Source.array")
+        raise InputError(f"expected pictures (n, H, W, 3), got {pictures.shape}: see Source.array")
     return jnp.asarray(pictures)[jnp.asarray(numbers)]

@@ -10,6 +10,7 @@ import numpy as np
 from jxai.checks import shown
 from jxai.data.decode import LazyPictures
 from jxai.data.source import Source, frozen
+from jxai.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,12 +65,12 @@ def check_sources(sources: Sequence[Source], *, least: int = 1) -> tuple[Source,
         ValueError: too few, or one of them twice.
     """
     if not isinstance(sources, Sequence) or not all(isinstance(source, Source) for source in sources):
-        raise TypeError(f"expected sources, got {shown(sources)}: load them")
+        raise InputTypeError(f"expected sources, got {shown(sources)}: load them")
     if len(sources) < least:
-        raise ValueError(f"expected at least {least} sources, got {len(sources)}: load another one")
+        raise InputError(f"expected at least {least} sources, got {len(sources)}: load another one")
     if len({source.fingerprint for source in sources}) < len(sources):
         names = ", ".join(f"{source.name} {source.split}" for source in sources)
-        raise ValueError(f"expected sources of different data, got one twice among {names}: leave it out")
+        raise InputError(f"expected sources of different data, got one twice among {names}: leave it out")
     return tuple(sources)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jxai import extras
 from jxai.checks import as_path, check_choice, check_count, printable, shown
 from jxai.data.decode import opened, pixels, read_bytes
+from jxai.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -76,16 +77,16 @@ def center_square(
         from PIL import Image
 
     if getattr(picture, "dtype", None) != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise TypeError(
+        raise InputTypeError(
             f"expected a picture of uint8 (H, W, 3), got {shown(picture)}: read it with read_picture"
         )
     if not picture.size:
-        raise ValueError(f"expected a picture with pixels, got shape {picture.shape}: leave it out")
+        raise InputError(f"expected a picture with pixels, got shape {picture.shape}: leave it out")
     check_count("size", size)
     check_count("shorter", shorter)
     check_choice("resampling", resampling, get_args(Resampling))
     if shorter < size:
-        raise ValueError(
+        raise InputError(
             f"expected shorter of at least size, got {shorter} and {size}: a larger square would stick out"
         )
     whole = _not_long(Image.fromarray(picture))

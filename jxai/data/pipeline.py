@@ -10,6 +10,7 @@ import numpy as np
 
 from jxai import checks, extras
 from jxai.data.workers import Workers
+from jxai.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     import grain
@@ -55,11 +56,11 @@ def shard_positions(batch_size: int, *, shard_index: int, shard_count: int) -> r
     check_count("batch_size", batch_size)
     check_count("shard_count", shard_count)
     if not isinstance(shard_index, int | np.integer) or not 0 <= shard_index < shard_count:
-        raise ValueError(
+        raise InputError(
             f"expected `shard_index` in [0, {shard_count}), got {shard_index!r}: number the hosts from 0"
         )
     if batch_size % shard_count:
-        raise ValueError(
+        raise InputError(
             f"expected `batch_size` divisible by {shard_count} shards, got {batch_size}: "
             "it is the size of the batch over all hosts"
         )
@@ -145,7 +146,7 @@ def iterate(
     check_count("num_workers", num_workers, least=0)
     check_count("buffer_size", buffer_size)
     if not isinstance(dataset, Numbered) and not hasattr(dataset, "to_iter_dataset"):
-        raise TypeError(f"expected a dataset of jxai.data's, got {checks.shown(dataset)}: make one")
+        raise InputTypeError(f"expected a dataset of jxai.data's, got {checks.shown(dataset)}: make one")
     return Batches(dataset, num_threads, num_workers, buffer_size)
 
 

@@ -18,6 +18,7 @@ from jxai.checks import printable, reason
 from jxai.data.decode import LazyPictures, opened, to_rgb
 from jxai.data.listing import Listing, some
 from jxai.data.source import Source, check_names, digest, from_pictures
+from jxai.errors import InputError
 from jxai.locks import FileLock
 from jxai.npz import read_npz
 from jxai.progress import Bar, Progress
@@ -104,7 +105,7 @@ def prepare(
                         _write(building, list_pictures(), name, short_side, skip_corrupt, progress, made_from)
                         check()
         except OSError as error:
-            raise ValueError(
+            raise InputError(
                 f"expected to write prepared data below {printable(directory.parent)}, got {error}: "
                 "set JXAI_DATA to a directory with space"
             ) from error
@@ -221,7 +222,7 @@ def _write(
     position = {picture: i for i, picture in enumerate(names)}
     if len(position) < len(names):
         twice = [picture for i, picture in enumerate(names) if position[picture] != i]
-        raise ValueError(
+        raise InputError(
             f"expected every picture in one class, got {some(twice)} again: get the data set again"
         )
     rows = np.full(len(position), -1, np.int64)
@@ -240,7 +241,7 @@ def _write(
     finally:
         writer.close()
     if corrupt and not skip_corrupt:
-        raise ValueError(
+        raise InputError(
             f"expected readable images, got {len(corrupt)} of {len(position)} in {name} that are not: "
             f"{some([*corrupt])} ({next(iter(corrupt.values()))}): get them again, or leave them out with "
             "data.prepare(skip_corrupt=True)"
@@ -333,8 +334,8 @@ def _is_complete(directory: Path) -> bool:
     return (directory / _INDEX).exists()
 
 
-def _damaged(directory: str, error: Exception) -> ValueError:
-    return ValueError(
+def _damaged(directory: str, error: Exception) -> InputError:
+    return InputError(
         f"expected a prepared domain in {printable(directory)}, got a damaged one ({reason(error)}): "
         "delete that directory"
     )

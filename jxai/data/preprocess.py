@@ -9,6 +9,7 @@ import numpy as np
 
 from jxai.checks import as_numpy, shown
 from jxai.data.decode import pixels, to_rgb, upright_size
+from jxai.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +36,7 @@ def normalize(images: np.ndarray) -> np.ndarray:
         ValueError: not three channels.
     """
     if getattr(images, "dtype", None) != np.uint8:
-        raise TypeError(f"expected images of uint8, got {shown(images)}: give bytes")
+        raise InputTypeError(f"expected images of uint8, got {shown(images)}: give bytes")
     _check_channels(images)
     # On every picture of every episode: one multiplication and one addition a value, over whole rows, since NumPy
     # is slow along an axis of three.
@@ -69,7 +70,7 @@ def denormalize(images: np.ndarray) -> np.ndarray:
 
 def _check_channels(images: np.ndarray) -> None:
     if images.shape[-1:] != (3,):
-        raise ValueError(f"expected images of shape (..., 3), got {images.shape}: give RGB, channels last")
+        raise InputError(f"expected images of shape (..., 3), got {images.shape}: give RGB, channels last")
 
 
 def resize_and_crop(picture: "Image.Image", size: int) -> np.ndarray:

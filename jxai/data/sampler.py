@@ -9,6 +9,7 @@ import numpy as np
 
 from jxai.data import pipeline
 from jxai.data.source import Source, as_labels
+from jxai.errors import InputError
 
 # The stream that decides which pictures an episode holds, of those of one (seed, index).
 _DRAW = 0
@@ -133,14 +134,14 @@ class Sampler:
         else:
             labels = as_labels(source)
             if labels.min(initial=0) < 0 or labels.max(initial=0) > len(labels):
-                raise ValueError(
+                raise InputError(
                     f"expected pictures of every class, got {len(labels)} in [{labels.min()}, {labels.max()}]: "
                     "number the classes from 0"
                 )
             digests = np.arange(len(labels))
             class_names, name = tuple(str(c) for c in range(int(labels.max(initial=-1)) + 1)), "the labels"
         if len(class_names) < way:
-            raise ValueError(
+            raise InputError(
                 f"expected at least {way} classes for {way}-way episodes, got {len(class_names)} in {name}: "
                 "ask for fewer ways"
             )
@@ -153,7 +154,7 @@ class Sampler:
             least, advice = 2, "remove those classes"
         smallest = int(sizes.argmin())
         if sizes[smallest] < least:
-            raise ValueError(
+            raise InputError(
                 f"expected at least {least} different pictures a class ({shot} shots, {num_query} queries), "
                 f"got {sizes[smallest]} of class {class_names[smallest]!r} in {name} "
                 f"({int((sizes < least).sum())} of {len(sizes)} classes have too few): {advice}"
@@ -169,7 +170,7 @@ class Sampler:
             classes = rng.choice(len(self.members), self.way, replace=False)
             if (drawn := self._pictures(rng, classes)) is not None:
                 return drawn[:, : self.shot].reshape(-1), drawn[:, self.shot :].reshape(-1)
-        raise ValueError(
+        raise InputError(
             f"expected classes with pictures of their own, got classes that share too many of {self.name} "
             f"in each of {_ATTEMPTS} draws of episode {index}: remove the copies"
         )

@@ -15,6 +15,7 @@ from jxai.checks import as_numpy, check_count, shown
 from jxai.data import augmentation, preprocess
 from jxai.data.decode import LazyPictures
 from jxai.data.splits import check_split, class_rule
+from jxai.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -150,7 +151,7 @@ class Source:
             or array.min(initial=0) < 0
             or array.max(initial=-1) >= len(self.rows)
         ):
-            raise ValueError(
+            raise InputError(
                 f"expected numbers of pictures in [0, {len(self.rows)}), got {shown(numbers)}: count from 0"
             )
         return self.rows[array]
@@ -193,9 +194,8 @@ class Source:
         if split == "all":
             return self
         if self.split != "all":
-            raise ValueError(
-                f"expected a whole domain, got the split {self.split!r} of {self.name!r}: "
-                "restrict the whole one"
+            raise InputError(
+                f"expected a whole domain, got the split {self.split!r} of {self.name!r}: restrict that"
             )
         classes = [c for c, of in enumerate(self.class_splits) if of == split]
         new_label = np.full(len(self.class_names), -1, np.int32)
@@ -244,7 +244,7 @@ def check_names(name: str, class_names: Sequence[str]) -> None:
     """
     twice = [class_name for class_name, count in collections.Counter(class_names).items() if count > 1]
     if twice:
-        raise ValueError(
+        raise InputError(
             f"expected class names that differ, got {', '.join(map(shown, twice[:8]))} more than once in {name!r}: "
             "rename or join those classes"
         )
@@ -270,14 +270,14 @@ def from_arrays(
     try:
         images = np.asarray(images)
     except ValueError as error:
-        raise ValueError(f"expected images of one size, got others ({error}): resize them") from error
+        raise InputError(f"expected images of one size, got others ({error}): resize them") from error
     if (
         images.dtype != np.uint8
         or images.ndim not in (3, 4)
         or (images.ndim == 4 and images.shape[3] not in (1, 3))
         or 0 in images.shape[1:]
     ):
-        raise ValueError(
+        raise InputError(
             "expected images as uint8 (n, H, W), (n, H, W, 1) or (n, H, W, 3), "
             f"got {images.dtype} {images.shape}: convert them to bytes"
         )
@@ -318,20 +318,20 @@ def from_pictures(
     """
     labels = as_labels(labels)
     if labels.shape != (len(pictures),):
-        raise ValueError(
+        raise InputError(
             f"expected labels of shape ({len(pictures)},), got {labels.shape}: one class index a picture"
         )
     if class_names is None:
         if labels.max(initial=0) >= _MOST_CLASSES:
-            raise ValueError(
+            raise InputError(
                 f"expected labels below {_MOST_CLASSES} where classes have no names, got {labels.max()}: "
                 "number the classes from 0"
             )
         class_names = [str(c) for c in range(int(labels.max(initial=-1)) + 1)]
     if isinstance(class_names, str) or not isinstance(class_names, Sequence):
-        raise TypeError(f"expected class names as a sequence of texts, got {shown(class_names)}: give a list")
+        raise InputTypeError(f"expected class names as a list of texts, got {shown(class_names)}: give one")
     if labels.size and not (labels.min() >= 0 and labels.max() < len(class_names)):
-        raise ValueError(
+        raise InputError(
             f"expected labels in [0, {len(class_names)}), got {labels.min()} to {labels.max()}: "
             "number the classes from 0 and name each"
         )
@@ -368,7 +368,7 @@ def as_labels(labels: Sequence[int] | np.ndarray) -> np.ndarray:
         array = np.asarray(None)
     array = array.astype(np.int64) if array.shape == (0,) else array
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"expected labels of shape (n,) and an integer type, got {array.dtype} {array.shape}: "
             "one class index a picture"
         )

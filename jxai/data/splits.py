@@ -3,6 +3,7 @@
 import numpy as np
 
 from jxai.checks import check_count
+from jxai.errors import InputError
 
 SPLITS = ("all", "base", "validation", "novel")
 
@@ -47,4 +48,4 @@ def check_split(split: str) -> None:
         ValueError: unknown split.
     """
     if not isinstance(split, str) or split not in SPLITS:
-        raise ValueError(f"expected a split, one of {', '.join(SPLITS)}, got {split!r}: name one of these")
+        raise InputError(f"expected a split, one of {', '.join(SPLITS)}, got {split!r}: name one of these")

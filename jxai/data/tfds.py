@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from jxai.checks import printable
 from jxai.data.listing import Listing
+from jxai.errors import InputError
 from jxai.progress import Progress
 
 
@@ -61,7 +62,7 @@ def list_pictures(
             name, file_format="array_record", data_dir=None if data_dir is None else os.fspath(data_dir)
         )
     except Exception as error:  # of many kinds
-        raise ValueError(
+        raise InputError(
             f"expected a data set of TensorFlow Datasets, got {name!r} ({_first_line(error)}): "
             "see https://www.tensorflow.org/datasets/catalog"
         ) from error
@@ -80,7 +81,7 @@ def list_pictures(
         splits = builder.as_data_source(decoders={key: tfds.decode.SkipDecoding() for key in pictures})
         labels = {split: _labels(records, label) for split, records in splits.items()}
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"expected {name} prepared by TensorFlow Datasets as array_record, got {_first_line(error)}: where "
             f"TensorFlow is installed, run `tfds build {name} --file_format=array_record --data_dir=DIR`, "
             "copy DIR here and set TFDS_DATA_DIR to it"
@@ -104,7 +105,7 @@ def _features(builder: Any, name: str) -> tuple[str, str]:
     ]
     for what, candidates in zip(kinds, found, strict=True):
         if len(candidates) != 1:
-            raise ValueError(
+            raise InputError(
                 f"expected a data set with one {what} a picture, got {name} with "
                 f"{', '.join(candidates) or 'none'}: take one for image classification"
             )

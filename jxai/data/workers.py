@@ -22,6 +22,7 @@ from concurrent.futures import Future
 from typing import IO, TYPE_CHECKING, Any
 
 from jxai import extras
+from jxai.errors import InputError
 
 if TYPE_CHECKING:
     import grain
@@ -147,7 +148,7 @@ def _given() -> Any:
     try:
         return pickle.load(sys.stdin.buffer)
     except Exception as error:  # of modules that are imported for it, which may do anything
-        raise ValueError(
+        raise InputError(
             f"expected a dataset that a new process can load, got {type(error).__name__}: {error}: take functions of "
             "modules on sys.path, of the program itself, or such as are defined in other functions"
         ) from error

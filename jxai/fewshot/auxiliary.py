@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jxai.errors import InputError
 from jxai.fewshot.heads.conditioned import vectors
 
 # Beside the encoder and the head in a system's variables.
@@ -48,7 +49,7 @@ def classifier_loss(
         ValueError: there are no `classes`.
     """
     if classes is None:
-        raise ValueError(
+        raise InputError(
             "expected episodes with `query_classes` for the auxiliary classifier, got none: "
             "take them from data.episode_dataset, or leave the classifier out"
         )

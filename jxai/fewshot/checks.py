@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import check_count, shown, values
+from jxai.errors import InputError, InputTypeError
 
 
 def check_task(support: Any, support_labels: Any, query: Any, way: int) -> None:
@@ -27,7 +28,7 @@ def check_task(support: Any, support_labels: Any, query: Any, way: int) -> None:
     check_labels("support_labels", support_labels, count=len(support), way=way)
     _check_batch("query", query)
     if query.shape[1:] != support.shape[1:]:
-        raise ValueError(
+        raise InputError(
             f"expected queries of the support's shape (N, {', '.join(map(str, support.shape[1:]))}), got "
             f"{query.shape}: encode both alike"
         )
@@ -37,7 +38,7 @@ def check_every_class(support_labels: Any, way: int) -> None:
     """Refuse support that leaves a class out (not seen under jit)."""
     known = values(support_labels)
     if known is not None and len(np.unique(known)) < way:
-        raise ValueError(
+        raise InputError(
             f"expected support of each of {way} classes, got labels {np.unique(known).tolist()}: leave none out"
         )
 
@@ -56,21 +57,21 @@ def check_labels(name: str, labels: Any, *, count: int, way: int | None = None) 
         ValueError: another shape, or a label out of range (not seen under jit).
     """
     if not isinstance(labels, jax.Array | np.ndarray) or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"expected {name} of integers, got {shown(labels)}: give class indices")
+        raise InputTypeError(f"expected {name} of integers, got {shown(labels)}: give class indices")
     if labels.shape != (count,):
-        raise ValueError(f"expected {name} of shape ({count},), got {labels.shape}: one class a picture")
+        raise InputError(f"expected {name} of shape ({count},), got {labels.shape}: one class a picture")
     known = values(labels)  # pyright: ignore[reportArgumentType]
     if known is not None and known.size and (known.min() < 0 or (way is not None and known.max() >= way)):
         asked = "of at least 0" if way is None else f"in [0, {way})"
-        raise ValueError(
+        raise InputError(
             f"expected {name} {asked}, got values from {known.min()} to {known.max()}: count from 0"
         )
 
 
 def _check_batch(name: str, features: Any, *, least: int = 1) -> None:
     if not isinstance(features, jax.Array | np.ndarray) or not jnp.issubdtype(features.dtype, jnp.floating):
-        raise TypeError(
+        raise InputTypeError(
             f"expected {name} of floats, got {shown(features)}: give features, or normalized images"
         )
     if features.ndim < 2 or 0 in features.shape[1:] or len(features) < least:
-        raise ValueError(f"expected {name} of shape (N, ...), got {features.shape}: give at least {least}")
+        raise InputError(f"expected {name} of shape (N, ...), got {features.shape}: give at least {least}")

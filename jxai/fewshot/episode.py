@@ -4,6 +4,7 @@ import flax.struct
 import jax
 
 from jxai.checks import shown
+from jxai.errors import InputTypeError
 from jxai.fewshot.checks import check_labels, check_task
 
 
@@ -40,7 +41,7 @@ def check_episode(episode: Episode) -> None:
         ValueError: its arrays do not fit.
     """
     if not isinstance(episode, Episode):
-        raise TypeError(f"expected an Episode, got {shown(episode)}: make one")
+        raise InputTypeError(f"expected an Episode, got {shown(episode)}: make one")
     check_task(episode.support, episode.support_labels, episode.query, episode.way)
     check_labels("query_labels", episode.query_labels, count=len(episode.query), way=episode.way)
     if episode.query_classes is not None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import as_array, check_count, keep_nan, keep_nan_of, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.system import part
 from jxai.fewshot.transduction import Transduction, transductive_scores
@@ -51,12 +52,12 @@ def encode(
         ValueError: there are no images, or they are not as the encoder takes them.
     """
     if not isinstance(encoder, nn.Module) or not hasattr(images, "__getitem__"):
-        raise TypeError(
+        raise InputTypeError(
             f"expected a Linen module and images, got {shown(encoder)} and {shown(images)}: give both"
         )
     check_count("batch_size", batch_size)
     if not len(images):
-        raise ValueError("expected at least one image to encode, got none: load a domain with pictures")
+        raise InputError("expected at least one image to encode, got none: load a domain with pictures")
     of_encoder = part(variables, "encoder")
     # One shape for all batches, so that one program serves them.
     batch_size, features = min(batch_size, len(images)), []
@@ -101,7 +102,7 @@ def episode_accuracies(
     check_count("way", way)
     check_count("batch_size", batch_size)
     if not isinstance(head, Head) or not isinstance(transduction, Transduction | None):
-        raise TypeError(
+        raise InputTypeError(
             f"expected a Head and a Transduction, got {shown(head)} and {shown(transduction)}: make them"
         )
     for name, indices in (("support", support), ("query", query)):
@@ -110,24 +111,24 @@ def episode_accuracies(
             or not indices.size
             or not np.issubdtype(indices.dtype, np.integer)
         ):
-            raise ValueError(
+            raise InputError(
                 f"expected {name} as integers (episodes, images), got {shown(indices)}: draw episodes"
             )
     if len(support) != len(query):
-        raise ValueError(f"expected as many episodes of both, got {len(support)} and {len(query)}: draw both")
+        raise InputError(f"expected as many episodes of both, got {len(support)} and {len(query)}: draw both")
     features = as_array(features)
     if features.ndim < 2 or not jnp.issubdtype(features.dtype, jnp.floating):
-        raise ValueError(
+        raise InputError(
             f"expected features (n, ...) of floats, got {features.dtype} {features.shape}: see encode"
         )
     if support.shape[1] % way or query.shape[1] % way:
-        raise ValueError(
+        raise InputError(
             f"expected support and query of multiples of {way} images, class by class, got "
             f"{support.shape[1]} and {query.shape[1]}: give every class as many"
         )
     rows = np.concatenate([support, query], axis=1)
     if rows.min() < 0 or rows.max() >= len(features):
-        raise ValueError(
+        raise InputError(
             f"expected episodes as indices into {len(features)} features, got indices from {rows.min()} to "
             f"{rows.max()}: draw them from the images that were encoded"
         )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import as_array, check_number, finite
+from jxai.errors import InputError
 
 
 @flax.struct.dataclass
@@ -41,7 +42,7 @@ def log_odds(scores: jax.Array) -> jax.Array:
     """
     scores = finite("scores", as_array(scores))
     if not scores.ndim or scores.shape[-1] < 2 or not jnp.issubdtype(scores.dtype, jnp.floating):
-        raise ValueError(
+        raise InputError(
             f"expected scores (..., way) of floats for two classes at least, got {scores.dtype} {scores.shape}: "
             "odds need another class"
         )
@@ -67,7 +68,7 @@ def relevance_weights(relevance: jax.Array, *, strength: float = 1.0) -> jax.Arr
     check_number("strength", strength, least=0)
     relevance = finite("relevance", as_array(relevance))
     if not relevance.ndim or not relevance.shape[-1] or not jnp.issubdtype(relevance.dtype, jnp.floating):
-        raise ValueError(
+        raise InputError(
             f"expected relevance (..., C) of floats, got {relevance.dtype} {relevance.shape}: add an axis"
         )
     largest = jnp.max(jnp.abs(relevance), axis=-1, keepdims=True)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import check_number, keep_nan, keep_nan_of, shown
+from jxai.errors import InputTypeError
 from jxai.fewshot.auxiliary import CLASSIFIER, classifier_loss
 from jxai.fewshot.checks import check_labels
 from jxai.fewshot.episode import Episode, check_episode
@@ -66,7 +67,9 @@ def check_guidance(head: Any, guidance: Any) -> None:
         TypeError: one of them is not.
     """
     if not isinstance(head, Head) or not isinstance(guidance, Guidance):
-        raise TypeError(f"expected a Head and a Guidance, got {shown(head)} and {shown(guidance)}: make them")
+        raise InputTypeError(
+            f"expected a Head and a Guidance, got {shown(head)} and {shown(guidance)}: make them"
+        )
 
 
 PLAIN = Guidance(guided_weight=0.0)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import check_choice, check_count, check_key, shown
+from jxai.errors import InputTypeError
 from jxai.fewshot.heads.head import Head
 
 PARTS = ("encoder", "head")
@@ -54,7 +55,7 @@ def check_modules(encoder: Any, head: Any) -> None:
         TypeError: one of them is not.
     """
     if not isinstance(encoder, nn.Module) or not isinstance(head, Head):
-        raise TypeError(
+        raise InputTypeError(
             f"expected a Linen module and a Head, got {shown(encoder)} and {shown(head)}: make them"
         )
 
@@ -77,5 +78,7 @@ def part(variables: Any, name: str) -> dict[str, Any]:
     if not isinstance(variables, Mapping) or not all(
         isinstance(tree, Mapping) for tree in variables.values()
     ):
-        raise TypeError(f"expected variables by kind and part, got {shown(variables)}: see init_variables")
+        raise InputTypeError(
+            f"expected variables by kind and part, got {shown(variables)}: see init_variables"
+        )
     return {kind: tree[name] for kind, tree in variables.items() if tree.get(name)}

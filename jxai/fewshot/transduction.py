@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import check_choice, check_count, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.fewshot.checks import check_task
 from jxai.fewshot.heads.head import Head
 
@@ -33,7 +34,7 @@ class Transduction:
     def __post_init__(self):
         check_choice("confidence", self.confidence, get_args(Confidence))
         if not isinstance(self.counts, tuple) or not self.counts:
-            raise ValueError(
+            raise InputError(
                 f"expected counts of at least 1, got {shown(self.counts)}: leave the transduction out for none"
             )
         for count in self.counts:
@@ -72,12 +73,12 @@ def transductive_scores(
         Hou et al., *Cross Attention Network for Few-shot Classification*, 2019, 4.4.
     """
     if not isinstance(head, Head) or not isinstance(transduction, Transduction):
-        raise TypeError(
+        raise InputTypeError(
             f"expected a Head and a Transduction, got {shown(head)} and {shown(transduction)}: make them"
         )
     check_task(support, support_labels, query, way)
     if max(transduction.counts) > len(query):
-        raise ValueError(
+        raise InputError(
             f"expected at most the {len(query)} queries to join the support, got counts {transduction.counts}: "
             "choose smaller counts, or give more queries"
         )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import check_count, check_key, check_number, shown
+from jxai.errors import InputError, InputTypeError
 
 SCALE, SHIFT = "scale", "shift"
 
@@ -45,7 +46,7 @@ def init_transformation(
         ValueError: a number that is not finite, or a pattern matches no module with an array as its result.
     """
     if not isinstance(encoder, nn.Module):
-        raise TypeError(f"expected a Linen module, got {shown(encoder)}: make one")
+        raise InputTypeError(f"expected a Linen module, got {shown(encoder)}: make one")
     check_count("image_size", image_size)
     check_number("scale", scale)
     check_number("shift", shift)
@@ -73,7 +74,7 @@ def check_transformation(transformation: Any) -> None:
         isinstance(strength, Mapping) and set(strength) == {SCALE, SHIFT}
         for strength in transformation.values()
     ):
-        raise TypeError(
+        raise InputTypeError(
             f"expected a transformation as init_transformation gives it, got {shown(transformation)}: call it, or "
             "give {} for none"
         )
@@ -140,7 +141,7 @@ def _released(channels: dict[str, int]) -> list[str]:
         path: int(path.rpartition("bn")[2]) for path in channels if re.fullmatch(r"(.*/)?bn\d+", path)
     }
     if not numbered:
-        raise ValueError(
+        raise InputError(
             f"expected batch norms with names such as bn2 in the encoder, got modules {', '.join(channels)}: "
             "give `paths`"
         )
@@ -152,10 +153,10 @@ def _released(channels: dict[str, int]) -> list[str]:
 
 def _matching(channels: dict[str, int], patterns: Sequence[str]) -> list[str]:
     if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f"expected `paths` as a sequence of texts, got {shown(patterns)}: list them")
+        raise InputTypeError(f"expected `paths` as a sequence of texts, got {shown(patterns)}: list them")
     for pattern in patterns:
         if not any(fnmatchcase(path, pattern) for path in channels):
-            raise ValueError(
+            raise InputError(
                 f"expected `paths` of modules of the encoder, got {pattern!r}, which matches none of "
                 f"{', '.join(sorted(channels))}: take one of these, with * for anything"
             )

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 from jxai.checks import as_array, shown
+from jxai.errors import InputError, InputTypeError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -200,9 +201,9 @@ def mark(x: jax.Array, name: str) -> jax.Array:
     """
     x = as_array(x)
     if not isinstance(name, str):
-        raise TypeError(f"expected a name as text, got {shown(name)}: give one such as 'hidden'")
+        raise InputTypeError(f"expected a name as text, got {shown(name)}: give one such as 'hidden'")
     if not name or "#" in name:
-        raise ValueError(f"expected a name without '#', got {name!r}: give one such as 'hidden'")
+        raise InputError(f"expected a name without '#', got {name!r}: give one such as 'hidden'")
     calls = getattr(_local, "calls", None)
     return x if calls is None else calls.mark(x, name)
 

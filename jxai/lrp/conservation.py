@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jxai.checks import as_array, finite
+from jxai.errors import InputError, InputTypeError
 from jxai.lrp.engine.explain import explain
 from jxai.lrp.engine.run import Probes
 from jxai.lrp.engine.steps import Step
@@ -117,9 +118,9 @@ def conservation(
     check_composite(composite)
     x = finite("images", as_array(x))
     if x.ndim < 2 or not x.size:
-        raise ValueError(f"expected a batch (N, ...), got {x.shape}: add the axis of images")
+        raise InputError(f"expected a batch (N, ...), got {x.shape}: add the axis of images")
     if not composite.relevance:
-        raise ValueError(
+        raise InputError(
             f"expected a composite of relevance, got {composite.name}, under which gradients travel"
         )
     labels: dict[str, tuple[str, ...]] = {}
@@ -127,7 +128,7 @@ def conservation(
     def of_image(image: jax.Array) -> dict[str, jax.Array]:
         explained = explain(f, (image[None],), composite)
         if not jnp.issubdtype(image.dtype, jnp.floating):
-            raise TypeError(
+            raise InputTypeError(
                 f"expected images of floats, got {image.dtype}: follow the embeddings' rows instead"
             )
         steps = explained.plan.metered()
@@ -143,11 +144,11 @@ def conservation(
 
         found, pullback = jax.vjp(outputs, floats, zeros)
         if len(found) != 1:
-            raise ValueError(f"expected one array from the function, got {len(found)}: choose one output")
+            raise InputError(f"expected one array from the function, got {len(found)}: choose one output")
         (y,) = found
         relevance = as_array(y if start is None else start(y), y.dtype)
         if relevance.shape not in ((), y.shape):
-            raise ValueError(
+            raise InputError(
                 f"expected `start` to give relevance of the outputs' shape {y.shape}, or a number, got "
                 f"{relevance.shape}"
             )
@@ -166,7 +167,7 @@ def _of_rows_alone(f: Callable, x: jax.Array, found: dict[str, jax.Array]) -> di
     """What was found, where each image's outputs are those that the function gives it among the others; else NaN."""
     whole, alone = f(x), found.pop("outputs")
     if jnp.shape(whole) != alone.shape:
-        raise ValueError(
+        raise InputError(
             f"expected a function of a batch (N, ...) to one result an image, got {jnp.shape(whole)} for {len(x)} "
             f"images and {alone.shape[1:]} for one: add an axis of images, f(x[0])[None]"
         )
@@ -174,7 +175,7 @@ def _of_rows_alone(f: Callable, x: jax.Array, found: dict[str, jax.Array]) -> di
     scale = jnp.max(jnp.abs(alone), initial=0.0)
     coupled = jnp.any(difference > 1e-2 * scale)
     if not isinstance(coupled, Tracer) and bool(coupled):
-        raise ValueError(
+        raise InputError(
             "expected a function that takes each image by itself, got one whose results differ among others, as of a "
             "graph's nodes or statistics of the batch: add an axis of images, "
             "lrp.conservation(lambda x: f(x[0])[None], x[None], ...)"

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jxai.checks import as_array, finite, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.lrp.engine.explain import ARRAY, explain, is_float
 from jxai.lrp.engine.run import Probes
 from jxai.lrp.rules.composites import Composite, check_composite
@@ -78,12 +79,12 @@ def vjp(
     check_composite(composite)
     masks = _checked_paths(start, watch, masks)
     if (watch or masks) and not composite.relevance:
-        raise ValueError(
+        raise InputError(
             f"expected a composite of relevance to watch or mask modules, got {composite.name}, under which "
             "gradients travel: leave watch and masks out"
         )
     if check and (masks or not composite.relevance):
-        raise ValueError(
+        raise InputError(
             "expected to check what is conserved, got masks, which take relevance away, or a composite under which "
             "gradients travel: leave check out"
         )
@@ -196,7 +197,7 @@ def _is_conserved(
     names = known.checked or ()
     most = np.argsort(-np.abs(np.asarray(absorbed)))[:3]
     told = ", ".join(f"{names[i]} absorbs {absorbed[i]:.3g}" for i in most if absorbed[i])
-    raise ValueError(
+    raise InputError(
         f"expected relevance {start:.6g} to arrive at the inputs or to be absorbed by operations, got {end:.6g} "
         f"there and {missing:.3g} lost without a cause{told and f' ({told})'}{_of_held(known.held)}: see lrp.coverage"
     )
@@ -231,20 +232,20 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
     target = as_array(target)
     scores, pullback = vjp(f, x, composite=composite)
     if not isinstance(scores, jax.Array):
-        raise ValueError(
+        raise InputError(
             f"expected one array of scores (N, K), got {type(scores).__name__}: choose one output"
         )
     if scores.ndim != 2 or target.shape != scores.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"expected scores (N, K) and `target` of shape (N,), got {scores.shape} and {target.shape}: "
             "give one class index an image"
         )
     if not jnp.issubdtype(target.dtype, jnp.integer):
-        raise TypeError(f"expected `target` of integers, got {target.dtype}: give class indices")
+        raise InputTypeError(f"expected `target` of integers, got {target.dtype}: give class indices")
     # By NumPy: inside of a trace, operations on a known array are traced too.
     known = np.zeros(0) if isinstance(target, Tracer) else np.asarray(target)
     if known.size and not 0 <= known.min() <= known.max() < scores.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"expected `target` in [0, {scores.shape[1]}), got values from {known.min()} to {known.max()}"
         )
     return pullback(jax.nn.one_hot(target, scores.shape[1], dtype=scores.dtype) * scores)[0]
@@ -255,7 +256,7 @@ def _checked_paths(start: Any, watch: Any, masks: Any) -> dict[str, Any]:
     masks = {} if masks is None else masks
     texts = isinstance(watch, Sequence) and not isinstance(watch, str) and isinstance(masks, Mapping)
     if not texts or not all(isinstance(path, str) for path in (start or "", *watch, *masks)):
-        raise TypeError(
+        raise InputTypeError(
             f"expected paths of modules as texts, got start {shown(start)}, watch {shown(watch)} and masks "
             f"{shown(masks)}: see lrp.vjp"
         )
@@ -266,4 +267,4 @@ def _check_same_shapes(relevance: Any, y: Any) -> None:
     given = jax.tree.map(lambda r: as_array(r).shape, relevance)
     expected = jax.tree.map(jnp.shape, y)
     if given != expected:
-        raise ValueError(f"expected relevance of the outputs' shapes {expected}, got {given}")
+        raise InputError(f"expected relevance of the outputs' shapes {expected}, got {given}")

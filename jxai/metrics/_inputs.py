@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jxai.batches.checks import as_finite, check_batch, check_inputs
 from jxai.checks import as_array
+from jxai.errors import InputError
 
 Scores = Callable[[jax.Array], jax.Array]
 
@@ -28,9 +29,9 @@ def as_heatmap(heatmap: ArrayLike, x: jax.Array | None = None) -> jax.Array:
     array = as_array(heatmap)
     if array.ndim != 3:
         advice = "give attributions.sum(axis=-1)" if array.ndim == 4 else "add the axis of images"
-        raise ValueError(f"expected `heatmap` of shape (N, H, W), got {array.shape}: {advice}")
+        raise InputError(f"expected `heatmap` of shape (N, H, W), got {array.shape}: {advice}")
     if x is not None and (x.ndim != 4 or x.shape[:3] != array.shape):
-        raise ValueError(
+        raise InputError(
             f"expected `x` of shape (N, H, W, C) with `heatmap` of (N, H, W), got {x.shape} and {array.shape}: "
             "one heatmap an image, of its size"
         )

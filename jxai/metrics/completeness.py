@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.checks import check_number, finite, keep_nan
+from jxai.errors import InputError
 from jxai.metrics._inputs import Scores, as_batch, target_scores
 
 
@@ -60,7 +61,7 @@ def completeness(
     x, target = as_batch(x, target, f=f)
     attributions = as_finite("attributions", attributions).astype(jnp.float32)
     if len(attributions) != len(x):
-        raise ValueError(
+        raise InputError(
             f"expected `attributions` of shape ({len(x)}, ...), got {attributions.shape}: explain every input"
         )
     check_number("tolerance", tolerance, above=0)

@@ -7,6 +7,7 @@ from jxai.batches.checks import as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
 from jxai.checks import check_count, check_number, finite, keep_nan
+from jxai.errors import InputError
 from jxai.metrics._inputs import Scores, as_batch, target_scores
 
 
@@ -54,7 +55,7 @@ def infidelity(
     x, target = as_batch(x, target, f=f)
     attributions = as_finite("attributions", attributions).astype(jnp.float32)
     if attributions.shape != x.shape:
-        raise ValueError(
+        raise InputError(
             f"expected `attributions` of shape {x.shape}, got {attributions.shape}: one for each element of x, "
             "not summed over channels"
         )

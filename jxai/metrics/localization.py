@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import as_array, check_number, keep_nan, values
+from jxai.errors import InputError, InputTypeError
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics._pixels import removal_ranks
 
@@ -104,13 +105,13 @@ def pointing_game(heatmap: jax.Array, mask: jax.Array, *, tolerance: float = 0.0
 def _checked(heatmap: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     heatmap, mask = as_heatmap(heatmap), as_array(mask)
     if mask.dtype != jnp.bool_:
-        raise TypeError(f"expected `mask` of bool, got {mask.dtype}: compare it with a threshold")
+        raise InputTypeError(f"expected `mask` of bool, got {mask.dtype}: compare it with a threshold")
     if mask.shape != heatmap.shape:
-        raise ValueError(f"expected `mask` of shape {heatmap.shape}, got {mask.shape}: one value a pixel")
+        raise InputError(f"expected `mask` of shape {heatmap.shape}, got {mask.shape}: one value a pixel")
     # In NumPy: a known mask that a jitted function closes over would be traced otherwise.
     known = values(mask)
     if known is not None and (empty := np.flatnonzero(~known.any(axis=(1, 2))).tolist()):
-        raise ValueError(
+        raise InputError(
             f"expected an object in every mask, got empty ones at {empty}: leave these images out"
         )
     return heatmap, mask

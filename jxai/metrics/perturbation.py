@@ -14,6 +14,7 @@ from jxai.batches.checks import as_grays
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.checks import as_array, check_count, check_key, finite, keep_nan
 from jxai.compiled import run_compiled
+from jxai.errors import InputError
 from jxai.metrics._inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson
 from jxai.ops.channels_last import with_plain_convolutions
@@ -51,12 +52,12 @@ def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions:
     check_count("num_regions", num_regions)
     height, width = magnitude.shape[1] - window, magnitude.shape[2] - window
     if min(height, width) < 1:
-        raise ValueError(
+        raise InputError(
             f"expected a window smaller than the heatmap, got {window} for {magnitude.shape[1:]}: lower window"
         )
     most = ((height + window - 1) // window) * ((width + window - 1) // window)
     if num_regions > most:
-        raise ValueError(
+        raise InputError(
             f"expected at most {most} windows of {window} x {window} in a heatmap of {magnitude.shape[1:]}, whose "
             f"last row and column are left out, got num_regions={num_regions}: lower it or window"
         )

@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jxai.checks import check_count, check_number, keep_nan
+from jxai.errors import InputError
 from jxai.metrics._inputs import as_heatmap
 
 # Blurs of a larger one are as wide as memory.
@@ -53,7 +54,7 @@ def _sizes(size: tuple[int, int], factor: float, smallest: int) -> list[tuple[in
     check_number("factor", factor, above=1, most=_LARGEST_FACTOR)
     check_count("smallest", smallest)
     if min(size) < smallest:
-        raise ValueError(
+        raise InputError(
             f"expected `heatmap` with sides of at least {smallest}, got {size[0]} x {size[1]}: lower `smallest`"
         )
     sizes = [size]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jxai.checks import as_array, check_key, finite, shown
 from jxai.compiled import run_compiled
+from jxai.errors import InputError, InputTypeError
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 from jxai.ops.channels_last import with_plain_convolutions
@@ -63,23 +64,23 @@ def model_randomization(
     if jax.tree.structure(randomized) != structure or any(
         other.shape != leaf.shape for leaf, other in zip(leaves, others, strict=True)
     ):
-        raise ValueError(
+        raise InputError(
             "expected `randomized` as a tree like `variables`, got other keys or shapes: initialize the same model"
         )
     if layers is None and cascading:
-        raise ValueError(
+        raise InputError(
             "expected `layers` from the top down for a cascade, got none: name them, for a tree does not know the "
             "model's order, or give cascading=False"
         )
     if not isinstance(layers, Sequence | None):
-        raise TypeError(f"expected layers as a sequence of names, got {shown(layers)}: list them")
+        raise InputTypeError(f"expected layers as a sequence of names, got {shown(layers)}: list them")
     names = randomization_layers(variables) if layers is None else tuple(layers)
     paths = [_layer(path, variables) for path, _ in named]
     places = [_place(path, names) for path in paths]
     unknown = [name for index, name in enumerate(names) if index not in places]
     if unknown or not names:
         known = ", ".join(randomization_layers(variables))
-        raise ValueError(
+        raise InputError(
             f"expected layers with parameters of their own, got {unknown or 'none'}: there are {known}"
         )
 
@@ -103,7 +104,7 @@ def model_randomization(
 
     shape = getattr(jax.eval_shape(explain, variables), "shape", None)
     if shape is None or len(shape) != 3:
-        raise ValueError(
+        raise InputError(
             f"expected `explain` to give heatmaps (N, H, W), got {shape}: sum attributions over channels"
         )
     steps = jnp.arange(len(names) + 1)

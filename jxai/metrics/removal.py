@@ -12,6 +12,7 @@ from jxai.batches.blur import gaussian_blur
 from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.checks import check_count, finite, keep_nan
+from jxai.errors import InputError
 from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
 from jxai.metrics._pixels import removal_ranks
 
@@ -158,7 +159,7 @@ def curve_area(curve: jax.Array) -> jax.Array:
     """
     curve = as_finite("curve", curve).astype(jnp.float32)
     if curve.ndim != 2 or curve.shape[1] < 2:
-        raise ValueError(
+        raise InputError(
             f"expected `curve` of shape (N, S), S at least 2, got {curve.shape}: one curve an image"
         )
     return finite("areas", ((curve[:, 1:] + curve[:, :-1]) / 2).mean(axis=1))

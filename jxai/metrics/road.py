@@ -9,6 +9,7 @@ import numpy as np
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
 from jxai.checks import check_number, finite, keep_nan, shown
+from jxai.errors import InputError
 from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
 from jxai.metrics._pixels import removal_ranks
 
@@ -63,13 +64,13 @@ def road(
     x, target = as_batch(x, target, f=f)
     heatmap = as_heatmap(heatmap, x)
     if not isinstance(shares, Sequence | np.ndarray) or not len(shares):
-        raise ValueError(f"expected shares in [0, 1), got {shown(shares)}: give a sequence of them")
+        raise InputError(f"expected shares in [0, 1), got {shown(shares)}: give a sequence of them")
     for share in shares:
         check_number("shares", share, least=0, below=1)
     num_images, num_shares, num_pixels = len(x), len(shares), heatmap[0].size
     counts = [round(share * num_pixels) for share in shares]
     if max(counts) >= num_pixels:
-        raise ValueError(
+        raise InputError(
             f"expected shares in [0, 1) that leave one of {num_pixels} pixels, got {tuple(shares)}: lower them"
         )
     check_number("noise", noise, least=0)

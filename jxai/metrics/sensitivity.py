@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import row_keys
 from jxai.checks import check_count, check_number, finite, keep_nan
+from jxai.errors import InputError
 from jxai.metrics._inputs import as_batch
 from jxai.ops.channels_last import with_plain_convolutions
 
@@ -56,7 +57,7 @@ def maximum_sensitivity(
     check_number("radius", radius, above=0)
     shape = getattr(jax.eval_shape(explain, x, target), "shape", None)
     if not shape or shape[0] != len(x):
-        raise ValueError(
+        raise InputError(
             f"expected `explain` to give an array ({len(x)}, ...), got {shape}: one explanation an input"
         )
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jxai.batches.blur import gaussian_blur
 from jxai.checks import keep_nan
+from jxai.errors import InputError
 from jxai.metrics._inputs import as_heatmap
 
 # Wang's constants, for values in [0, 1].
@@ -62,7 +63,7 @@ def structural_similarity(heatmap: jax.Array, other: jax.Array) -> jax.Array:
 def _pair(heatmap: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
     heatmap, other = as_heatmap(heatmap), as_heatmap(other)
     if heatmap.shape != other.shape:
-        raise ValueError(
+        raise InputError(
             f"expected `other` of shape {heatmap.shape}, got {other.shape}: heatmaps of the same images"
         )
     return jnp.abs(heatmap), jnp.abs(other)

@@ -5,6 +5,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jxai.checks import as_array, finite
+from jxai.errors import InputError
 
 
 def simpson(values: ArrayLike) -> jax.Array:
@@ -31,7 +32,7 @@ def simpson(values: ArrayLike) -> jax.Array:
     """
     points = finite("values", as_array(values, np.float32))
     if points.ndim < 1 or not points.shape[-1]:
-        raise ValueError(
+        raise InputError(
             f"expected values of shape (..., P) with P at least 1, got {points.shape}: add points"
         )
     return finite("areas", (points * np.broadcast_to(_weights(points.shape[-1]), points.shape)).sum(axis=-1))

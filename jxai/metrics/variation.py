@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jxai.checks import as_array, check_number, keep_nan
+from jxai.errors import InputError
 from jxai.metrics._inputs import as_heatmap
 from jxai.metrics.pyramid import gaussian_pyramid
 from jxai.metrics.simpson import simpson
@@ -115,7 +116,7 @@ def autvc(curve: ArrayLike) -> jax.Array:
     """
     curve = as_array(curve)
     if (levels := curve.shape[-1] if curve.ndim else 0) < 2:
-        raise ValueError(
+        raise InputError(
             f"expected at least two levels, got {levels}: lower `smallest`, or compare `average_total_variation`"
         )
     return simpson(curve)

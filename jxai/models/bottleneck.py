@@ -7,6 +7,7 @@ torchvision ("version 1.5"), not in the first 1x1 one as in the paper: the latte
 import flax.linen as nn
 import jax
 
+from jxai.errors import InputError
 from jxai.models.layers import batch_norm, check_block, check_network, conv, stem_224
 
 
@@ -91,7 +92,7 @@ class BottleneckResNet(nn.Module):
         """
         check_network(self, x)
         if len(self.widths) != len(self.stage_sizes):
-            raise ValueError(
+            raise InputError(
                 f"expected a width for each of {len(self.stage_sizes)} stages, got {self.widths}: match them"
             )
         x = stem_224(x, self.stem_width, train=train)

@@ -11,6 +11,7 @@ import numpy as np
 from flax.linen.initializers import variance_scaling
 
 from jxai.checks import check_count, check_number, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.ops.pooling import max_pool
 
 # Normal with standard deviation √(2 / (k·k·out)), as the released programs draw every convolution.
@@ -94,7 +95,7 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     """
     check_maps(x, "maps of shape (N, H, W, C)")
     if min(x.shape[1:3]) < 2:
-        raise ValueError(f"expected maps of at least 2x2, got {x.shape[1]}x{x.shape[2]}: pool less often")
+        raise InputError(f"expected maps of at least 2x2, got {x.shape[1]}x{x.shape[2]}: pool less often")
     return max_pool(x, 2)
 
 
@@ -127,7 +128,7 @@ def check_network(module: nn.Module, x: jax.Array) -> None:
     check_maps(x, "images of shape (N, H, W, C)")
     smallest = module.smallest_image  # pyright: ignore[reportAttributeAccessIssue]
     if min(x.shape[1:3]) < smallest:
-        raise ValueError(
+        raise InputError(
             f"expected images of at least {smallest}x{smallest}, got {x.shape[1]}x{x.shape[2]}: "
             "enlarge the images or take an encoder that pools less"
         )
@@ -146,11 +147,11 @@ def check_maps(x: jax.Array, what: str, *, rank: int = 4) -> None:
         ValueError: if it has another rank or no entries.
     """
     if not isinstance(x, jax.Array | np.ndarray) or not np.can_cast(x.dtype, np.float64, "same_kind"):
-        raise TypeError(
+        raise InputTypeError(
             f"expected {what}, got {shown(x)} of {getattr(x, 'dtype', type(x).__name__)}: give numbers"
         )
     if x.ndim != rank or not x.size:
-        raise ValueError(f"expected {what}, got {x.shape}: merge or add leading axes")
+        raise InputError(f"expected {what}, got {x.shape}: merge or add leading axes")
 
 
 def check_block(
@@ -190,15 +191,15 @@ def _check_field(name: str, value: Any, kind: Any) -> None:
             check_number(name, value, above=0)
     elif typing.get_origin(kind) is tuple:
         if not isinstance(value, tuple) or len(value) < least:
-            raise ValueError(
+            raise InputError(
                 f"expected {name} as a tuple of at least {least}, got {shown(value)}: list the sizes"
             )
         for item in value:
             _check_field(name, item, typing.get_args(kind)[0])
     elif dataclasses.is_dataclass(kind) and not issubclass(kind, nn.Module):  # pyright: ignore[reportArgumentType]
         if not isinstance(value, kind):  # pyright: ignore[reportArgumentType]
-            raise ValueError(f"expected {name} of {kind.__name__}, got {shown(value)}: make one")
+            raise InputError(f"expected {name} of {kind.__name__}, got {shown(value)}: make one")
         for field in dataclasses.fields(kind):
             _check_field(field.name, getattr(value, field.name), field.type)
     elif kind is nn.Module and not isinstance(value, nn.Module):
-        raise ValueError(f"expected {name} as a Linen module, got {shown(value)}: make one")
+        raise InputError(f"expected {name} as a Linen module, got {shown(value)}: make one")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import check_count, printable, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.models.efficientnet import EfficientNetLite0
 from jxai.models.published_names import NETWORKS, as_in_file, prefixes, published_names, recognized
 from jxai.models.vgg import VGG
@@ -73,7 +74,7 @@ def load_pretrained(
     """
     check_count("image_size", image_size)
     if not isinstance(prefix, str | None):
-        raise TypeError(f'expected prefix as a text, got {shown(prefix)}: give one such as "module."')
+        raise InputTypeError(f'expected prefix as a text, got {shown(prefix)}: give one such as "module."')
     names = published_names(model)
     everything = read_weights(path)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
@@ -93,7 +94,7 @@ def load_pretrained(
     foreign = sorted(set(tensors) - set(wanted.values()) - counters)
     if len(absent) == len(wanted) or (strict and (absent or foreign)):
         below = f" behind {printable(repr(begins))}" if begins else ""
-        raise ValueError(
+        raise InputError(
             f"expected a tensor for every variable of {_called(model)} and no other, got none for {_first(absent)} "
             f"and left over {_first(foreign)}{below} in {printable(Path(path).name)}: {_guess(names, tensors)}"
         )
@@ -117,7 +118,7 @@ def _prefix(names: Mapping[str, str], tensors: Mapping[str, np.ndarray], path: P
     best = sorted(prefix for prefix, count in found.items() if count == most)
     if len(best) > 1:
         shown_ones = " or ".join(printable(repr(one), 60) for one in best[:_NAMES_SHOWN])
-        raise ValueError(
+        raise InputError(
             f"expected one network in {printable(path.name)}, got {len(best)} whose names begin with {shown_ones}: "
             "choose by `prefix`"
         )
@@ -160,7 +161,7 @@ def _installed() -> Path:
 def _channels_last(weight: np.ndarray, channels: int, side: int) -> np.ndarray:
     """The weight (out, C·h·w) of a dense layer that reads a flattened map, with columns in the order (h, w, C)."""
     if weight.ndim != 2 or weight.shape[1] != channels * side * side:
-        raise ValueError(
+        raise InputError(
             f"expected a first dense layer for maps of {channels}x{side}x{side}, got {weight.shape}: check "
             "`image_size` (published weights fit 224) and the model's widths"
         )

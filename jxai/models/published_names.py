@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import flax.linen as nn
 
+from jxai.errors import InputError
 from jxai.models.bottleneck import BottleneckResNet, ResNet50, ResNet101, ResNet152
 from jxai.models.classifier import Classifier
 from jxai.models.densenet import DenseNet, DenseNet121
@@ -52,7 +53,7 @@ def published_names(model: nn.Module) -> dict[str, str]:
     for kind, names in _TABLE.items():
         if isinstance(model, kind) and (found := names(model)):
             return found
-    raise ValueError(
+    raise InputError(
         f"expected one of {', '.join(NETWORKS)} (ResNet18 and ResNet34 inside of Classifier), got "
         f"{type(model).__name__}: use fill_variables with names of your own"
     )

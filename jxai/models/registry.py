@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from jxai.checks import check_choice, check_count
+from jxai.errors import InputError, InputTypeError
 from jxai.models.conv import Conv4, Conv4NP, Conv6, Conv6NP, ConvNet
 from jxai.models.layers import check_fields
 from jxai.models.resnet import ResNet, ResNet10, ResNet18, ResNet34, Stem
@@ -55,7 +56,7 @@ def encoder(name: str, *, image_size: int, **options: Any) -> Encoder:
     cls = _ENCODERS[name]
     known = {field.name for field in dataclasses.fields(cls)} - {"parent", "name"}
     if unknown := sorted(set(options) - known):
-        raise TypeError(
+        raise InputTypeError(
             f"expected options of {name} among {', '.join(sorted(known))}, got {', '.join(unknown)}"
         )
     if issubclass(cls, ResNet):
@@ -63,7 +64,7 @@ def encoder(name: str, *, image_size: int, **options: Any) -> Encoder:
     module = cls(**options)
     check_fields(module)
     if image_size < module.smallest_image:
-        raise ValueError(
+        raise InputError(
             f"expected image_size of at least {module.smallest_image} for {name}, got {image_size}: "
             "enlarge the images or take an encoder that pools less"
         )

@@ -15,6 +15,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
+from jxai.errors import InputError
 from jxai.models.layers import batch_norm, check_block, check_network, conv, stem_224
 
 Stem = Literal["224", "84", "32"]
@@ -80,7 +81,7 @@ class ResNet(nn.Module):
 
     def _stem_stride(self) -> int:
         if self.stem not in _STEM_STRIDES:
-            raise ValueError(
+            raise InputError(
                 f"expected a stem among {sorted(_STEM_STRIDES)}, got {self.stem!r}: choose one of them"
             )
         return _STEM_STRIDES[self.stem]
@@ -102,7 +103,7 @@ class ResNet(nn.Module):
         """
         check_network(self, x)
         if len(self.widths) != len(self.stage_sizes):
-            raise ValueError(
+            raise InputError(
                 f"expected a width for each of {len(self.stage_sizes)} stages, got {self.widths}: match them"
             )
         if self.stem == "224":

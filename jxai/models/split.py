@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jxai.checks import check_count, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.lrp.calls import intercepted, is_module
 from jxai.lrp.engine.marks import recorded
 from jxai.lrp.engine.scopes import Call, Site
@@ -77,26 +78,26 @@ def split(
             or the model does not take such images. Later, where images or maps have another shape.
     """
     if not callable(model) or isinstance(model, type) or not isinstance(path, str):
-        raise TypeError(
+        raise InputTypeError(
             f"expected a module of Flax, or a function of variables and images, and a path, got {shown(model)} and "
             f"{shown(path)}: give both"
         )
     if not isinstance(image_shape, Sequence) or isinstance(image_shape, str) or not image_shape:
-        raise TypeError(f"expected image_shape as a sequence, got {shown(image_shape)}: take (H, W, C)")
+        raise InputTypeError(f"expected image_shape as a sequence, got {shown(image_shape)}: take (H, W, C)")
     image_shape = tuple(check_count("image_shape", side) for side in image_shape)
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
         apply, variables = _function(model, variables, images, options)
         traced = _Traced(apply, variables, images, path)
     except Exception as error:  # the model's own, of images that it does not expect
-        raise ValueError(
+        raise InputError(
             f"expected a model of images {images.shape}, got {type(error).__name__} from it "
             f"({str(error)[:200]}): give `image_shape` and the options that it is called with"
         ) from error
     shape = jax.eval_shape(lambda v, x: traced.below(v, x), variables, images).shape[1:]
     # The images come after the variables.
     if _needed(traced.jaxpr.jaxpr, [True] * len(traced.jaxpr.jaxpr.outvars), traced.site())[1][-1]:
-        raise ValueError(
+        raise InputError(
             f"expected a module that all of the image's influence goes through, got {path!r}: the scores also depend "
             "on the image around it (a skip connection, another branch); choose the module where the branches meet"
         )
@@ -144,23 +145,23 @@ class _Traced:
         given = [call for call in calls if call.outputs and call.site is not None and call.record.path]
         found = [call for call in given if path in (call.path, call.record.path)]
         if len(found) > 1:
-            raise ValueError(
+            raise InputError(
                 f"expected a module that is called once, got {path!r}, called {len(found)} times: choose another, or "
                 f"one of {', '.join(call.path for call in found)}"
             )
         within = bool(path) and any(record.path == path for record in self.records)
         if within and not (found and self.reached(found[0])):
-            raise ValueError(
+            raise InputError(
                 f"expected a module in the model's own trace, got {path!r}, called inside of nn.scan, nn.remat or "
                 "alike: choose one outside of what is transformed"
             )
         if not found:
             known = sorted({call.path for call in given})
-            raise ValueError(
+            raise InputError(
                 f"expected the path of a module that the model calls, got {path!r}: it calls {', '.join(known)}"
             )
         if len(found[0].outputs) > 1:
-            raise ValueError(
+            raise InputError(
                 f"expected a module that returns one array, got {self.kind()} from {path!r}: choose one inside"
             )
         return found[0].site or ()
@@ -260,7 +261,7 @@ def _jitted(eqn: Any) -> ClosedJaxpr | None:
 
 def _check_shape(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
     if array.shape[1:] != shape:
-        raise ValueError(
+        raise InputError(
             f"expected {name} of shape (N, {', '.join(map(str, shape))}), got {array.shape}: split the model "
             "with the `image_shape` of your images"
         )

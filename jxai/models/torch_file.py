@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import printable
+from jxai.errors import InputError
 from jxai.models.pickle_reader import INERT, Named, RefusedError, described, dictionary, read_pickle
 
 # What torch.save calls the arrays of bytes that tensors are views of.
@@ -98,11 +99,11 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
             content, storages = _read_zip(file) if is_zip else _read_stream(_Bounded(file))
             return _flatten(content, storages)
         except RefusedError as error:
-            raise ValueError(f"expected a file of tensors alone, got {printable(path)} {error}") from error
+            raise InputError(f"expected a file of tensors alone, got {printable(path)} {error}") from error
         # A damaged pickle fails in many ways: EOFError, KeyError, TypeError, UnicodeDecodeError and others.
         except Exception as error:
             said = f"{type(error).__name__}: {printable(error)}"
-            raise ValueError(
+            raise InputError(
                 f"expected a file that torch.save wrote, got {printable(path)} ({said}): download or save it again"
             ) from error
 

@@ -6,6 +6,7 @@ See *Very Deep Convolutional Networks for Large-Scale Image Recognition* by Simo
 import flax.linen as nn
 import jax
 
+from jxai.errors import InputError
 from jxai.models.layers import Activation, check_network, conv, max_pool_2x2
 from jxai.models.layers import (
     batch_norm as norm,  # the class below has a field of the other name
@@ -58,7 +59,7 @@ class VGG(nn.Module):
         """
         check_network(self, x)
         if len(self.widths) != len(self.stage_sizes):
-            raise ValueError(
+            raise InputError(
                 f"expected a width for each of {len(self.stage_sizes)} stages, got {self.widths}: match them"
             )
         index = 0

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jxai.errors import InputError
 from jxai.models.layers import check_block, check_network
 
 
@@ -34,7 +35,7 @@ class TransformerBlock(nn.Module):
         """
         check_block(self, x, "tokens of shape (N, T, C)", rank=3)
         if x.shape[-1] % self.num_heads:
-            raise ValueError(
+            raise InputError(
                 f"expected a multiple of num_heads {self.num_heads} as channels, got {x.shape[-1]}: change one"
             )
         y = nn.LayerNorm(name="norm1")(x)
@@ -87,11 +88,11 @@ class VisionTransformer(nn.Module):
         """
         check_network(self, x)
         if self.width % self.num_heads:
-            raise ValueError(
+            raise InputError(
                 f"expected width to be a multiple of num_heads {self.num_heads}, got {self.width}: change one"
             )
         if x.shape[1] % self.patch_size or x.shape[2] % self.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"expected sides that are multiples of {self.patch_size}, got {x.shape[1]}x{x.shape[2]}: "
                 "crop or resize the images"
             )

@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from jxai.checks import as_path, printable, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.models.torch_file import read_torch
 from jxai.npz import read_npz
 
@@ -100,7 +101,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return _read_safetensors(path)
     if name.endswith(_TORCH):
         return read_torch(path)
-    raise ValueError(
+    raise InputError(
         f"expected a file that ends in .npz, .safetensors, {', '.join(_TORCH[:-1])} or {_TORCH[-1]}, "
         f"got {printable(path.name)}: rename or convert it"
     )
@@ -140,11 +141,11 @@ def fill_variables(
     """
     for name, given in (("variables", variables), ("tensors", tensors), ("modules", modules)):
         if not isinstance(given, Mapping):
-            raise TypeError(f"expected {name} by name, got {shown(given)}: give a dictionary")
+            raise InputTypeError(f"expected {name} by name, got {shown(given)}: give a dictionary")
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(variables))
     paths = {"/".join(keys[1:-1]) for keys in flat}
     if unknown := sorted(set(modules) - paths):
-        raise ValueError(
+        raise InputError(
             f"expected modules of the model, got {', '.join(unknown)}: they are among {', '.join(sorted(paths))}"
         )
     filled: dict[tuple[str, ...], Any] = {}
@@ -161,7 +162,7 @@ def fill_variables(
             mapped.append((name, tensor_name))
     empty = [name for name in missing if isinstance(filled[tuple(name.split("/"))], jax.ShapeDtypeStruct)]
     if empty:
-        raise ValueError(
+        raise InputError(
             f"expected a tensor for every variable, got none for {', '.join(empty)}: name its module in `modules`, "
             "or give arrays instead of shapes to keep them"
         )
@@ -192,15 +193,17 @@ def tensor_names(variables: Mapping[str, Any], *, modules: Mapping[str, str]) ->
 def _converted(name: str, variable: Any, tensor_name: str, tensor: np.ndarray) -> jax.Array:
     """The tensor in the layout and the type of the variable."""
     if not all(hasattr(array, "dtype") for array in (variable, tensor)):
-        raise TypeError(
+        raise InputTypeError(
             f"expected arrays for {name} and in {tensor_name}, got {shown(variable)} and {shown(tensor)}"
         )
     if jnp.issubdtype(variable.dtype, jnp.floating) and not jnp.issubdtype(tensor.dtype, jnp.floating):
-        raise TypeError(f"expected floats for {name}, got {tensor.dtype} in {tensor_name}: check `modules`")
+        raise InputTypeError(
+            f"expected floats for {name}, got {tensor.dtype} in {tensor_name}: check `modules`"
+        )
     is_kernel = name.endswith("/kernel") and tensor.ndim >= 2
     turned = np.moveaxis(tensor, (0, 1), (-1, -2)) if is_kernel else tensor
     if turned.shape != variable.shape:
-        raise ValueError(
+        raise InputError(
             f"expected a tensor of shape {variable.shape} for {name}, got {turned.shape} from {tensor_name} "
             f"{tensor.shape}: check the model's sizes and `modules`"
         )
@@ -212,7 +215,7 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             return read_npz(file)
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"expected an archive of arrays, got {printable(path)} ({printable(error)}): "
             "save it again without objects"
         ) from error
@@ -240,7 +243,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         }
     # RecursionError: JSON nested too deep.
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
-        raise ValueError(
+        raise InputError(
             f"expected a safetensors file, got {printable(path)} ({type(error).__name__}: {printable(error)}): "
             "download or save it again"
         ) from error

@@ -13,6 +13,7 @@ import numpy as np
 
 from jxai import extras
 from jxai.checks import as_path, check_count, check_number, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.locks import FileLock
 from jxai.sealing import seal, unseal
 from jxai.training import integrity
@@ -91,10 +92,8 @@ class Checkpoints:
         self.directory = as_path("directory", directory).absolute()
         check_count("keep_latest", keep_latest)
         self._ocp = ocp
-        self._about = {
-            "config": plain(config),
-            "fingerprints": None if fingerprints is None else dict(fingerprints),
-        }
+        known = None if fingerprints is None else dict(fingerprints)
+        self._about = {"config": plain(config), "fingerprints": known}
         self._accuracies: dict[int, float | None] = {}
         self._lock = FileLock(self.directory / _LOCK)
         options = managers.CheckpointManagerOptions(
@@ -192,11 +191,11 @@ class Checkpoints:
             OSError: this checkpoint, or the one before it in the background, cannot be written.
         """
         if not isinstance(state, TrainState):
-            raise TypeError(f"expected a TrainState, got {shown(state)}: see TrainState.create")
+            raise InputTypeError(f"expected a TrainState, got {shown(state)}: see TrainState.create")
         measured = _measured(accuracy)
         step, latest = int(state.step), self.latest_step()
         if latest is not None and step < latest:
-            raise ValueError(
+            raise InputError(
                 f"expected a step after {latest}, the latest checkpoint in {self.directory}, got {step}: "
                 "resume from the latest checkpoint or use another folder"
             )
@@ -248,7 +247,7 @@ class Checkpoints:
             about, tree = self._read(step)
         differing = differences(about["arrays"], integrity.forms(state))
         if differing:
-            raise ValueError(
+            raise InputError(
                 f"expected a checkpoint with the arrays of `state`, got differences in {self.directory}, "
                 f"step {step}: {'; '.join(differing[:8])}: build the model and optimizer it was saved with"
             )
@@ -385,7 +384,7 @@ class Checkpoints:
                 prefix = "" if part == "config" else part
                 differing += differences(saved[part] or {}, mine, name=prefix, ignore=may_differ)
         if differing:
-            raise ValueError(
+            raise InputError(
                 f"expected checkpoints of this configuration in {self.directory}, got others "
                 f"(step {self.latest_step()}): {'; '.join(differing)}: "
                 "use another folder, or the configuration it was made with"

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jxai.checks import check_count, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.training._types import Device, PyTree
 from jxai.training.state import TrainState
 from jxai.training.step import Step
@@ -59,7 +60,7 @@ def pmap_step(step: Step, *, devices: Sequence[Device] | None = None) -> Pmapped
         ValueError: no device.
     """
     if not callable(step):
-        raise TypeError(f"expected a step, got {shown(step)}: make one with make_step")
+        raise InputTypeError(f"expected a step, got {shown(step)}: make one with make_step")
     everywhere = tuple(jax.devices()) if devices is None else checked_devices(devices)
     local = tuple(device for device in everywhere if device.process_index == jax.process_index())
 
@@ -94,7 +95,9 @@ def replicate(tree: PyTree, *, devices: Sequence[Device] | None = None) -> PyTre
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         host = np.asarray(leaf)
         if host.dtype.kind in "OSU":
-            raise TypeError(f"expected arrays and numbers, got {shown(leaf)}: convert it, or leave it out")
+            raise InputTypeError(
+                f"expected arrays and numbers, got {shown(leaf)}: convert it, or leave it out"
+            )
         return jax.device_put(np.broadcast_to(host, (len(devices), *host.shape)), sharding, may_alias=False)
 
     return jax.tree.map(put, tree)
@@ -115,7 +118,7 @@ def unreplicate(tree: PyTree) -> PyTree:
 
     def first(leaf: Any) -> jax.Array:
         if not isinstance(leaf, jax.Array) or not leaf.ndim:
-            raise TypeError(f"expected arrays (devices, ...), got {shown(leaf)}: see replicate")
+            raise InputTypeError(f"expected arrays (devices, ...), got {shown(leaf)}: see replicate")
         # `leaf[0]` of the sharded array itself would be a computation over all devices.
         return leaf.addressable_data(0)[0]
 
@@ -140,10 +143,10 @@ def shard(batch: PyTree, num_devices: int) -> PyTree:
 
     def deal(leaf: Any) -> Any:
         if not hasattr(leaf, "reshape"):
-            raise TypeError(f"expected arrays in a batch, got {shown(leaf)}: convert it")
+            raise InputTypeError(f"expected arrays in a batch, got {shown(leaf)}: convert it")
         episodes = leaf.shape[0] if leaf.ndim else 0
         if episodes == 0 or episodes % num_devices:
-            raise ValueError(
+            raise InputError(
                 f"expected a batch of episodes divisible by {num_devices} devices, "
                 f"got an array of shape {leaf.shape}: "
                 f"use a multiple of {num_devices} episodes a step, or fewer devices"
@@ -156,9 +159,9 @@ def shard(batch: PyTree, num_devices: int) -> PyTree:
 def checked_devices(devices: Any) -> tuple[Device, ...]:
     """The devices; errors as `replicate`'s where they are none."""
     if not isinstance(devices, Sequence | np.ndarray) or not all(isinstance(d, jax.Device) for d in devices):
-        raise TypeError(f"expected devices, got {shown(devices)}: choose some of jax.devices()")
+        raise InputTypeError(f"expected devices, got {shown(devices)}: choose some of jax.devices()")
     if not len(devices):
-        raise ValueError("expected at least 1 device, got none: leave `devices` out for all of them")
+        raise InputError("expected at least 1 device, got none: leave `devices` out for all of them")
     return tuple(devices)
 
 

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from jxai.checks import shown
+from jxai.errors import InputTypeError
 
 
 def plain(config: Any) -> Any:
@@ -18,7 +19,7 @@ def plain(config: Any) -> Any:
     try:
         return json.loads(json.dumps(config, default=other))
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(
+        raise InputTypeError(
             f"expected a configuration that JSON can hold, got {shown(config)}: {error}"
         ) from error
 

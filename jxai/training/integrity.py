@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from jxai.errors import InputError
 from jxai.training._types import PyTree
 
 
-class DamagedCheckpointError(ValueError):
+class DamagedCheckpointError(InputError):
     """A checkpoint was cut short, altered or lost files since it was written."""
 
 

@@ -12,6 +12,7 @@ import jax
 
 from jxai import extras
 from jxai.checks import as_path, check_count, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.sealing import is_sealed, seal, unseal, write_whole
 
 # What a line says besides metrics.
@@ -68,9 +69,11 @@ class MetricsWriter:
         try:
             numbers = {str(name): float(value) for name, value in metrics.items()}
         except (AttributeError, TypeError, ValueError) as error:
-            raise TypeError(f"expected metrics as numbers by name, got {shown(metrics)}: {error}") from error
+            raise InputTypeError(
+                f"expected metrics as numbers by name, got {shown(metrics)}: {error}"
+            ) from error
         if taken := [name for name in _ABOUT if name in numbers]:
-            raise ValueError(f"expected other names than {', '.join(_ABOUT)}, got {taken[0]!r}: rename it")
+            raise InputError(f"expected other names than {', '.join(_ABOUT)}, got {taken[0]!r}: rename it")
         if not self._writes:
             return
         line = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
@@ -97,7 +100,7 @@ class MetricsWriter:
         lines = read_metrics(self.path)
         for line in lines:
             if not isinstance(line.get("step"), int):
-                raise ValueError(f"expected metrics in {self.path}, got {shown(line)}: give another file")
+                raise InputError(f"expected metrics in {self.path}, got {shown(line)}: give another file")
         kept = "".join(_line(line) for line in lines if line["step"] <= step)
         if kept.encode() != self.path.read_bytes():
             with self._writing():
@@ -154,7 +157,7 @@ def read_metrics(path: str | Path, *, phase: str | None = None) -> list[dict[str
             read.append((number, found))
         elif number < len(lines) or content.endswith(b"\n"):
             shown = line[:60].decode(errors="replace")
-            raise ValueError(f"expected JSON lines in {path}, got {shown!r} in line {number}: remove it")
+            raise InputError(f"expected JSON lines in {path}, got {shown!r} in line {number}: remove it")
     # Files of earlier versions have no digests at all.
     if any(is_sealed(found) for _, found in read):
         read = [(number, _unsealed(path, number, found)) for number, found in read]
@@ -165,7 +168,7 @@ def _unsealed(path: str | Path, number: int, found: dict[str, Any]) -> dict[str,
     try:
         return unseal(found)
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"expected metrics as they were written in {path}, got {error} in line {number}: remove that line"
         ) from error
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jxai.checks import check_count, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.progress import Progress
 from jxai.training._types import DataIterator, PyTree
 from jxai.training.checkpoints import Checkpoints
@@ -90,7 +91,7 @@ def fit(
         Interrupted: SIGTERM or Ctrl-C came; everything is saved.
     """
     if not isinstance(step, PmappedStep):
-        raise TypeError(f"expected a step on devices, got {shown(step)}: make one with pmap_step")
+        raise InputTypeError(f"expected a step on devices, got {shown(step)}: make one with pmap_step")
     run = Run(state, batches, checkpoints, writer)
     (result,) = _fit(
         _OneRun(step),
@@ -156,17 +157,17 @@ def fit_seeds(
         Interrupted: as `fit`.
     """
     if jax.process_count() > 1:
-        raise ValueError(
+        raise InputError(
             f"expected a single process for many seeds, got {jax.process_count()}: train them alone, or start one"
         )
     if not isinstance(step, SeedsStep):
-        raise TypeError(f"expected a step of many seeds, got {shown(step)}: make one with seeds_step")
+        raise InputTypeError(f"expected a step of many seeds, got {shown(step)}: make one with seeds_step")
     for given in (states, batches, checkpoints, writers):
         if not isinstance(given, Sequence):
-            raise TypeError(f"expected lists with one entry a seed, got {shown(given)}: give a list")
+            raise InputTypeError(f"expected lists with one entry a seed, got {shown(given)}: give a list")
     count = step.check_number(len(states))
     if len(batches) != count or not {len(checkpoints), len(writers)} <= {0, count}:
-        raise ValueError(
+        raise InputError(
             f"expected as many iterators, checkpoints and writers as the {count} states, got {len(batches)}, "
             f"{len(checkpoints)} and {len(writers)}: give one for each"
         )
@@ -250,7 +251,7 @@ def _fit(
     measured: list[Any] | None = None if None in accuracies else accuracies
     numbers = {int(run.state.step) for run in runs}
     if len(numbers) > 1:
-        raise ValueError(f"expected states of one step, got steps {sorted(numbers)}: train those alone")
+        raise InputError(f"expected states of one step, got steps {sorted(numbers)}: train those alone")
     (number,) = numbers
     meter = Meter(
         name,
@@ -320,6 +321,6 @@ def _next(batches: DataIterator, number: int, num_steps: int) -> PyTree:
     try:
         return next(batches)
     except StopIteration:
-        raise ValueError(
+        raise InputError(
             f"expected batches for {num_steps} steps, got {number}: give an endless iterator, or fewer steps"
         ) from None

@@ -8,6 +8,7 @@ import optax
 from flax import linen as nn
 
 from jxai.checks import check_count, check_number, keep_nan, keep_nan_of, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.training._types import LossFn, PyTree
 
 
@@ -28,7 +29,7 @@ def classification_loss(classifier: nn.Module, *, label_smoothing: float = 0.0) 
         ValueError: `label_smoothing` is outside [0, 1).
     """
     if not isinstance(classifier, nn.Module):
-        raise TypeError(
+        raise InputTypeError(
             f"expected a Linen module, got {shown(classifier)}: make one, such as models.Classifier"
         )
     check_number("label_smoothing", label_smoothing, least=0, below=1)
@@ -69,10 +70,10 @@ def group(batch: PyTree, size: int) -> PyTree:
 
     def cut(leaf: Any) -> Any:
         if not hasattr(leaf, "reshape"):
-            raise TypeError(f"expected arrays in a batch, got {shown(leaf)}: convert it")
+            raise InputTypeError(f"expected arrays in a batch, got {shown(leaf)}: convert it")
         images = leaf.shape[0] if leaf.ndim else 0
         if images == 0 or images % size:
-            raise ValueError(
+            raise InputError(
                 f"expected a batch divisible into groups of {size}, got an array of shape {leaf.shape}: cut it"
             )
         return leaf.reshape(images // size, size, *leaf.shape[1:])

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import optax
 
 from jxai.checks import check_count, check_number, shown
+from jxai.errors import InputError, InputTypeError
 
 Name = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine", "steps"]
@@ -67,7 +68,7 @@ def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
     check_number("learning_rate", config.learning_rate, above=0)
     check_count("num_steps", num_steps)
     if not check_count("warmup_steps", config.warmup_steps, least=0) < num_steps:
-        raise ValueError(f"expected warmup_steps in [0, num_steps={num_steps}), got {config.warmup_steps}")
+        raise InputError(f"expected warmup_steps in [0, num_steps={num_steps}), got {config.warmup_steps}")
     if config.schedule == "constant":
         schedule = optax.constant_schedule(config.learning_rate)
     elif config.schedule == "cosine":
@@ -77,7 +78,7 @@ def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
             check_number("boundaries and rates", number, least=0)
         increasing = all(a < b for a, b in zip((0, *config.boundaries), config.boundaries, strict=False))
         if not config.boundaries or len(config.boundaries) != len(config.rates) or not increasing:
-            raise ValueError(
+            raise InputError(
                 f"expected increasing `boundaries` > 0 and as many `rates`, got {config.boundaries} and "
                 f'{config.rates}: schedule "steps" needs both'
             )
@@ -85,7 +86,7 @@ def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
         # Boundaries count from the training's first step, the joined schedule from the end of the warm-up.
         schedule = optax.join_schedules(pieces, [step - config.warmup_steps for step in config.boundaries])
     else:
-        raise ValueError(f"expected schedule of {get_args(Schedule)}, got {shown(config.schedule)}: name one")
+        raise InputError(f"expected schedule of {get_args(Schedule)}, got {shown(config.schedule)}: name one")
     if not config.warmup_steps:
         return schedule
     rise = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
@@ -110,7 +111,7 @@ def make_optimizer(
         ValueError: a field is outside its range, or the parameters have no such part; the message names it.
     """
     if not isinstance(parts, Mapping | None):
-        raise TypeError(f"expected parts by name, got {shown(parts)}: give a dictionary")
+        raise InputTypeError(f"expected parts by name, got {shown(parts)}: give a dictionary")
     if parts:
         made: dict[Hashable, optax.GradientTransformation] = {
             name: make_optimizer(each, num_steps=num_steps) for name, each in {**parts, _REST: config}.items()
@@ -130,18 +131,18 @@ def make_optimizer(
         check_number("momentum", config.momentum, least=0, below=1)
         chained.append(optax.sgd(schedule, momentum=config.momentum or None, nesterov=config.nesterov))
     else:
-        raise ValueError(f"expected an optimizer of {get_args(Name)}, got {shown(config.name)}: name one")
+        raise InputError(f"expected an optimizer of {get_args(Name)}, got {shown(config.name)}: name one")
     return optax.chain(*chained)
 
 
 def _check_config(config: Any) -> None:
     if not isinstance(config, OptimizerConfig):
-        raise TypeError(f"expected an OptimizerConfig, got {shown(config)}: make one")
+        raise InputTypeError(f"expected an OptimizerConfig, got {shown(config)}: make one")
 
 
 def _tuple(name: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, tuple | list):
-        raise ValueError(f"expected {name} as a tuple, got {shown(value)}: list the numbers")
+        raise InputError(f"expected {name} as a tuple, got {shown(value)}: list the numbers")
     return tuple(value)
 
 
@@ -150,7 +151,7 @@ def _labels(parts: Mapping[str, Any]) -> Callable[[Any], dict[str, str]]:
 
     def labels(params: Any) -> dict[str, str]:
         if missing := sorted(set(parts) - set(params)):
-            raise ValueError(
+            raise InputError(
                 f"expected parameters with {', '.join(missing)}, got {', '.join(params)}: "
                 "give `parts` of the parameters that are trained"
             )

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jxai.checks import shown
+from jxai.errors import InputError, InputTypeError
 from jxai.training._types import DataIterator
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.log import MetricsWriter
@@ -29,7 +30,7 @@ class Run:
             ("a MetricsWriter or None", writer, isinstance(writer, MetricsWriter | None)),
         ):
             if not is_one:
-                raise TypeError(f"expected {what}, got {shown(given)}: give one")
+                raise InputTypeError(f"expected {what}, got {shown(given)}: give one")
         self.state, self.batches, self.checkpoints, self.writer = state, batches, checkpoints, writer
         self.best_step: int | None = None
         self.best_accuracy: float | None = None
@@ -41,7 +42,7 @@ class Run:
             return False
         latest = self.checkpoints.latest_step()
         if jax.process_count() > 1 and len(seen := _of_all_processes(-1 if latest is None else latest)) > 1:
-            raise ValueError(
+            raise InputError(
                 f"expected checkpoints that every process sees in {self.checkpoints.directory}, got latest steps "
                 f"{', '.join(map(str, seen))} (-1 for none): give a folder that they share"
             )

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jxai.checks import check_count, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.training._types import Device, PyTree
 from jxai.training.devices import AXIS, checked_devices, is_key
 from jxai.training.state import TrainState
@@ -72,7 +73,7 @@ class SeedsStep:
             ValueError: none, more than the step is for, or states of other structures.
         """
         if not isinstance(states, Sequence) or not all(isinstance(state, TrainState) for state in states):
-            raise TypeError(f"expected states, got {shown(states)}: see TrainState.create")
+            raise InputTypeError(f"expected states, got {shown(states)}: see TrainState.create")
         return self._stacked(states)
 
     def __call__(self, states: Stacked, batches: Sequence[PyTree]) -> tuple[Stacked, Stacked]:
@@ -87,7 +88,7 @@ class SeedsStep:
         """
         dealt = self._stacked(batches)
         if dealt.num_seeds != states.num_seeds:
-            raise ValueError(f"expected {states.num_seeds} batches, got {dealt.num_seeds}: give one a seed")
+            raise InputError(f"expected {states.num_seeds} batches, got {dealt.num_seeds}: give one a seed")
         done = [self.call(*given, self.shared) for given in zip(states.groups, dealt.groups, strict=True)]
         groups, metrics = zip(*done, strict=True)
         return Stacked(groups, states.num_seeds), Stacked(metrics, states.num_seeds)
@@ -103,13 +104,13 @@ class SeedsStep:
     def check_number(self, count: int) -> int:
         """The number of seeds; a ValueError where this step is not for so many."""
         if not 0 < count <= self.num_seeds:
-            raise ValueError(f"expected 1 to {self.num_seeds} seeds, got {count}: make a step for as many")
+            raise InputError(f"expected 1 to {self.num_seeds} seeds, got {count}: make a step for as many")
         return count
 
     def _stacked(self, trees: Sequence[PyTree]) -> Stacked:
         count, size = self.check_number(len(trees)), len(self.devices) * self.at_once
         if len(kinds := {jax.tree.structure(tree) for tree in trees}) > 1:
-            raise ValueError(
+            raise InputError(
                 f"expected trees of one structure for all seeds, got {len(kinds)}: make them alike"
             )
         filled = [*trees, *[trees[-1]] * (-count % size)]
@@ -123,7 +124,7 @@ class SeedsStep:
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
         shapes = {np.shape(leaf) for leaf in leaves}
         if len(shapes) > 1:
-            raise ValueError(f"expected arrays of one shape for all seeds, got {shapes}: make them alike")
+            raise InputError(f"expected arrays of one shape for all seeds, got {shapes}: make them alike")
         host = np.stack([np.asarray(leaf) for leaf in leaves])
         return jax.device_put(host, NamedSharding(self.mesh, _OVER_SEEDS), may_alias=False)
 
@@ -162,7 +163,7 @@ def seeds_step(
     """
     if not callable(step) or not (prepare is None or callable(prepare)):
         wrong = prepare if callable(step) else step
-        raise TypeError(f"expected functions, got {shown(wrong)}: make a step with make_step")
+        raise InputTypeError(f"expected functions, got {shown(wrong)}: make a step with make_step")
     check_count("num_seeds", num_seeds)
     if at_once is None:
         at_once = 1 if jax.default_backend() == "cpu" else num_seeds
@@ -219,13 +220,13 @@ def train_seeds(
     seeds = check_seeds(seeds)
     data = jax.tree.map(_array, data)
     if not isinstance(step, SeedsStep) or not callable(init):
-        raise TypeError(
+        raise InputTypeError(
             f"expected a step of many seeds and a function, got {shown(step)} and {shown(init)}: see seeds_step"
         )
     leaves = jax.tree.leaves(data)
     leading = {np.shape(leaf)[:2] for leaf in leaves}
     if len(leading) != 1 or min(map(len, leading)) < 2 or (sizes := leading.pop())[0] != len(seeds):
-        raise ValueError(
+        raise InputError(
             f"expected data (seeds, steps, episodes, ...) of {len(seeds)} seeds, got shapes "
             f"{[np.shape(leaf) for leaf in leaves]}: stack each seed's batches"
         )
@@ -250,17 +251,17 @@ def check_seeds(seeds: Any) -> list[int]:
         ValueError: none, one twice (named), or one below 0.
     """
     if not isinstance(seeds, Sequence | np.ndarray) or isinstance(seeds, str):
-        raise TypeError(f"expected seeds as a list of integers, got {shown(seeds)}: list them")
+        raise InputTypeError(f"expected seeds as a list of integers, got {shown(seeds)}: list them")
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise TypeError(f"expected seeds as integers, got {shown(seed)}: list whole numbers")
+            raise InputTypeError(f"expected seeds as integers, got {shown(seed)}: list whole numbers")
     if not len(seeds):
-        raise ValueError("expected at least one seed, got none: list them")
+        raise InputError("expected at least one seed, got none: list them")
     given = [int(seed) for seed in seeds]
     if min(given) < 0:
-        raise ValueError(f"expected seeds of at least 0, got {min(given)}: take others")
+        raise InputError(f"expected seeds of at least 0, got {min(given)}: take others")
     if twice := sorted({seed for seed in given if given.count(seed) > 1}):
-        raise ValueError(
+        raise InputError(
             f"expected different seeds, got {', '.join(map(str, twice))} more than once: a seed trains the same "
             "network each time, list it once"
         )
@@ -305,7 +306,7 @@ def _each(stacked: Stacked, convert: Callable[[np.ndarray], Any]) -> list[Any]:
 def _array(leaf: Any) -> np.ndarray:
     array = np.asarray(leaf)
     if array.dtype.kind in "OSU":
-        raise TypeError(f"expected arrays, got {shown(leaf)}: convert it, or leave it out")
+        raise InputTypeError(f"expected arrays, got {shown(leaf)}: convert it, or leave it out")
     return array
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from jxai.checks import check_key, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.training._types import PyTree
 
 
@@ -51,16 +52,16 @@ class TrainState:
         """
         check_key(key)
         if not isinstance(variables, Mapping) or not hasattr(optimizer, "init"):
-            raise TypeError(
+            raise InputTypeError(
                 f"expected variables and an Optax optimizer, got {shown(variables)} and {shown(optimizer)}: make them"
             )
         if "params" not in variables:
-            raise ValueError(
+            raise InputError(
                 f'expected `variables` with "params", got {sorted(variables)}: pass what `init` returned'
             )
         unknown = sorted(set(variables) - {"params", "batch_stats"})
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f'expected `variables` of "params" and "batch_stats", got {unknown} as well: '
                 "a step keeps no other collection, so remove it or put it into the loss function"
             )

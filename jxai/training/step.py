@@ -11,6 +11,7 @@ import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import jaxpr_as_fun
 
+from jxai.errors import InputError
 from jxai.training._types import LossFn, PyTree
 from jxai.training.state import TrainState
 
@@ -70,7 +71,7 @@ def _episode_keys(state: TrainState, episodes: PyTree, axis_name: str | None) ->
     counts = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
     if len(counts) != 1 or None in counts:
         shapes = [leaf.shape for leaf in leaves]
-        raise ValueError(
+        raise InputError(
             f"expected arrays with one leading axis (episodes of this device), got shapes {shapes}: "
             "batch the episodes along axis 0"
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jxai.checks import check_number, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.viz.figure import check_texts, new_figure, save
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def learning_curves(
     check_number("smoothing", smoothing, least=0)
     _check_lines(runs)
     if not metrics or not any(runs.values()):
-        raise ValueError(
+        raise InputError(
             f"expected metrics and runs to draw, got {metrics} and {list(runs)}: give one of each"
         )
     styles = _styles(runs, pairs or {})
@@ -71,7 +72,7 @@ def learning_curves(
         groups = {name: [_curve(run, x, metric, smoothing) for run in group] for name, group in runs.items()}
         if not any(len(curve) for curves in groups.values() for curve in curves):
             known = sorted({key for group in runs.values() for run in group for line in run for key in line})
-            raise ValueError(f"expected metrics among {', '.join(known)}, got {metric!r}: no run has it")
+            raise InputError(f"expected metrics among {', '.join(known)}, got {metric!r}: no run has it")
         for name, curves in groups.items():
             _draw_group(axis, name, [curve for curve in curves if len(curve)], **styles[name])
         axis.set_xlabel(x)
@@ -92,7 +93,7 @@ def _check_lines(runs: Any) -> None:
     except (AttributeError, TypeError):
         right = False
     if not right:
-        raise TypeError(
+        raise InputTypeError(
             f"expected runs as lists of lines by the name of a group, got {shown(runs)}: name them"
         )
 
@@ -101,7 +102,7 @@ def _styles(names: Iterable[str], pairs: Mapping[str, str]) -> dict[str, dict[st
     """How each group is drawn: a color of its own, or dashes in the color of the one it is compared to."""
     names = list(names)
     if unknown := [name for pair in pairs.items() for name in pair if name not in names]:
-        raise ValueError(
+        raise InputError(
             f"expected pairs among the groups {', '.join(names)}, got {', '.join(map(repr, unknown))}: name groups"
         )
     own = dict(zip((name for name in names if name not in pairs), cycle(_COLORS), strict=False))
@@ -128,7 +129,9 @@ def _curve(run: _Run, x: str, metric: str, smoothing: float) -> np.ndarray:
     try:
         points = np.array(lines, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"expected numbers of {x} and {metric}, got others ({error}): remove them") from error
+        raise InputTypeError(
+            f"expected numbers of {x} and {metric}, got others ({error}): remove them"
+        ) from error
     if not len(points):
         return points
     places, values = points[np.argsort(points[:, 0], kind="stable")].T

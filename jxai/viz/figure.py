@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from jxai import extras
 from jxai.checks import check_count, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.sealing import write_whole
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int) -> Path:
     check_count("dpi", dpi, least=_LEAST_DPI)
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"expected a path that ends in .png, got {path}: pictures are written as PNG")
+        raise InputError(f"expected a path that ends in .png, got {path}: pictures are written as PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: figure.savefig(file, dpi=dpi, format="png"))
     return path
@@ -79,9 +80,9 @@ def check_texts(name: str, texts: Sequence[str], *, count: int | None = None) ->
         or not isinstance(texts, Sequence)
         or not all(isinstance(text, str) for text in texts)
     ):
-        raise TypeError(f"expected {name} as a sequence of texts, got {shown(texts)}: give a list")
+        raise InputTypeError(f"expected {name} as a sequence of texts, got {shown(texts)}: give a list")
     if count is not None and len(texts) != count:
-        raise ValueError(f"expected {count} {name}, got {len(texts)}: one a picture")
+        raise InputError(f"expected {count} {name}, got {len(texts)}: one a picture")
 
 
 def printable(text: str) -> str:

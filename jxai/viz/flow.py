@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jxai.checks import as_numpy, check_number, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.viz.figure import new_figure, save
 
 # What absorbs relevance, with Okabe and Ito's colors.
@@ -41,11 +42,11 @@ def relevance_flow(
             is no unit.
     """
     if not hasattr(conservation, "paths"):
-        raise TypeError(f"expected what lrp.conservation gives, got {shown(conservation)}: call it")
+        raise InputTypeError(f"expected what lrp.conservation gives, got {shown(conservation)}: call it")
     check_number("smallest", smallest, least=0)
     start = float(np.sum(as_numpy("relevance", conservation.start)))
     if not conservation.paths or start == 0:
-        raise ValueError(
+        raise InputError(
             f"expected operations and relevance that does not start at 0, got {len(conservation.paths)} operations "
             f"and {start}: start at scores that are not 0"
         )

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jxai.checks import as_numpy, check_number
+from jxai.errors import InputError
 
 # ColorBrewer's RdBu from its blue to its red end, with pure white in the middle so that zero is the paper.
 _STOPS = np.array(
@@ -61,7 +62,7 @@ def signed_sum(relevance: ArrayLike) -> NDArray[np.float32]:
     """
     relevance = as_numpy("relevance", relevance)
     if relevance.ndim < 3 or not relevance.size:
-        raise ValueError(
+        raise InputError(
             f"expected relevance of shape (..., H, W, C), got {relevance.shape}: keep the channels"
         )
     with np.errstate(over="ignore"):  # told below
@@ -139,7 +140,7 @@ def overlay(
         as_numpy("relevance", relevance),
     )
     if picture.shape[-1:] != (3,) or picture.shape[:-1] != relevance.shape[:-1]:
-        raise ValueError(
+        raise InputError(
             f"expected a picture of shape (..., H, W, 3) and relevance of shape (..., H, W, C), got {picture.shape} "
             f"and {relevance.shape}: resize one of them"
         )
@@ -162,7 +163,7 @@ def check_bytes(name: str, pictures: np.ndarray) -> np.ndarray:
     """
     low, high = pictures.min(initial=0), pictures.max(initial=0)
     if low < 0 or high > 255:
-        raise ValueError(
+        raise InputError(
             f"expected {name} in [0, 255], got [{low:g}, {high:g}]: give them before normalization"
         )
     return pictures

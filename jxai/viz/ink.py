@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jxai.checks import as_numpy, check_count, check_number
+from jxai.errors import InputError
 from jxai.viz.heatmap import check_bytes, signed_sum
 
 _AROUND = [(row, column) for row in range(3) for column in range(3)]
@@ -33,7 +34,7 @@ def ink_mask(images: ArrayLike, *, threshold: float = 32.0, margin: int = 0) -> 
     check_number("threshold", threshold)
     images = check_bytes("images", as_numpy("images", images)).astype(np.float32)
     if images.ndim != 4 or not images.size:
-        raise ValueError(
+        raise InputError(
             f"expected images of shape (N, H, W, C), got {images.shape}: add or merge leading axes"
         )
     ring = np.ones(images.shape[1:3], dtype=bool)
@@ -75,7 +76,7 @@ def ink_share(
     """
     mask, magnitude = ink_mask(images, threshold=threshold, margin=margin), np.abs(signed_sum(relevance))
     if mask.shape != magnitude.shape:
-        raise ValueError(
+        raise InputError(
             f"expected relevance of shape {mask.shape} + (C,), got {np.shape(relevance)}: one an image"
         )
     total = magnitude.sum(axis=(1, 2), dtype=np.float64)

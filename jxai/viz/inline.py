@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jxai.checks import as_numpy, check_count, check_number
+from jxai.errors import InputError
 from jxai.viz.figure import check_texts
 from jxai.viz.heatmap import check_bytes, heatmap, shared_scale
 
@@ -78,7 +79,7 @@ def inline(
     """
     relevance = as_numpy("relevance", relevance)
     if relevance.ndim != 4 or not relevance.size:
-        raise ValueError(f"expected relevance of shape (N, H, W, C), got {relevance.shape}: give a batch")
+        raise InputError(f"expected relevance of shape (N, H, W, C), got {relevance.shape}: give a batch")
     count = len(relevance)
     check_count("width", width)
     if not isinstance(captions, tuple) or captions:
@@ -88,7 +89,7 @@ def inline(
     if pictures is not None:
         pictures = check_bytes("pictures", as_numpy("pictures", pictures))
         if pictures.ndim != 4 or pictures.shape[::3] != (count, 3) or pictures.dtype.kind not in "ui":
-            raise ValueError(
+            raise InputError(
                 f"expected {count} pictures of shape (N, H, W, 3), integers in [0, 255], got {pictures.dtype} of "
                 f"shape {pictures.shape}: give them as they were before normalization"
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from jxai.checks import as_numpy, check_number, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.viz.figure import check_texts
 from jxai.viz.heatmap import check_bytes, overlay, shared_scale
 from jxai.viz.panels import Panel, draw_panels
@@ -46,28 +47,28 @@ def method_sheet(
     check_number("opacity", opacity, least=0, most=1)
     notes = notes or {}
     if not isinstance(maps, Mapping) or not isinstance(notes, Mapping):
-        raise TypeError(
+        raise InputTypeError(
             f"expected maps and notes by the label of their method, got {shown(maps)} and {shown(notes)}: name them"
         )
     arrays = {label: as_numpy("maps", array) for label, array in maps.items()}
     if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype.kind not in "ui" or not pictures.size:
-        raise ValueError(
+        raise InputError(
             f"expected pictures of shape (N, H, W, 3), integers in [0, 255], got {pictures.dtype} of shape "
             f"{pictures.shape}: give them as they were before normalization"
         )
     for label, array in arrays.items():
         if array.ndim != 4 or array.shape[:3] != pictures.shape[:3]:
-            raise ValueError(
+            raise InputError(
                 f"expected maps of shape {pictures.shape[:3]} + (C,), got {array.shape} by {label!r}: one a picture"
             )
     if not isinstance(captions, Sequence):
-        raise TypeError(f"expected captions as a sequence, got {shown(captions)}: two lines a picture")
+        raise InputTypeError(f"expected captions as a sequence, got {shown(captions)}: two lines a picture")
     if len(captions) != len(pictures):
-        raise ValueError(f"expected {len(pictures)} captions, got {len(captions)}: one a picture")
+        raise InputError(f"expected {len(pictures)} captions, got {len(captions)}: one a picture")
     for caption in captions:
         check_texts("lines of a caption", caption, count=2)
     if unknown := sorted(set(notes) - set(arrays)):
-        raise ValueError(
+        raise InputError(
             f"expected notes of {', '.join(arrays)}, got {', '.join(unknown)}: use the maps' labels"
         )
     for label, lines in notes.items():

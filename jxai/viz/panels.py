@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jxai import extras
+from jxai.errors import InputError
 from jxai.sealing import write_whole
 from jxai.viz.figure import new_figure, printable, save
 from jxai.viz.heatmap import diverging_colors
@@ -69,7 +70,7 @@ def draw_panels(
         ValueError: if there is no panel, or the path does not end in ".png".
     """
     if not panels:
-        raise ValueError("expected panels to draw, got none: give at least one picture")
+        raise InputError("expected panels to draw, got none: give at least one picture")
     cells = len(panels) + (not strip)
     columns = min(columns, cells)
     rows = -(-cells // columns)

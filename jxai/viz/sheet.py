@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jxai.checks import as_numpy
+from jxai.errors import InputError
 from jxai.viz.figure import check_texts, new_figure, printable, save
 from jxai.viz.heatmap import check_bytes, diverging_colors, heatmap, shared_scale
 
@@ -106,30 +107,30 @@ def _check(
 ) -> None:
     way = len(class_names)
     if support.ndim != 5 or len(support) != way:
-        raise ValueError(
+        raise InputError(
             f"expected support of shape ({way}, shot, H, W, 3), got {support.shape}: one group a class name"
         )
     if query.ndim != 4 or not len(query):
-        raise ValueError(f"expected query of shape (Q, H, W, 3), got {query.shape}: give at least one query")
+        raise InputError(f"expected query of shape (Q, H, W, 3), got {query.shape}: give at least one query")
     for name, pictures in (("support", support), ("query", query)):
         if check_bytes(name, pictures).dtype.kind not in "ui" or pictures.shape[-1] != 3 or not pictures.size:
-            raise ValueError(
+            raise InputError(
                 f"expected {name} as integers in [0, 255] with 3 channels, got {pictures.dtype} of shape "
                 f"{pictures.shape}: give the pictures as they were before normalization"
             )
     queries = len(query)
     if relevance.ndim != 5 or relevance.shape[:2] != (queries, way):
-        raise ValueError(
+        raise InputError(
             f"expected relevance of shape ({queries}, {way}, H, W, C), got {relevance.shape}: "
             "one a query and class"
         )
     if scores.shape != (queries, way):
-        raise ValueError(
+        raise InputError(
             f"expected scores of shape {(queries, way)}, got {scores.shape}: one a query and class"
         )
     fits = labels.shape == (queries,) and labels.dtype.kind in "ui"
     if not fits or labels.min() < 0 or labels.max() >= way:
-        raise ValueError(
+        raise InputError(
             f"expected query_labels of shape ({queries},) in [0, {way}), got {labels.tolist()}: one a query"
         )
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jxai import __version__, data, training
+from jxai import InputError, __version__, data, training
 from jxai.cli import main as command
 from jxai.cli.running import command_line
 
@@ -75,7 +75,7 @@ def test_help_says_what_can_be_chosen(monkeypatch, capsys, name):
             "interrupted by SIGINT at step 7: saved; the same command",
         ),
         (training.Interrupted(7), 143, "interrupted by SIGTERM at step 7: saved; the same command"),
-        (ValueError("expected this, got that: do so"), 2, "ValueError: expected this, got that: do so\n"),
+        (InputError("expected this, got that: do so"), 2, "InputError: expected this, got that: do so\n"),
     ],
 )
 def test_how_a_command_ends(capsys, monkeypatch, raised, status, said):
@@ -87,6 +87,16 @@ def test_how_a_command_ends(capsys, monkeypatch, raised, status, said):
     with pytest.raises(SystemExit) as ended:
         command_line.guarded(main, explains=True)
     assert ended.value.code == status and capsys.readouterr().err.startswith(said)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(command_line, "keep_compiled_programs", lambda: None)
+
+    def main():
+        raise ValueError("expected by a library, whose words decide nothing")
+
+    with pytest.raises(ValueError, match="expected by a library"):
+        command_line.guarded(main, explains=True)
 
 
 def test_a_pipe_that_is_closed_ends_quietly():

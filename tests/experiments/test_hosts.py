@@ -224,7 +224,7 @@ def test_wrong_input_ends_every_process_with_status_2(tmp_path):
     options = ["--folder", str(tmp_path), "--methods", "nothing"]
     for code, _, errors in finish(start(EXPLAINING, options, processes=2, devices=1), timeout=TIMEOUT):
         assert code == 2 and "Traceback" not in errors
-        assert_said_once(errors, "ValueError: expected methods among ")
+        assert_said_once(errors, "InputError: expected methods among ")
 
 
 @pytest.mark.slow
@@ -299,5 +299,5 @@ def test_without_a_cluster_there_is_nothing_to_join(tmp_path):
     code, _, errors = ended
     assert code == 2
     assert errors.startswith(
-        "ValueError: expected a cluster that tells its processes of one another, got none"
+        "InputError: expected a cluster that tells its processes of one another, got none"
     )

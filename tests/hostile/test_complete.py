@@ -13,6 +13,7 @@ EXEMPT = {
     "progress": "what shows how far something is, of numbers that its callers count",
     "compiled": "takes functions that others have checked: what it asks of none, they ask",
     "checks": "what refuses arguments, for all others: every case here is one of its own",
+    "errors": "what is raised",
     "extras": "takes no arguments",
     "jaxprs": "takes what JAX traced, nothing of users",
     "miscompiled": "takes no arguments",

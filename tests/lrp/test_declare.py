@@ -164,7 +164,7 @@ def test_a_kernel_of_pallas_by_its_name():
 
 def test_what_cannot_be_declared():
     p = primitive(jnp.tanh)
-    with pytest.raises(TypeError, match="a primitive of JAX or its name, got"):
+    with pytest.raises(TypeError, match="JAX's primitive or its name, got"):
         lrp.declare(3, means=jnp.tanh)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="a function for means="):
         lrp.declare(p, means=3)  # pyright: ignore[reportArgumentType]

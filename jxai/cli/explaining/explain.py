@@ -43,6 +43,7 @@ from jxai.cli.running.hosts import (
 )
 from jxai.cli.running.seeds import key_of
 from jxai.cli.running.unfinished_rows import Rows
+from jxai.errors import InputError
 from jxai.progress import Bar, Progress
 
 DEFAULT_METHODS = (
@@ -160,9 +161,9 @@ def explain(
 
 def _check(network: Network, pictures: Sequence[Picture], target: str, batch: int) -> None:
     if batch < 1:
-        raise ValueError(f"expected a batch of at least 1, got {batch}: raise it")
+        raise InputError(f"expected a batch of at least 1, got {batch}: raise it")
     if target == "true" and any(picture.label is None for picture in pictures):
-        raise ValueError(
+        raise InputError(
             "expected the true class of every picture, got files, whose classes are not known: take target "
             "predicted, or a class's name or number"
         )
@@ -199,7 +200,7 @@ def choose(names: Sequence[str], settings: Settings, network: Network) -> list[M
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         got = ", ".join(unknown) or "none"
-        raise ValueError(f"expected methods among {', '.join(known)}, got {got}")
+        raise InputError(f"expected methods among {', '.join(known)}, got {got}")
     if network.classifier.maps is None and "grad-cam" in names:
         if names not in (DEFAULT_METHODS, tuple(known)):
             network.check_maps()
@@ -217,9 +218,9 @@ def choose(names: Sequence[str], settings: Settings, network: Network) -> list[M
 def main(options: Options) -> None:
     """Read, explain, write; print the classes and where everything is."""
     if options.on_page < 1:
-        raise ValueError(f"expected on_page of at least 1, got {options.on_page}: raise it")
+        raise InputError(f"expected on_page of at least 1, got {options.on_page}: raise it")
     if not 0 <= options.opacity <= 1:
-        raise ValueError(f"expected opacity in [0, 1], got {options.opacity}: 1 is the heat map alone")
+        raise InputError(f"expected opacity in [0, 1], got {options.opacity}: 1 is the heat map alone")
     key = key_of(options.seed)
     with together(options.hosts), ended_by_sigterm():
         progress: Progress = True if options.progress else "lines"

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from jxai import data
 from jxai.data.picture import Resampling
+from jxai.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +30,12 @@ class InputSpace:
 
     def __post_init__(self):
         if self.size < 1 or self.shorter < self.size:
-            raise ValueError(
+            raise InputError(
                 f"expected an input size of at least 1, and a shorter side of at least that, got {self.size} and "
                 f"{self.shorter}: give pixels"
             )
         if not all(np.isfinite(self.mean)) or not all(value > 0 and np.isfinite(value) for value in self.std):
-            raise ValueError(
+            raise InputError(
                 f"expected finite means and deviations above 0, got {self.mean} and {self.std}: give those of RGB in "
                 "[0, 1]"
             )

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jxai import attribution, lrp
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
+from jxai.errors import InputError
 
 # A composite's name on the command line, and its label in pictures.
 _NAMES = {
@@ -164,7 +165,7 @@ def methods(
 
     def expected_gradients(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
         if references is None:
-            raise ValueError("expected references for expected gradients, got none: give some pictures")
+            raise InputError("expected references for expected gradients, got none: give some pictures")
         return attribution.expected_gradients(f, key, x, target, references=references, **drawn)
 
     def one_pass(explain: Callable[[Classifier, jax.Array, jax.Array], jax.Array]) -> Explain:

@@ -16,6 +16,7 @@ from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, TORCHVISION, InputSpa
 from jxai.cli.explaining.methods import Classifier
 from jxai.cli.explaining.own_model import load_model
 from jxai.cli.explaining.photographs import CLASS_NAMES
+from jxai.errors import InputError
 from jxai.models.pretrained import efficientnet_lite0
 
 _LITE0 = "efficientnet-lite0"
@@ -91,7 +92,7 @@ class Network:
             ValueError: the network has no maps.
         """
         if self.classifier.maps is None:
-            raise ValueError(
+            raise InputError(
                 f"expected --maps for grad-cam of {self.title}, got none: name the module whose maps it weighs"
             )
 
@@ -104,7 +105,7 @@ class Network:
         count = len(self.class_names)
         if target.lstrip("-").isdecimal():
             if not 0 <= int(target) < count:
-                raise ValueError(
+                raise InputError(
                     f"expected a target from 0 to {count - 1}, got {target}: give a class's number"
                 )
             return int(target)
@@ -112,7 +113,7 @@ class Network:
         if names.count(target.casefold()) == 1:
             return names.index(target.casefold())
         near = difflib.get_close_matches(target.casefold(), names, 3)
-        raise ValueError(
+        raise InputError(
             f"expected a target predicted, true, or a class's number or name, got {target!r}, the name of "
             f"{names.count(target.casefold())} classes: "
             + (f"did you mean {', '.join(near)}?" if near else f"give a number from 0 to {count - 1}")
@@ -139,14 +140,14 @@ def load_network(options: NetworkOptions = NetworkOptions()) -> Network:
 def _of_imagenet(options: NetworkOptions) -> Network:
     own = {"--input-size": options.input_size, "--mean": options.mean, "--std": options.std}
     if given := [flag for flag, value in {**own, "--maps": options.maps}.items() if value is not None]:
-        raise ValueError(f"expected {given[0]} with --model, got it alone: {options.network} has its own")
+        raise InputError(f"expected {given[0]} with --model, got it alone: {options.network} has its own")
     module: nn.Module
     if options.network == _LITE0:
         module, variables, _ = efficientnet_lite0(path=options.weights)
         path, space, title = "activation_last", EFFICIENTNET_LITE0, "EfficientNet-Lite0"
     else:
         if options.weights is None:
-            raise ValueError(
+            raise InputError(
                 f"expected --weights for {options.network}, got none: give torchvision's checkpoint "
                 f"({options.network}-....pth or .safetensors)"
             )
@@ -163,7 +164,7 @@ def _of_imagenet(options: NetworkOptions) -> Network:
 
 def _own(options: NetworkOptions, place: str) -> Network:
     if options.network != _LITE0:
-        raise ValueError(f"expected --network or --model, got both: leave {options.network} out")
+        raise InputError(f"expected --network or --model, got both: leave {options.network} out")
     size = 224 if options.input_size is None else options.input_size
     space = InputSpace(
         size, round(size * 8 / 7), mean=options.mean or (0.0, 0.0, 0.0), std=options.std or (1.0, 1.0, 1.0)
@@ -189,12 +190,12 @@ def _with_names(
     try:
         scores = jax.eval_shape(classifier, images)
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"expected a model of images (N, {space.size}, {space.size}, 3), got from {title}: "
             f"{printable(error, 300)}: give --input-size, or a function of (variables, images)"
         ) from error
     if not hasattr(scores, "shape") or len(scores.shape) != 2 or scores.shape[0] != 2:
-        raise ValueError(
+        raise InputError(
             f"expected scores (2, K) of 2 images from {title}, got {jax.tree.map(lambda x: x.shape, scores)}: return "
             "one array of scores"
         )
@@ -202,7 +203,7 @@ def _with_names(
     if options.classes is not None:
         names = _read_names(options.classes)
         if len(names) != count:
-            raise ValueError(
+            raise InputError(
                 f"expected {count} names in {printable(options.classes)}, one a score of {title}, got {len(names)}: "
                 "give a line a class"
             )
@@ -215,7 +216,7 @@ def _read_names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
+        raise InputError(
             f"expected a text file with a class's name a line, got {printable(path)} ({printable(error)}): give one"
         ) from error
     while lines and not lines[-1].strip():

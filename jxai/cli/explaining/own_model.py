@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import printable, shown
+from jxai.errors import InputError
 from jxai.models import read_weights
 
 Apply = Callable[[Any, jax.Array], Any]
@@ -48,7 +49,7 @@ def load_model(place: str, weights: Path | None) -> tuple[Apply, Any, bytes]:
     """
     module_name, colon, function_name = place.rpartition(":")
     if not colon or not module_name or not function_name:
-        raise ValueError(
+        raise InputError(
             f"expected a model as MODULE:FUNCTION, got {place!r}: name a function that gives it, such "
             "as mymodule:make_model"
         )
@@ -56,7 +57,7 @@ def load_model(place: str, weights: Path | None) -> tuple[Apply, Any, bytes]:
     function = getattr(module, function_name, None)
     if not callable(function):
         near = difflib.get_close_matches(function_name, dir(module), 3)
-        raise ValueError(
+        raise InputError(
             f"expected a function {function_name} in {module_name}, got {shown(function)}: "
             + (f"did you mean {', '.join(near)}?" if near else "define it there")
         )
@@ -77,7 +78,7 @@ def _module(name: str) -> ModuleType:
             if error.name is None or not (name + ".").startswith(error.name + "."):
                 raise
     if not in_folder.is_file():
-        raise ValueError(
+        raise InputError(
             f"expected a module {printable(name)}, got none, nor a file {printable(in_folder)}: start jxai where it "
             "lies, or install it"
         )
@@ -102,7 +103,7 @@ def _as_function(model: Any, place: str) -> tuple[Apply, Any]:
     for convert in (_nnx, _equinox, _keras):
         if (found := convert(model)) is not None:
             return found
-    raise ValueError(
+    raise InputError(
         f"expected {place} to give (apply, variables), or a model of NNX, Equinox or Keras, got {shown(model)}: "
         "return one of these"
     )
@@ -134,7 +135,7 @@ def _keras(model: Any) -> tuple[Apply, Any] | None:
     if keras is None or not isinstance(model, keras.Model):
         return None
     if keras.backend.backend() != "jax":
-        raise ValueError(
+        raise InputError(
             f"expected Keras on JAX, got its backend {keras.backend.backend()}: set KERAS_BACKEND=jax"
         )
 
@@ -154,14 +155,14 @@ def _filled(variables: Any, tensors: dict[str, np.ndarray], path: Path) -> Any:
     names = [_name(keys) for keys, _ in leaves]
     missing, left_over = sorted(set(names) - set(given)), sorted(set(given) - set(names))
     if missing or left_over:
-        raise ValueError(
+        raise InputError(
             f"expected in {printable(path)} the model's {len(names)} variables, got none for {_some(missing)}, and "
             f"{_some(left_over)} that it has not: name the tensors as the variables, or have the function read them"
         )
     filled = []
     for name, (_, variable) in zip(names, leaves, strict=True):
         if given[name].shape != np.shape(variable):
-            raise ValueError(
+            raise InputError(
                 f"expected {name} of shape {np.shape(variable)}, got {given[name].shape} in {printable(path)}: give "
                 "the weights of this model"
             )

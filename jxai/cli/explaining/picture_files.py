@@ -14,6 +14,7 @@ from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
 from jxai.cli.explaining.photographs import photographs
 from jxai.cli.running.written import NOTE, written_files
 from jxai.data.decode import FORMATS
+from jxai.errors import InputError
 from jxai.progress import Progress, tracked
 
 _IN_MEMORY = 256  # pictures; of more each is read where it is used
@@ -70,7 +71,7 @@ def read_pictures(
             of them named; or a count below 1.
     """
     if count is not None and count < 1:
-        raise ValueError(f"expected a count of at least 1, got {count}: leave it out for all pictures")
+        raise InputError(f"expected a count of at least 1, got {count}: leave it out for all pictures")
     if not paths:
         shown = enumerate(photographs(space)[:count])
         return [Picture(f"photograph {i}", one.picture, one.label, _digest(one.picture)) for i, one in shown]
@@ -89,7 +90,7 @@ def read_pictures(
         found.append(Picture(printable(name), source, digest=digest))
     if unreadable and (not skip_corrupt or not found):
         more = f" and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
-        raise ValueError(
+        raise InputError(
             f"expected {len(files)} readable pictures, got {len(unreadable)} that are not: "
             f"{'; '.join(unreadable[:_NAMED])}{more}: mend them"
             + ("" if skip_corrupt else ", or leave them out with --skip-corrupt")
@@ -126,7 +127,7 @@ def _files(path: Path) -> list[tuple[str, Path]]:
         and file not in written
     )
     if not below:
-        raise ValueError(
+        raise InputError(
             f"expected pictures below {printable(path)}, got none: give a folder with PNG or JPEG files"
         )
     return [(str(file.relative_to(path)), file) for file in below]

@@ -27,6 +27,7 @@ from jxai.cli.fewshot.tables import Scores, Seeds, accuracy_table
 from jxai.cli.running import command_line
 from jxai.cli.running.hosts import in_shares, is_first
 from jxai.cli.running.options import Positional
+from jxai.errors import InputError
 from jxai.progress import Progress, tracked
 
 # Episodes computed at once where there is memory and nothing to lose; of a CPU `episode_accuracies` says more.
@@ -178,7 +179,7 @@ def config_of(folder: Path) -> Config:
     try:
         return from_json(Config, json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
+        raise InputError(
             f"expected the configuration of a run in {printable(path)}, got {printable(error)}"
         ) from error
 
@@ -203,7 +204,7 @@ def verified_config(folder: Path, *, which: Any = "best") -> Config:
     if dataclasses.replace(made_with, steps=config.steps) != config:
         fields = (field.name for field in dataclasses.fields(config))
         differing = [name for name in fields if getattr(made_with, name) != getattr(config, name)]
-        raise ValueError(
+        raise InputError(
             f"expected in {printable(folder / 'config.json')} what the checkpoints were made with, got others in "
             f"{', '.join(differing)}: change them back"
         )
@@ -213,7 +214,7 @@ def verified_config(folder: Path, *, which: Any = "best") -> Config:
 def main(options: Options) -> None:
     """Evaluate and print a table for each number of shots."""
     if not options.folders:
-        raise ValueError("expected folders of jxai train, got none: name some, such as runs/letters/relation")
+        raise InputError("expected folders of jxai train, got none: name some, such as runs/letters/relation")
     groups: dict[int, dict[str, dict[int, dict[str, Scores]]]] = {}
     inference: Inference = "transductive" if options.transductive else "inductive"
     for folder in options.folders:

@@ -32,6 +32,7 @@ from jxai.cli.fewshot.train import train, train_together
 from jxai.cli.running import command_line, folders, made_with
 from jxai.cli.running.hosts import Hosts, HostsOption, ended_by_sigterm, from_first, is_first, together
 from jxai.cli.running.options import Positional
+from jxai.errors import InputError
 
 Result = dict[str, Any]
 """What a finished run's JSON holds."""
@@ -231,7 +232,7 @@ def finished_result(job: Job, table: Table, options: Options) -> dict | None:
         print(f"note: {path} is damaged ({error}): this run is judged anew", file=sys.stderr)
         return None
     if from_json(Config, result["config"]) != job.config:
-        raise ValueError(
+        raise InputError(
             f"expected the result of this configuration, got another in {path}: remove it and its run "
             f"{job.folder(options)}, or give other folders"
         )
@@ -338,16 +339,16 @@ def _seeds(options: Options) -> tuple[int, ...]:
     seeds = options.seeds
     if not options.together:
         if options.at_once is not None:
-            raise ValueError(
+            raise InputError(
                 "expected --at-once with --together, got it alone: add --together, or leave it out"
             )
     else:
         _check_together(options)
         seeds = tuple(range(*seeds)) if len(seeds) == 1 else seeds
     if not seeds or min(seeds) < 0:
-        raise ValueError(f"expected seeds of at least 0, got {seeds or 'none'}: list them, as --seeds 0 1 2")
+        raise InputError(f"expected seeds of at least 0, got {seeds or 'none'}: list them, as --seeds 0 1 2")
     if twice := [str(seed) for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
-        raise ValueError(f"expected different seeds, got {', '.join(twice)} more than once: list each once")
+        raise InputError(f"expected different seeds, got {', '.join(twice)} more than once: list each once")
     return seeds
 
 
@@ -355,11 +356,11 @@ def _check_together(options: Options) -> None:
     """That what is given beside --together goes with it."""
     hosts = {"--distributed": options.hosts.distributed, "--coordinator": options.hosts.coordinator}
     if given := [flag for flag, value in hosts.items() if value]:
-        raise ValueError(
+        raise InputError(
             f"expected --together in a single process, got {given[0]}: its devices share the seeds, leave that out"
         )
     if options.at_once is not None and options.at_once < 1:
-        raise ValueError(
+        raise InputError(
             f"expected --at-once of at least 1, got {options.at_once}: leave it out for all seeds"
         )
 
@@ -367,7 +368,7 @@ def _check_together(options: Options) -> None:
 def _chosen(what: str, wanted: Sequence[Any], known: Sequence[Any]) -> tuple[Any, ...]:
     """Those wanted, or all."""
     if unknown := [str(one) for one in wanted if one not in known]:
-        raise ValueError(
+        raise InputError(
             f"expected {what} among {', '.join(map(str, known))}, got {', '.join(unknown)}: choose of these"
         )
     return tuple(wanted) or tuple(known)
@@ -376,7 +377,7 @@ def _chosen(what: str, wanted: Sequence[Any], known: Sequence[Any]) -> tuple[Any
 def main(options: Options) -> None:
     """Run what is missing and print the table."""
     if options.table not in TABLES:
-        raise ValueError(
+        raise InputError(
             f"expected a table among {', '.join(TABLES)}, got {options.table!r}: name one of them"
         )
     table = TABLES[options.table]()

@@ -14,6 +14,7 @@ from jxai.cli.fewshot.system import load_domain
 from jxai.cli.running import made_with
 from jxai.cli.running.folders import write_whole
 from jxai.data import DOMAINS
+from jxai.errors import InputError
 
 _NAME = "run.json"
 
@@ -104,13 +105,13 @@ def _read(folder: Path) -> dict[str, Any] | None:
         ]
         return {"fingerprints": dict(read["fingerprints"]), "starts": starts}
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"expected the record of a run in {path}, got {error!r}: remove the file") from error
+        raise InputError(f"expected the record of a run in {path}, got {error!r}: remove the file") from error
 
 
 def _compare(folder: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
     differing = [name for name in now if now[name] != then.get(name)]
     if differing:
-        raise ValueError(
+        raise InputError(
             f"expected the data that {folder} was trained on, got others in {', '.join(differing)} "
             f"({_NAME} has {then.get(differing[0])}, here is {now[differing[0]]}): "
             "get the same data again, or train in another folder"

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jxai import data, fewshot, models
 from jxai.cli.fewshot.configs import HEADS, Config
+from jxai.errors import InputError
 from jxai.fewshot import Head
 
 
@@ -27,7 +28,7 @@ def build(config: Config, *, num_classes: int | None = None) -> tuple[nn.Module,
         ValueError: unknown encoder or head, images too small for the encoder, or a map too small for the head.
     """
     if config.head not in HEADS:
-        raise ValueError(f"expected a head among {', '.join(HEADS)}, got {config.head!r}: choose one of them")
+        raise InputError(f"expected a head among {', '.join(HEADS)}, got {config.head!r}: choose one of them")
     options: dict[str, Any] = {"width": config.width}
     if config.encoder.startswith("resnet"):
         options = {"widths": tuple(config.width * 2**stage for stage in range(4)), "stem_width": config.width}
@@ -36,7 +37,7 @@ def build(config: Config, *, num_classes: int | None = None) -> tuple[nn.Module,
     match config.head:
         case "relation":
             if side < 4:
-                raise ValueError(
+                raise InputError(
                     f"expected a feature map of at least 4x4 for the head's two poolings, got {side}x{side} "
                     f"from {config.encoder} at {config.image_size} pixels: take an encoder that pools less, "
                     "such as conv4np"

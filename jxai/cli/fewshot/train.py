@@ -33,6 +33,7 @@ from jxai.cli.running import command_line, folders
 from jxai.cli.running.hosts import in_shares, is_first
 from jxai.cli.running.hosts import together as joined
 from jxai.cli.running.seeds import key_of
+from jxai.errors import InputError
 
 # Of a learned transformation, as released.
 _TRANSFORMATION_ADAM = training.OptimizerConfig("adam", 1e-3, weight_decay=1e-8)
@@ -66,7 +67,7 @@ def train_together(runs: Sequence[Run], *, at_once: int | None = None) -> list[t
     """
     first, *others = (dataclasses.replace(run.config, seed=0) for run in runs)
     if any(other != first for other in others) or len({run.config.seed for run in runs}) < len(runs):
-        raise ValueError(
+        raise InputError(
             "expected configurations that differ in their seeds alone, got others, or a seed twice: "
             "train the others by themselves"
         )
@@ -83,17 +84,17 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
     encoder, head = build(config, num_classes=num_classes)
     devices = _devices(config)
     if together is None and config.episodes_per_step % len(devices):
-        raise ValueError(
+        raise InputError(
             f"expected episodes_per_step divisible by {len(devices)} devices, got {config.episodes_per_step}: "
             "give every device as many"
         )
     if not config.train_encoder and (config.transformation != "none" or config.auxiliary):
-        raise ValueError(
+        raise InputError(
             "expected train_encoder with a transformation or an auxiliary classifier, got train_encoder=False: "
             "both teach the encoder"
         )
     if config.optimizer.weight_decay and not config.train_encoder:
-        raise ValueError(
+        raise InputError(
             "expected no weight_decay with train_encoder=False, got one: it would shrink the encoder"
         )
     # Both the training episodes and those of validation are checked against the data before any work is done.
@@ -171,7 +172,7 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
         # Now that the folders have turned out to be these configurations', and nobody else's.
         for run, of_run in zip(runs, checkpoints, strict=True):
             if (there := of_run.latest_step() or 0) > config.steps:
-                raise ValueError(
+                raise InputError(
                     f"expected at least the {there} steps that {printable(run.folder)} has, got {config.steps}: "
                     "raise --config.steps, or take another folder"
                 )

@@ -34,6 +34,7 @@ from jxai.cli.running.finite import check_finite, not_finite
 from jxai.cli.running.folders import in_use, write_whole
 from jxai.cli.running.results_log import ResultsLog
 from jxai.cli.running.seeds import key_of
+from jxai.errors import InputError
 from jxai.progress import Bar, Progress
 
 # Of the second table, as far as they are measured: the paper's two.
@@ -110,7 +111,7 @@ def chosen_of(kind: str, names: Sequence[str], known: Mapping[str, Any]) -> dict
         ValueError: an unknown name.
     """
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"expected {kind} among {', '.join(known)}, got {', '.join(unknown)}")
+        raise InputError(f"expected {kind} among {', '.join(known)}, got {', '.join(unknown)}")
     return {name: one for name, one in known.items() if not names or name in names}
 
 
@@ -224,7 +225,7 @@ def _scores(classifier: Classifier, x: jax.Array) -> jax.Array:
 def main(options: Options) -> None:
     """Measure what is missing; write and print the tables, draw the curves."""
     if options.batch < 1:
-        raise ValueError(f"expected a batch of at least 1, got {options.batch}: raise it")
+        raise InputError(f"expected a batch of at least 1, got {options.batch}: raise it")
     progress: Progress = True if options.progress else "lines"
     network = load_network(options.network)
     pictures = read_pictures(

@@ -11,11 +11,10 @@ from jxai import training
 from jxai.checks import printable
 from jxai.cli.running import threads
 from jxai.cli.running.compilation_cache import keep_compiled_programs
+from jxai.errors import InputError
 
-# What is raised for wrong input, full disks and too little memory, with a message that begins so; anything else keeps
-# its traceback.
-_BEGINNING = "expected "
-_WRONG_INPUT = (ValueError, TypeError, OSError, MemoryError, training.DivergedError)
+# Wrong input, what the system refuses (full disks, missing files), too little memory; the rest keeps its traceback.
+_WRONG_INPUT = (InputError, OSError, MemoryError, training.DivergedError)
 
 
 def run(
@@ -67,8 +66,6 @@ def guarded(main: Callable[[], None], *, explains: bool = False) -> None:
     try:
         main()
     except _WRONG_INPUT as error:
-        if not str(error).startswith(_BEGINNING):
-            raise
         # One line, whatever the files are called that it names.
         print(f"{type(error).__name__}: {printable(error, 4000)}", file=sys.stderr)
         raise SystemExit(2) from error

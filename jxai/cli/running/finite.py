@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jxai.errors import InputError
+
 
 def not_finite(arrays: Mapping[str, Any]) -> list[str]:
     """The names of the arrays that hold NaN or infinity."""
@@ -22,7 +24,7 @@ def check_finite(what: str, arrays: Mapping[str, Any]) -> None:
         ValueError: one of them is not finite.
     """
     if bad := not_finite(arrays):
-        raise ValueError(
+        raise InputError(
             f"expected finite {what}, got NaN or infinity for {', '.join(bad)}: look at the network's weights and "
             "scores there, or leave it out"
         )

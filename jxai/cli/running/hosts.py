@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 
 from jxai.cli.running import command_line
 from jxai.cli.running.options import arg
+from jxai.errors import InputError
 
 Item = TypeVar("Item")
 
@@ -68,14 +69,14 @@ def together(hosts: Hosts) -> Iterator[None]:
         yield
         return
     if not hosts.distributed and None in address:
-        raise ValueError(
+        raise InputError(
             "expected --coordinator, --num-processes and --process-id together, got some of them: give all "
             "three, or --distributed alone on a cluster"
         )
     try:
         jax.distributed.initialize(*address, heartbeat_timeout_seconds=hosts.heartbeat)
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"expected a cluster that tells its processes of one another, got none ({error}): give --coordinator, "
             "--num-processes and --process-id"
         ) from error

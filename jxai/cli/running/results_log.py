@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jxai import sealing
+from jxai.errors import InputError
 
 
 class ResultsLog:
@@ -45,12 +46,12 @@ class ResultsLog:
         for number, line in enumerate(whole.splitlines(keepends=True), 1):
             read = self._parse(line, number)
             if number == 1 and read is None:
-                raise ValueError(f"expected a log of results, got line 1 of {path}: remove the file")
+                raise InputError(f"expected a log of results, got line 1 of {path}: remove the file")
             if read is None:
                 print(f"note: line {number} of {path} is damaged: its record is made anew", file=sys.stderr)
                 continue
             if number == 1 and (there := read.get("settings")) != self.settings:
-                raise ValueError(
+                raise InputError(
                     f"expected {self._differences(there)}: give these settings again or another folder"
                 )
             if number > 1:
@@ -77,7 +78,7 @@ class ResultsLog:
         read = _as_read(record)
         key = read.get("key")
         if not isinstance(key, str) or self.done(key):
-            raise ValueError(
+            raise InputError(
                 f"expected a record with a new string as its key, got {key!r}: ask done(key) before"
             )
         lines = [read] if self._lines else [{"settings": self.settings}, read]

@@ -2,6 +2,8 @@
 
 import jax
 
+from jxai.errors import InputError
+
 _LARGEST = 2**32 - 1
 
 
@@ -18,5 +20,5 @@ def key_of(seed: int) -> jax.Array:
         ValueError: another number.
     """
     if not 0 <= seed <= _LARGEST:
-        raise ValueError(f"expected a seed from 0 to {_LARGEST}, got {seed}: give another")
+        raise InputError(f"expected a seed from 0 to {_LARGEST}, got {seed}: give another")
     return jax.random.key(seed)

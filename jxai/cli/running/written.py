@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from jxai.cli.running import folders
+from jxai.errors import InputError
 
 NOTE = ".written"
 _NAMES = re.compile(r"index\.html|attributions\.npz|sheet-\d+\.png")
@@ -38,7 +39,7 @@ def written_files(folder: Path) -> set[str]:
     if not isinstance(names, list) or not all(
         isinstance(name, str) and _NAMES.fullmatch(name) for name in names
     ):
-        raise ValueError(f"expected names of files that jxai explain wrote in {note}, got others: remove it")
+        raise InputError(f"expected names of files that jxai explain wrote in {note}, got others: remove it")
     return set(names)
 
 
@@ -55,7 +56,7 @@ def claim(folder: Path, names: Collection[str]) -> None:
     """
     own = written_files(folder)
     if others := [name for name in names if name not in own and os.path.lexists(folder / name)]:
-        raise ValueError(
+        raise InputError(
             f"expected a folder of results in {folder}, got files there that jxai explain did not write "
             f"({', '.join(others[:3])}): move them, or give another --out"
         )

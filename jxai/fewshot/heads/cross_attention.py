@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.checks import check_count
+from jxai.errors import InputError
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 from jxai.fewshot.heads.attention import Attention, InverseNorm
 from jxai.fewshot.heads.head import Head, prototypes
@@ -143,7 +144,7 @@ class CrossAttentionHead(Head):
         In training, the attention's batch norm sees all pairs twice: the prototypes' side, then the queries'.
         """
         if support.ndim != 4:
-            raise ValueError(
+            raise InputError(
                 f"expected maps (N, h, w, C), got {support.shape}: take an encoder that does not pool"
             )
         if self.is_initializing() and self.classifier is not None:
@@ -247,7 +248,7 @@ class CrossAttentionHead(Head):
         if self.classifier is None:
             return None
         if query_classes is None:
-            raise ValueError(
+            raise InputError(
                 "expected query_classes for the global classifier, got None: take episodes of data.episode_dataset, "
                 "which carry them, or a head with num_classes=None"
             )

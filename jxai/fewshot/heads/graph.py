@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
+from jxai.errors import InputError
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
 from jxai.fewshot.heads.graph_layers import EPSILON, MOMENTUM, Adjacency, GraphConvolution, Skip
@@ -77,9 +78,9 @@ class GraphHead(ConditionedHead):
             ValueError: there are more classes than `self.way`, or the queries are no multiple of them.
         """
         if way > self.way:
-            raise ValueError(f"expected at most {self.way} classes, got {way}: make GraphHead(way={way})")
+            raise InputError(f"expected at most {self.way} classes, got {way}: make GraphHead(way={way})")
         if len(query) % way:
-            raise ValueError(
+            raise InputError(
                 f"expected a multiple of {way} queries, class by class, got {len(query)}: a graph holds one query of "
                 "every class"
             )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import as_array, finite
+from jxai.errors import InputError, InputTypeError
 from jxai.lrp.calls import normal
 from jxai.lrp.engine.facts import Flags, Status
 from jxai.lrp.engine.graph import Tokens, widen
@@ -99,14 +100,14 @@ def explain(
         for path in unmet:
             if not any(record.path == normal(path).partition("#")[0] for record in records):
                 find(program.calls.values(), path)
-        raise ValueError(
+        raise InputError(
             f"expected to watch or mask modules on the way from the inputs to the outputs, got {', '.join(unmet)}, "
             "where no relevance passes: leave them out"
         )
     context.warn()
     if any(not is_float(x) for x in leaves) and not any(step.tokens for step in plan.operations()):
         x = next(x for x in leaves if not is_float(x))
-        raise TypeError(
+        raise InputTypeError(
             f"expected integers to be looked up in a table, as nn.Embed does, got {jnp.result_type(x)} of shape "
             f"{jnp.shape(x)} in no embedding: convert the input to floats, or close over it"
         )
@@ -138,12 +139,12 @@ def is_float(x: Any) -> bool:
 def _check_leaf(x: Any) -> None:
     dtype = jnp.result_type(x if isinstance(x, jax.ShapeDtypeStruct) else as_array(x))
     if dtype == np.float16 or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-        raise TypeError(
+        raise InputTypeError(
             f"expected primals of float32, float64 or bfloat16, or integers for an embedding, got {dtype}: "
             "convert them to float32, or close over them"
         )
     if 0 in (shape := jnp.shape(x)):
-        raise ValueError(
+        raise InputError(
             f"expected primals with values, got an array of shape {shape}: give one image at least"
         )
     if not isinstance(x, jax.ShapeDtypeStruct):

@@ -15,6 +15,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jxai.checks import as_array
+from jxai.errors import InputError
 from jxai.lrp.calls import ModuleCall, intercepted, is_module
 
 # An identity that says: this is leaf `leaf` of what call `index` gets ("in") or gives ("out"). Under `vmap` the batch
@@ -85,7 +86,7 @@ def _refuse_training(call: ModuleCall, function: Callable, args: tuple, kwargs: 
     for name in flags:
         value = given.get(name)
         if (getattr(module, name) if value is None else value) is False:
-            raise ValueError(
+            raise InputError(
                 f"expected an NNX model that is evaluated, got {type(module).__name__} at {call.path!r} in training "
                 f"mode ({name} is False): call model.eval() first"
             )

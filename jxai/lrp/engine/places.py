@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from jxai.errors import InputError
 from jxai.lrp.calls import normal
 from jxai.lrp.engine.facts import Node
 from jxai.lrp.engine.graph import CallKey, Program, Value
@@ -127,7 +128,7 @@ class Context:
         if operation.modules:
             # A path alone would take the whole module where the rule is for any operation.
             pattern = f"'{operation.place}'" if layer else f"('{operation.place}', {pattern})"
-        raise ValueError(
+        raise InputError(
             f"expected a rule for {what}, got none for {operation} in {self.composite.name}: put one in front, for "
             f"example lrp.Composite((({pattern}, {example}),)) | composite"
         )

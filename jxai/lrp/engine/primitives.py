@@ -14,6 +14,7 @@ import jax
 from jax.extend.core import Primitive
 
 from jxai.checks import shown
+from jxai.errors import InputError, InputTypeError
 from jxai.ops.depthwise import depthwise_p, grouped
 
 
@@ -317,25 +318,23 @@ def declare(
             unknown field.
     """
     if not isinstance(primitive, Primitive | str):
-        raise TypeError(f"expected a primitive of JAX or its name, got {shown(primitive)}: see lrp.declare")
+        raise InputTypeError(f"expected JAX's primitive or its name, got {shown(primitive)}: see lrp.declare")
     key = primitive if isinstance(primitive, str) else primitive.name
     if not key or not isinstance(name, str | None) or name == "":
-        raise ValueError(f"expected names, got {shown(key)} and {shown(name)}: see lrp.declare")
+        raise InputError(f"expected names, got {shown(key)} and {shown(name)}: see lrp.declare")
     if (said := (means is not None) + (like is not None) + bool(fields)) != 1:
-        raise ValueError(
-            f"expected one of like=, means= and fields for '{key}', got {said} of them: give one"
-        )
+        raise InputError(f"expected one of like=, means= and fields for '{key}', got {said}: give one")
     if means is not None and not callable(means):
-        raise TypeError(f"expected a function for means=, got {shown(means)}: see lrp.declare")
+        raise InputTypeError(f"expected a function for means=, got {shown(means)}: see lrp.declare")
     if like is not None and not (isinstance(like, Primitive) and like.name in _ROWS):
-        raise ValueError(
+        raise InputError(
             f"expected like= to be a primitive with a row, got {shown(like)}: use means= or fields"
         )
     row = Row(means=means) if like is None else _ROWS[like.name]
     row = _from_fields(fields) if fields else row
     if (key in _ROWS) if name is None else ((key, name) in _NAMED):
         what = key if name is None else f"{key} named '{name}'"
-        raise ValueError(f"expected a primitive without a row, got '{what}', which has one: declare it once")
+        raise InputError(f"expected a primitive without a row, got '{what}', which has one: declare it once")
     if name is None:
         _ROWS[key] = row
     else:
@@ -356,16 +355,16 @@ _NUMBERS: dict[str, Any] = {
 def _from_fields(fields: dict[str, Any]) -> Row:
     known = {*_NUMBERS, *_WORDS, "entrywise", "moves", "sums", "contracts", "opaque"}
     if unknown := set(fields) - known:
-        raise ValueError(f"expected fields of {sorted(known)}, got {sorted(unknown)}: see lrp.declare")
+        raise InputError(f"expected fields of {sorted(known)}, got {sorted(unknown)}: see lrp.declare")
     for field, value in fields.items():
         of, least = _NUMBERS.get(field, (bool, 0))
         if field not in _WORDS and not (
             isinstance(value, of) and isinstance(value, bool) == (of is bool) and least <= value < math.inf
         ):
-            raise ValueError(f"expected {field} to be a {of}, got {shown(value)}: see lrp.declare")
+            raise InputError(f"expected {field} to be a {of}, got {shown(value)}: see lrp.declare")
     for field, allowed in _WORDS.items():
         if field in fields and not (isinstance(fields[field], str) and fields[field] in allowed):
-            raise ValueError(
+            raise InputError(
                 f"expected {field} of {sorted(allowed)}, got {shown(fields[field])}: see lrp.declare"
             )
     return Row(**{k: _WORDS[k][v] if k in _WORDS else v for k, v in fields.items()})

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jxai.errors import InputError
 from jxai.lrp.engine import control_flow
 from jxai.lrp.engine.facts import Status
 from jxai.lrp.engine.graph import Equation, Tokens, Value, as_float, evaluate
@@ -174,7 +175,7 @@ def _tapped(x: jax.Array, paths: tuple[str, ...], probes: Probes) -> jax.Array:
             try:
                 mask = jnp.broadcast_to(mask, x.shape)
             except ValueError as error:
-                raise ValueError(
+                raise InputError(
                     f"expected a mask of '{path}' that broadcasts to {x.shape}, got {mask.shape}: one a channel"
                 ) from error
             x = scale_ratio(x, mask)

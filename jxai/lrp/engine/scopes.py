@@ -9,6 +9,7 @@ from typing import Any
 
 from jax.extend.source_info_util import new_name_stack
 
+from jxai.errors import InputError
 from jxai.lrp.calls import ModuleCall, normal
 
 _SCOPE = re.compile(r"jxai:(\d+)")
@@ -162,7 +163,7 @@ def settle(
     for path, several in alike.items():
         marks = [call.outer for call in several if (call.record.module, call.record.method) == (None, "mark")]
         if len(set(marks)) < len(marks):
-            raise ValueError(
+            raise InputError(
                 f"expected one value with the mark '{path}', got {len(marks)}: give each a name of its own"
             )
         for number, call in enumerate(several if len(several) > 1 else ()):
@@ -193,7 +194,7 @@ def find(calls: Iterable[Call], path: str) -> Call:
     # The most similar, where there are many.
     listed = sorted(difflib.get_close_matches(path, names, _LISTED, 0.0))
     others = f" or {len(names) - len(listed)} others" if len(names) > len(listed) else ""
-    raise ValueError(
+    raise InputError(
         "expected the path of a module, name scope or mark that is called once (outside of loops) and gives one "
         f"array, got '{path}' with {what}: take one of "
         + (", ".join(listed) + others or "no path; the function calls no module that is known")

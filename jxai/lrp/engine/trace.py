@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from jxai.errors import InputError
 from jxai.lrp.calls import ModuleCall
 from jxai.lrp.engine.graph import Equation, Program, Value
 from jxai.lrp.engine.marks import fixed_p, mark_p, recorded
@@ -173,7 +174,7 @@ def _meant(eqn: Any, means: Callable) -> ClosedJaxpr:
     found = jax.make_jaxpr(lambda *operands: means(*operands, **params))(*shapes)
     given, expected = [v.aval.shape for v in found.jaxpr.outvars], [v.aval.shape for v in eqn.outvars]
     if given != expected:
-        raise ValueError(
+        raise InputError(
             f"expected what {eqn.primitive.name} means to give arrays of its own shapes {expected}, got {given}: "
             "declare another function, see lrp.declare"
         )

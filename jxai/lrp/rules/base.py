@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import check_number
+from jxai.errors import InputError
 from jxai.lrp.rules.operation import Application, Kind, Operation
 from jxai.lrp.rules.ratio import stabilize, to_ratio, to_relevance
 
@@ -150,14 +151,14 @@ class Pass(Rule):
         """The results; see `Rule`."""
         x, *others = application.inputs
         if others:
-            raise ValueError(
+            raise InputError(
                 f"expected an operation of one input for Pass, got {application.operation} of {len(others) + 1}: "
                 "give it another rule in the composite"
             )
         outputs = application.function(application.inputs, application.constants)
         for y in outputs:
             if y.shape != x.shape:
-                raise ValueError(
+                raise InputError(
                     f"expected an operation that keeps the shape for Pass, got {application.operation} from "
                     f"{x.shape} to {y.shape}: give it another rule in the composite"
                 )

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from jax.extend.core import Primitive
 
 from jxai.checks import shown
+from jxai.errors import InputError, InputTypeError
 from jxai.lrp.calls import is_module_class, normal
 from jxai.lrp.rules.base import Rule
 from jxai.lrp.rules.operation import Kind, Operation
@@ -42,20 +43,22 @@ class Composite:
 
     def __post_init__(self):
         if not isinstance(self.rules, tuple | list):
-            raise TypeError(
+            raise InputTypeError(
                 f"expected pairs of a pattern and a rule, got {shown(self.rules)}: see lrp.Composite"
             )
         for entry in self.rules:
             if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Rule)):
-                raise TypeError(f"expected pairs of a pattern and a rule, got {entry!r}: see lrp.Composite")
+                raise InputTypeError(
+                    f"expected pairs of a pattern and a rule, got {entry!r}: see lrp.Composite"
+                )
             if isinstance(entry[0], type) and not is_module_class(entry[0]):
-                raise TypeError(
+                raise InputTypeError(
                     f"expected a class of modules (of Linen, NNX, Equinox, Haiku or Keras) as a pattern, got "
                     f"{entry[0]}: functions are matched by lrp.Kind, a path, a primitive or a predicate"
                 )
             for pattern in entry[0] if isinstance(entry[0], tuple) else entry[:1]:
                 if not (isinstance(pattern, Kind | Primitive | str | tuple) or callable(pattern)):
-                    raise TypeError(f"expected a pattern, got {shown(pattern)}: see lrp.Composite")
+                    raise InputTypeError(f"expected a pattern, got {shown(pattern)}: see lrp.Composite")
 
     def find(self, operation: Operation) -> int | None:
         """The first pair whose pattern matches, and whose rule is for the operation's kind.
@@ -74,7 +77,7 @@ class Composite:
     def __or__(self, other: "Composite") -> "Composite":
         """Both composites' rules, this one's tried first; batch norm is merged unless one of them says no."""
         if self.relevance != other.relevance:
-            raise ValueError(
+            raise InputError(
                 f"expected composites of one sort, got {self.name} and {other.name}, of which one carries gradients "
                 "and one relevance: they do not mix"
             )
@@ -98,7 +101,9 @@ def _is_for(rule: Rule, pattern: Pattern, kind: Kind) -> bool:
 def check_composite(composite: Any) -> None:
     """Refuse what is no composite."""
     if not isinstance(composite, Composite):
-        raise TypeError(f"expected a composite, got {shown(composite)}: take one such as lrp.EpsilonPlus()")
+        raise InputTypeError(
+            f"expected a composite, got {shown(composite)}: take one such as lrp.EpsilonPlus()"
+        )
 
 
 def matches(pattern: Pattern, operation: Operation) -> bool:

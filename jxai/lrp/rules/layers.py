@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jxai.checks import as_numpy, check_number
+from jxai.errors import InputError
 from jxai.lrp.rules.linear import LinearRule, Of, Part, Term
 from jxai.lrp.rules.operation import Linear
 
@@ -63,7 +64,7 @@ class AlphaBeta(LinearRule):
         check_number("alpha", self.alpha)
         check_number("beta", self.beta)
         if self.alpha < 0 or self.beta < 0 or not abs(self.alpha - self.beta - 1) <= 1e-6:
-            raise ValueError(
+            raise InputError(
                 f"expected alpha and beta of at least 0 with alpha - beta = 1, got alpha={self.alpha}, "
                 f"beta={self.beta}: relevance would not be conserved; take for example alpha=2, beta=1"
             )
@@ -167,11 +168,11 @@ class Box(LinearRule):
         try:
             exchanged = (low > high).any()
         except ValueError as error:
-            raise ValueError(
+            raise InputError(
                 f"expected bounds of one shape, got {low.shape} and {high.shape}: match them"
             ) from error
         if exchanged:
-            raise ValueError(f"expected low <= high, got low={self.low}, high={self.high}: exchange them")
+            raise InputError(f"expected low <= high, got low={self.low}, high={self.high}: exchange them")
 
     def check(self, linear: Linear, inputs: list[jax.Array]) -> None:
         """Refuse bounds that do not contain the inputs; seen where arrays are concrete."""
@@ -184,7 +185,7 @@ class Box(LinearRule):
             if np.any(values < np.asarray(self.low) - slack) or np.any(
                 values > np.asarray(self.high) + slack
             ):
-                raise ValueError(
+                raise InputError(
                     f"expected inputs within [low, high] = [{self.low}, {self.high}] for the box rule, got values "
                     f"from {values.min()} to {values.max()}: give the bounds of what the layer receives; scales "
                     "and shifts right before it are part of it"

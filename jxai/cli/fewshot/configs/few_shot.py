@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from jxai.checks import printable
 from jxai.data.augmentation import Augmentation
+from jxai.errors import InputError
 from jxai.fewshot import Guidance
 from jxai.training import OptimizerConfig
 
@@ -97,7 +98,7 @@ def from_json(kind: Any, value: Any) -> Any:
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         }
         if not required <= value.keys() <= hints.keys():
-            raise ValueError(
+            raise InputError(
                 f"expected the fields {', '.join(hints)} of {kind.__name__}, got {printable(', '.join(value))}: "
                 "the file is of another version"
             )
@@ -120,6 +121,6 @@ def from_json(kind: Any, value: Any) -> Any:
 def _check(fits: bool, kind: Any, value: Any) -> None:
     if not fits:
         name = getattr(kind, "__name__", kind)
-        raise ValueError(
+        raise InputError(
             f"expected {name}, got {str(value)[:60]!r}: the file is of another version, or damaged"
         )
