@@ -234,7 +234,11 @@ def _tokenizer(facts: Mapping[str, Any]) -> Any:
         cuts += [pre_tokenizers.ByteLevel(add_prefix_space=False)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts)  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
-    special = [tokenizers.AddedToken(t, special=True) for t, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
+    special = [
+        tokenizers.AddedToken(t, special=True)
+        for t, kind in zip(tokens, types, strict=True)
+        if kind == _CONTROL
+    ]
     tokenizer.add_special_tokens(special)
     tokenizer.add_tokens([t for t, kind in zip(tokens, types, strict=True) if kind == _OWN])
     if facts.get("tokenizer.ggml.add_bos_token"):

@@ -198,7 +198,9 @@ def _json(path: Path) -> dict[str, Any]:
             f"expected {path.name} in {printable(path.parent, 200)}, got none: copy the model's whole folder"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"expected JSON, got {printable(path)} ({reason(error)}): download it again") from error
+        raise InputError(
+            f"expected JSON, got {printable(path)} ({reason(error)}): download it again"
+        ) from error
     if not isinstance(found, dict):
         raise InputError(f"expected an object in {printable(path)}, got {shown(found)}: download it again")
     return found

@@ -70,6 +70,8 @@ def load(path: Path, *, dtype: DTypeLike = np.float64, scan: bool = True, remat:
     arch = next(arch for arch in ARCHITECTURES if path.stem.removeprefix("lxt_").split("_")[0] == arch)
     config = json.loads(str(arrays.pop("config")))
     tensors = {name[2:]: arrays.pop(name).astype(dtype) for name in list(arrays) if name.startswith("w:")}
-    module, variables, report = FAMILIES[arch].load(config | {"model_type": arch}, tensors, scan=scan, remat=remat)
+    module, variables, report = FAMILIES[arch].load(
+        config | {"model_type": arch}, tensors, scan=scan, remat=remat
+    )
     assert not report.missing and not report.left_over, report
     return Archive(arch, module, variables, arrays)

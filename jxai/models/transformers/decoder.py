@@ -21,10 +21,10 @@ from jxai.models.transformers.layers import (
     RMSNorm,
     causal_mask,
     check_mask,
+    check_module,
     check_sequence,
     check_tokens,
     computed,
-    dense,
     init_normal,
     make_layers,
     run_layers,
@@ -178,7 +178,13 @@ class DecoderBlock(nn.Module):
 
         Returns:
             Tokens, (N, T, C).
+
+        Raises:
+            TypeError: x is no array.
+            ValueError: it has another rank, or no or too many tokens.
         """
+        check_module(self, DecoderConfig)
+        check_sequence(x, rank=3, what="tokens (N, T, C)", context=self.config.max_position_embeddings)
         config = self.config
 
         def norm(*, name: str) -> RMSNorm:
@@ -221,6 +227,7 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         """Modules."""
+        check_module(self, DecoderConfig)
         config = self.config
         self.embedding = nn.Embed(config.vocab_size, config.hidden_size, embedding_init=init_normal)
         make_layers(self, lambda: DecoderBlock(config), config.num_hidden_layers)
@@ -344,7 +351,13 @@ def _from_json(given: Mapping[str, Any]) -> DecoderConfig:
         return default if found is None else found
 
     # What no file leaves out; the error names it.
-    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+    ):
         if name not in given:
             raise InputError(f"expected {name} in the configuration, got none: check config.json")
         check_count(name, given[name])

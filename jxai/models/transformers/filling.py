@@ -80,7 +80,9 @@ def fill_transformer(
 def _stacked(variables: dict[str, Any], number: int) -> dict[str, Any]:
     params = dict(variables["params"])
     layers = [params.pop(f"layer{index}") for index in range(number)]
-    stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])), *layers)
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])), *layers
+    )
     return {**variables, "params": {**params, _LOOP: stacked}}
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.checks import shown, values
+from jxai.checks import check_choice, shown, values
 from jxai.errors import InputError, InputTypeError
 from jxai.models.transformers.rope import rotate
 
@@ -48,7 +48,7 @@ class RMSNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """The normalized tokens, of x's shape (..., C)."""
         scale = self.param("scale", nn.initializers.constant(1 - self.offset), (x.shape[-1],), jnp.float32)
-        scale = scale.astype(x.dtype)
+        scale = scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
         root = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
         return x * root * (scale + self.offset if self.offset else scale)
 
@@ -171,7 +171,7 @@ def with_padding(allowed: Any, mask: Any) -> Any:
     if mask is None:
         return allowed
     keys = jnp.asarray(mask, bool)[:, None]
-    return keys if allowed is None else allowed & keys
+    return keys if allowed is None else allowed[None] & keys
 
 
 def run_layers(
@@ -226,6 +226,17 @@ def make_layers(owner: nn.Module, make: Callable[[], nn.Module], number: int) ->
             setattr(owner, f"layer{index}", make())
 
 
+def check_module(module: nn.Module, config: type) -> None:
+    """Refuse a module whose configuration is of another class, or whose `scan` and `remat` are no booleans."""
+    given = module.config  # pyright: ignore[reportAttributeAccessIssue]
+    if not isinstance(given, config):
+        raise InputTypeError(
+            f"expected config as a {config.__name__}, got {shown(given)}: make one, or take its from_json"
+        )
+    for name in ("scan", "remat"):
+        check_choice(name, getattr(module, name, False), (True, False))
+
+
 def check_tokens(ids: Any, *, vocab_size: int, context: int) -> None:
     """Refuse what are no tokens of a vocabulary, none, or too many.
 
@@ -278,7 +289,9 @@ def check_sequence(x: Any, *, rank: int, what: str, context: int, channels: int 
             f"expected at most {context} tokens, the model's context, got {x.shape[1]}: shorten the prompt"
         )
     if channels is not None and x.shape[2] != channels:
-        raise InputError(f"expected {what} of {channels} channels, got {x.shape[2]}: take this model's `embed`")
+        raise InputError(
+            f"expected {what} of {channels} channels, got {x.shape[2]}: take this model's `embed`"
+        )
 
 
 def check_mask(mask: Any, x: Any) -> None:

@@ -51,9 +51,7 @@ class RopeScaling:
         check_number("factor", self.factor, above=0)
         check_number("attention_factor", self.attention_factor, least=0)
         if self.kind in ("llama3", "yarn"):
-            check_number(
-                "original_max_position_embeddings", self.original_max_position_embeddings, least=1
-            )
+            check_number("original_max_position_embeddings", self.original_max_position_embeddings, least=1)
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any] | None, *, context: int) -> "RopeScaling":
@@ -152,4 +150,5 @@ def rotate(x: jax.Array, cosines: jax.Array, sines: jax.Array) -> jax.Array:
     """
     first, second = jnp.split(x, 2, axis=-1)
     turned = jnp.concatenate([-second, first], axis=-1)
-    return x * cosines[:, None].astype(x.dtype) + turned * sines[:, None].astype(x.dtype)
+    cosines, sines = (table[None, :, None].astype(x.dtype) for table in (cosines, sines))
+    return x * cosines + turned * sines
