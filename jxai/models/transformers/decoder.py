@@ -1,7 +1,7 @@
 """Language models of the LLaMA kind: LLaMA, SmolLM, Mistral, Qwen2, Qwen3, Gemma 3.
 
-They differ in what a configuration says, and share one module. See *LLaMA* by Touvron et al., 2023, *Qwen2* and *Qwen3
-Technical Report* by Yang et al., 2024 and 2025, *Gemma 3 Technical Report* by the Gemma team, 2025.
+They differ in what a configuration says, and share one module. See *LLaMA* by Touvron et al., 2023, *Qwen2* and
+*Qwen3 Technical Report* by Yang et al., 2024 and 2025, *Gemma 3 Technical Report* by the Gemma team, 2025.
 """
 
 import dataclasses
