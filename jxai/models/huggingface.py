@@ -253,7 +253,8 @@ def _checked_dtype(dtype: Any) -> Any:
         found = jnp.dtype(dtype)
     except TypeError:
         found = None
-    if found not in map(jnp.dtype, ("float32", "bfloat16", "float64")):
+    # NumPy holds None for float64.
+    if found is None or found.name not in ("float32", "bfloat16", "float64"):
         raise InputError(f"expected dtype float32, bfloat16 or float64, got {shown(dtype)}: choose one")
     return found
 
