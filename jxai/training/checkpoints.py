@@ -17,7 +17,7 @@ from jxai.errors import InputError, InputTypeError
 from jxai.locks import FileLock
 from jxai.sealing import seal, unseal
 from jxai.training import integrity
-from jxai.training._types import PyTree
+from jxai.training.types import PyTree
 from jxai.training.differences import differences, plain
 from jxai.training.integrity import DamagedCheckpointError
 from jxai.training.retention import KeepBest

@@ -10,7 +10,7 @@ import numpy as np
 from jxai.checks import check_count, shown
 from jxai.errors import InputError, InputTypeError
 from jxai.progress import Progress
-from jxai.training._types import DataIterator, PyTree
+from jxai.training.types import DataIterator, PyTree
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.devices import PmappedStep, replicate, shard, unreplicate
 from jxai.training.interruption import Abandoned, interruption

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jxai.checks import check_count, check_number, keep_nan, keep_nan_of, shown
 from jxai.errors import InputError, InputTypeError
-from jxai.training._types import LossFn, PyTree
+from jxai.training.types import LossFn, PyTree
 
 
 def classification_loss(classifier: nn.Module, *, label_smoothing: float = 0.0) -> LossFn:

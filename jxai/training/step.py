@@ -12,7 +12,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import jaxpr_as_fun
 
 from jxai.errors import InputError
-from jxai.training._types import LossFn, PyTree
+from jxai.training.types import LossFn, PyTree
 from jxai.training.state import TrainState
 
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import as_path
-from jxai.training._types import PyTree
+from jxai.training.types import PyTree
 from jxai.training.checkpoints import Checkpoints, Which
 
 
