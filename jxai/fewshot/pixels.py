@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
+from jxai.fewshot.checks import check_encoded
 from jxai.fewshot.episode import Episode, check_episode
 from jxai.fewshot.explanation import log_odds
 from jxai.fewshot.heads.head import Head
@@ -30,7 +31,7 @@ def pixel_relevance(
         encoder: module from images to features; on its running statistics.
         head: the head, as in evaluation.
         variables: of the system, see `init_variables`.
-        episode: one episode.
+        episode: one episode of images.
         composite: the encoder's rules; the head has its own.
 
     Returns:
@@ -45,11 +46,12 @@ def pixel_relevance(
     check_episode(episode)
     of_encoder, of_head = part(variables, "encoder"), part(variables, "head")
     support = encoder.apply(of_encoder, episode.support, train=False)
+    check_encoded(support, len(episode.support))
 
     def scores(features):
-        return head.apply(
-            of_head, support, episode.support_labels, features, episode.way, mutable=["batch_stats"]
-        )[0]
+        given = episode.replace(support=support, query=features)
+        (_, found), _ = head.apply(of_head, given, method="plain_pass", mutable=["batch_stats"])
+        return found
 
     features, to_pixels = lrp.vjp(
         lambda query: encoder.apply(of_encoder, query, train=False), episode.query, composite=composite

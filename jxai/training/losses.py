@@ -35,8 +35,9 @@ def classification_loss(classifier: nn.Module, *, label_smoothing: float = 0.0) 
     check_number("label_smoothing", label_smoothing, least=0, below=1)
 
     def loss_fn(
-        variables: dict[str, PyTree], batch: dict[str, jax.Array], key: jax.Array
+        variables: dict[str, PyTree], batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        del step  # it weighs nothing
         scores, changed = classifier.apply(
             variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
