@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -102,7 +103,7 @@ def ours(name: str, options: Options, width: int, drawn: Any, transduction: Any)
     features, support, query = drawn
     head, features = head_of(name, options, width), jax.device_put(features)
     small = features[: options.way]
-    episode = fewshot.Episode(small, np.arange(options.way), small, way=options.way)
+    episode = fewshot.Episode(small, jnp.arange(options.way), small, way=options.way)
     variables = head.init(jax.random.key(0), episode)
     variables = {kind: {"head": tree} for kind, tree in variables.items()}
 

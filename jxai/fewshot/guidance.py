@@ -198,7 +198,7 @@ def loss_of_images(
     if not train_encoder:
         features = jax.lax.stop_gradient(features)
     num_support = len(episode.support)
-    encoded = episode.replace(support=features[:num_support], query=features[num_support:])
+    encoded = dataclasses.replace(episode, support=features[:num_support], query=features[num_support:])
     loss, (head_statistics, metrics) = loss_of_features(head, part(variables, "head"), encoded, guidance)
     statistics = {"encoder": updates.get("batch_stats", {}), "head": head_statistics}
     if CLASSIFIER in variables["params"]:

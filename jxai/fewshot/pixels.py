@@ -1,5 +1,6 @@
 """What a few-shot system looks at: relevance of a query's pixels for every class of the episode."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -49,7 +50,7 @@ def pixel_relevance(
     check_encoded(support, len(episode.support))
 
     def scores(features):
-        given = episode.replace(support=support, query=features)
+        given = dataclasses.replace(episode, support=support, query=features)
         (_, found), _ = head.apply(of_head, given, method="plain_pass", mutable=["batch_stats"])
         return found
 

@@ -79,7 +79,7 @@ def transductive_scores(
         )
 
     def scores(support: jax.Array, labels: jax.Array) -> jax.Array:
-        given = episode.replace(support=support, support_labels=labels)
+        given = dataclasses.replace(episode, support=support, support_labels=labels)
         (_, found), _ = head.apply(variables, given, method="plain_pass", mutable=["batch_stats"])
         return found
 
