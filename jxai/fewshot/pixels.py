@@ -47,7 +47,6 @@ def pixel_relevance(
     check_episode(episode)
     of_encoder, of_head = part(variables, "encoder"), part(variables, "head")
     support = encoder.apply(of_encoder, episode.support, train=False)
-    check_encoded(support, len(episode.support))
 
     def scores(features):
         given = dataclasses.replace(episode, support=support, query=features)
@@ -57,6 +56,7 @@ def pixel_relevance(
     features, to_pixels = lrp.vjp(
         lambda query: encoder.apply(of_encoder, query, train=False), episode.query, composite=composite
     )
+    check_encoded(features, len(episode.query))
     found, to_features = lrp.vjp(scores, features, composite=head.composite)
     queries, way = found.shape
     # Queries of one graph see one another: they start apart, so that each keeps what its own scores give it.

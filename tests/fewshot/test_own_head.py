@@ -92,6 +92,17 @@ def test_a_plain_classifier_trains_guided_with_its_encoder(tiny, batch):
     assert history[-1]["accuracy"] > 0.9
 
 
+def test_what_a_plain_classifier_looks_at(tiny, batch):
+    """Its episodes have no support: relevance of the pixels is that of its layers behind the encoder."""
+    head = Classifier()
+    init = quick_jit(lambda key: fewshot.init_variables(tiny.encoder, head, key, image_size=tiny.side))
+    explain = quick_jit(fewshot.pixel_relevance, static_argnums=(0, 1))
+    relevance, scores = explain(tiny.encoder, head, init(jax.random.key(1)), batch)
+    assert relevance.shape == (len(batch.query), CLASSES, *batch.query.shape[1:])
+    assert scores.shape == (len(batch.query), CLASSES)
+    assert np.isfinite(relevance).all() and np.any(relevance)
+
+
 class LastLayers(fewshot.Head):
     """The last layers of somebody's classifier, untouched."""
 
