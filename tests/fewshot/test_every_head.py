@@ -174,6 +174,21 @@ def test_features_and_weights_of_nan_answer_no_query(system):
     assert accuracy(system.variables, np.full_like(features, np.nan)) == 0
 
 
+# Whatever the head, its base class calls it; the release's own head asked three times.
+ONE = pytest.mark.parametrize(
+    "system",
+    [
+        "relation",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("graph", "prototype", "matching", "cross attention")
+        ),
+    ],
+    indirect=True,
+)
+
+
+@ONE
 def test_an_episode_is_looked_at_once(system, monkeypatch):
     """By whatever public function gets it; what that calls in turn trusts it."""
     looks = []
@@ -210,14 +225,14 @@ def test_an_episode_is_looked_at_once(system, monkeypatch):
         assert len(looks) <= 1  # none where it was traced before
 
 
-def test_a_result_of_an_encoder_that_is_none_is_refused(system):
+def test_a_result_of_an_encoder_that_is_none_is_refused(tiny):
     class Wrong(nn.Module):
         gives: Any
 
         def __call__(self, x, *, train):
             return self.gives(x)
 
-    episode = system.episode()
+    episode = tiny.episode()
     for gives, message in {
         "a number an image": (lambda x: x.mean((1, 2, 3)), r"encoder's features of shape \(N, ...\)"),
         "integers": (lambda x: x.astype(int), "encoder's features of floats"),
@@ -226,11 +241,12 @@ def test_a_result_of_an_encoder_that_is_none_is_refused(system):
         with pytest.raises((TypeError, ValueError), match=message):
             jax.eval_shape(
                 lambda gives=gives: fewshot.guided_loss(
-                    Wrong(gives), system.head, system.variables, episode, guidance=fewshot.PLAIN
+                    Wrong(gives), tiny.head, tiny.variables, episode, guidance=fewshot.PLAIN
                 )
             )
 
 
+@ONE
 def test_queries_without_labels_have_scores_and_no_loss(system):
     of_head, features = fewshot.part(system.variables, "head"), system.features()
     nameless = features.replace(query_labels=None)

@@ -79,14 +79,13 @@ def head_case(name, **fields):
     )
 
 
+NO_LABELS = [Spoilt(v, refused=True) for v in (3, np.zeros(QUERIES), np.zeros(2, int))]
 IMAGES = {
     "support": features(WAY * SHOT),
     "support_labels": labels(WAY * SHOT),
     "query": features(QUERIES),
     "query_labels": labels(QUERIES),
-    "query_classes": one_of(
-        None, bad=[Spoilt(v, refused=True) for v in (3, np.zeros(QUERIES), np.zeros(2, int))]
-    ),
+    "query_classes": one_of(None, bad=NO_LABELS),
 }
 NO_EPISODE = one_of(None, bad=[Spoilt(v, refused=True) for v in (3, "text", {})])
 SYSTEM = {"head": HEAD, "variables": one_of(None, bad=VARIABLES[1:])}
@@ -349,7 +348,7 @@ CASES = {
             **SYSTEM,
             "head": one_of("PrototypeHead", "MatchingHead"),
             **TASK,
-            "query_labels": one_of(None, bad=labels(QUERIES).bad),
+            "query_labels": one_of(None, np.repeat(np.arange(WAY), QUERIES // WAY), bad=NO_LABELS),
             "way": WAYS,
             "episode_given": NO_EPISODE,
             "transduction": TRANSDUCTION,
