@@ -46,7 +46,6 @@ def pixel_relevance(
     check_modules(encoder, head)
     check_episode(episode)
     of_encoder, of_head = part(variables, "encoder"), part(variables, "head")
-    support = encoder.apply(of_encoder, episode.support, train=False)
 
     def scores(features):
         given = dataclasses.replace(episode, support=support, query=features)
@@ -57,6 +56,9 @@ def pixel_relevance(
         lambda query: encoder.apply(of_encoder, query, train=False), episode.query, composite=composite
     )
     check_encoded(features, len(episode.query))
+    # An encoder refuses no images; some heads take no support.
+    none = len(episode.support) == 0
+    support = features[:0] if none else encoder.apply(of_encoder, episode.support, train=False)
     found, to_features = lrp.vjp(scores, features, composite=head.composite)
     queries, way = found.shape
     # Queries of one graph see one another: they start apart, so that each keeps what its own scores give it.
