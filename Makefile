@@ -48,7 +48,7 @@ test-fast: $(TEST)
 # Scripts as a whole and hostile input are compiled quickly, as in `make test`: that takes half the time. Processes that
 # wait for one another give up where something else has the cores.
 SLOW := JXAI_TEST_INSTALLED=1 $(BIN)/pytest --durations 20
-QUICKLY := tests/experiments tests/hostile
+QUICKLY := tests/cli tests/experiments tests/hostile
 test-slow: $(TEST)
 	failed=0; \
 	XLA_FLAGS= $(SLOW) -m "(slow or golden) and not alone and not long" -n 2 --dist worksteal \
