@@ -41,8 +41,8 @@ def test_short_stages_are_one_work(clock, capsys):
     clock[0] += 1000  # something else
     for _ in tracked("abc", unit="letter", name="later"):
         clock[0] += 10
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["stage 2", "stage 2", "stage 5", "stage 5", "stage 8", "stage 8"]
+    named = [line.split(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert named == ["stage 2", "stage 2", "stage 5", "stage 5", "stage 8", "stage 8"]
 
 
 def test_quick_work_says_nothing_and_false_never_does(clock, capsys):

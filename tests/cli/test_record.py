@@ -229,8 +229,10 @@ def test_a_full_disk_ends_a_script_with_one_line(tmp_path, capsys):
     def other():
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SystemExit) as ended:
         command_line.guarded(other)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "OSError: [Errno 28] No space left on device\n"
 
 
 def test_results_are_read_if_they_are_as_they_were_written(short, tmp_path, capsys):
