@@ -128,6 +128,7 @@ def _vision_config(given: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) 
         "num_registers": given.get("num_register_tokens", 4) if "register" in given["model_type"] else 0,
         "layer_scale": is_dino,
         "position_grid": image // patch,
+        "antialias": "register" in given["model_type"],
         "pooling": "class and mean" if is_dino else "class",
     }
 

@@ -34,6 +34,7 @@ class VisionTransformer(nn.Module):
         layer_scale: whether what a block adds has a weight a channel.
         position_grid: patches of a side that positions are learned for; for other images they are interpolated
             bicubically. None for those of the image that the variables were made for, which fit no other.
+        antialias: whether they are smoothed first where an image has fewer patches, as DINOv2's with registers are.
         pooling: what is scored: "class" (the class token) or "class and mean" (with the mean of the patches).
         scan: whether the blocks are one loop (parameters of all of them below "layers", stacked), which compiles one
             of them; otherwise "layer0", "layer1", and so on. The numbers are the same.
@@ -50,6 +51,7 @@ class VisionTransformer(nn.Module):
     num_registers: int = 0
     layer_scale: bool = False
     position_grid: int | None = None
+    antialias: bool = False
     pooling: str = "class"
     scan: bool = False
     remat: bool = False
@@ -84,7 +86,7 @@ class VisionTransformer(nn.Module):
         size = (1, learned[0] * learned[1] + 1, self.width)
         token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32)
         positions = self.param("positions", normal, size, jnp.float32)
-        positions = interpolated(positions, learned, grid).astype(x.dtype)
+        positions = interpolated(positions, learned, grid, antialias=self.antialias).astype(x.dtype)
         x = jnp.concatenate([jnp.tile(token.astype(x.dtype), (n, 1, 1)), x], axis=1) + positions
         if not self.num_registers:
             return x
@@ -110,7 +112,7 @@ class VisionTransformer(nn.Module):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         check_choice("pooling", self.pooling, POOLINGS)
-        for name in ("layer_scale", "scan", "remat"):
+        for name in ("layer_scale", "antialias", "scan", "remat"):
             check_choice(name, getattr(self, name), (True, False))
         if self.width % self.num_heads:
             raise InputError(
@@ -161,25 +163,33 @@ class VisionTransformer(nn.Module):
         return hidden if self.num_classes is None else self.classify(hidden)
 
 
-def interpolated(positions: jax.Array, learned: tuple[int, int], grid: tuple[int, int]) -> jax.Array:
-    """Positions of patches for a grid of another size, by cubic convolution (with the coefficient -0.75).
+def interpolated(
+    positions: jax.Array, learned: tuple[int, int], grid: tuple[int, int], *, antialias: bool = False
+) -> jax.Array:
+    """Positions of patches for a grid of another size, by cubic convolution.
+
+    PyTorch's coefficient is -0.75 without antialiasing and -0.5, as JAX's, with it.
 
     Args:
         positions: (1, 1 + rows * columns, C): of the class token, then row by row.
         learned: rows and columns that they are of.
         grid: rows and columns that are wanted.
+        antialias: whether the kernel is as wide as the places that are wanted are apart.
 
     Returns:
         (1, 1 + rows * columns, C) of the grid.
     """
     if learned == grid:
         return positions
-    rows, columns = (
-        jnp.asarray(cubic_weights(size, new), positions.dtype)
-        for size, new in zip(learned, grid, strict=True)
-    )
     maps = positions[0, 1:].reshape(*learned, -1)
-    maps = jnp.einsum("ar,bs,rsc->abc", rows, columns, maps)
+    if antialias:
+        maps = jax.image.resize(maps, (*grid, maps.shape[-1]), "cubic")
+    else:
+        rows, columns = (
+            jnp.asarray(cubic_weights(size, new), positions.dtype)
+            for size, new in zip(learned, grid, strict=True)
+        )
+        maps = jnp.einsum("ar,bs,rsc->abc", rows, columns, maps)
     return jnp.concatenate([positions[:, :1], maps.reshape(1, -1, maps.shape[-1])], axis=1)
 
 
