@@ -59,6 +59,7 @@ def test_so_do_layers_that_are_computed_again(archive, name):
     compare(archive, name, {"scan": True}, {"scan": True, "remat": True}, {"scan": False, "remat": True})
 
 
+@pytest.mark.slow
 def test_gradients_of_parameters_are_the_same_with_remat(archive):
     plain, again = archive("qwen3"), archive("qwen3", remat=True)
 
