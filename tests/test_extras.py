@@ -108,7 +108,7 @@ episodes = data.episode_dataset(source, way=2, shot=1, num_query=1, seed=0, numb
 encoder, head = models.Conv4NP(width=2), fewshot.PrototypeHead()
 variables = fewshot.init_variables(encoder, head, jax.random.key(0), image_size=32)
 optimizer = training.make_optimizer(training.OptimizerConfig(), num_steps=1)
-loss = lambda variables, episode, key: fewshot.guided_loss(encoder, head, variables, episode)
+loss = lambda variables, episode, key, step: fewshot.guided_loss(encoder, head, variables, episode)
 step = training.pmap_step(training.make_step(loss, optimizer), devices=jax.devices()[:1])
 state = training.TrainState.create(jax.random.key(1), variables, optimizer=optimizer)
 looked_up = lambda batch: jax.device_get(data.look_up(batch, pictures))

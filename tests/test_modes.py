@@ -41,20 +41,18 @@ HEADS = (
 )
 FEATURES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 5, 5, 4)), jnp.float32)
 LABELS = jnp.repeat(jnp.arange(3, dtype=jnp.int32), 2)
+EPISODE = fewshot.Episode(FEATURES, LABELS, FEATURES, LABELS, way=3)
 
 
 def guided(head):
-    variables = head.init(jax.random.key(0), FEATURES, LABELS, FEATURES, 3)
-    weights = fewshot.Guidance(1.0, 1.0)
-    return fewshot.head_loss(
-        head, variables, FEATURES, LABELS, FEATURES, LABELS, way=3, shot=2, guidance=weights
-    )
+    variables = head.init(jax.random.key(0), EPISODE)
+    return fewshot.head_loss(head, variables, EPISODE, guidance=fewshot.Guidance(1.0, 1.0))
 
 
 def transduced(head):
-    variables = head.init(jax.random.key(0), FEATURES, LABELS, FEATURES, 3)
+    variables = head.init(jax.random.key(0), EPISODE)
     few = fewshot.Transduction(counts=(1,))
-    return fewshot.transductive_scores(head, variables, FEATURES, LABELS, FEATURES, way=3, transduction=few)
+    return fewshot.transductive_scores(head, variables, EPISODE, transduction=few)
 
 
 def encoded(name):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -101,10 +102,9 @@ def ours(name: str, options: Options, width: int, drawn: Any, transduction: Any)
     """Episodes a second of a head of this library."""
     features, support, query = drawn
     head, features = head_of(name, options, width), jax.device_put(features)
-    labels = np.arange(options.way)
-    variables = head.init(
-        jax.random.key(0), features[: options.way], labels, features[: options.way], options.way
-    )
+    small = features[: options.way]
+    episode = fewshot.Episode(small, jnp.arange(options.way), small, way=options.way)
+    variables = head.init(jax.random.key(0), episode)
     variables = {kind: {"head": tree} for kind, tree in variables.items()}
 
     def evaluate(count: int) -> np.ndarray:

@@ -61,22 +61,12 @@ def head_step(
     # What an encoder that ends in a ReLU gives: about half zeros.
     features = jax.nn.relu(jax.random.normal(keys[0], (task.images, *shape)))
     small = features[: task.way]
-    variables = head.init(keys[1], small, jnp.arange(task.way), small, task.way)
+    variables = head.init(keys[1], fewshot.Episode(small, jnp.arange(task.way), small, way=task.way))
 
     def step(variables: Any, features: jax.Array):
         def loss(params: Any, features: jax.Array):
-            episode = task.episode(features)
             return fewshot.head_loss(
-                head,
-                {**variables, "params": params},
-                episode.support,
-                episode.support_labels,
-                episode.query,
-                episode.query_labels,
-                way=task.way,
-                shot=task.shot,
-                guidance=guidance,
-                query_classes=episode.query_classes,
+                head, {**variables, "params": params}, task.episode(features), guidance=guidance
             )
 
         params = variables.get("params", {})

@@ -17,7 +17,7 @@ from jxai.fewshot.heads.conditioned import vectors
 CLASSIFIER = "classifier"
 
 
-def init_classifier(key: jax.Array, features: int, num_classes: int) -> tuple[Any, Any]:
+def init_classifier(key: jax.Array, features: int, num_classes: int) -> Any:
     """Draw the classifier.
 
     Args:
@@ -26,24 +26,34 @@ def init_classifier(key: jax.Array, features: int, num_classes: int) -> tuple[An
         num_classes: classes of all training domains together.
 
     Returns:
-        (a dense layer's parameters, statistics: the weight of its loss, 1).
+        A dense layer's parameters.
     """
-    return nn.Dense(num_classes).init(key, jnp.zeros((1, features)))["params"], {"weight": jnp.ones(())}
+    return nn.Dense(num_classes).init(key, jnp.zeros((1, features)))["params"]
 
 
-def classifier_loss(
-    variables: Any, features: jax.Array, classes: jax.Array | None, *, num_steps: int | None
-) -> tuple[jax.Array, jax.Array, Any]:
-    """Cross-entropy on pooled features, and its weight 0.9^(20·step / num_steps); the release counts in epochs.
+def classifier_weight(step: jax.Array, num_steps: int | None) -> jax.Array | float:
+    """0.9^(20·step / num_steps), what the classifier's loss counts; the release counts in epochs.
 
     Args:
-        variables: of a system with a classifier.
-        features: of the queries, (queries, ...).
-        classes: of the queries among all training classes, (queries,).
-        num_steps: updates of the whole training; None holds the weight.
+        step: updates made so far, ().
+        num_steps: updates of the whole training; None holds the weight at 1.
 
     Returns:
-        (cross-entropy, its weight, the statistics of the next step).
+        The weight.
+    """
+    return 1.0 if num_steps is None else 0.9 ** (20 * step / num_steps)
+
+
+def classifier_loss(classifier: Any, features: jax.Array, classes: jax.Array | None) -> jax.Array:
+    """Cross-entropy on pooled features.
+
+    Args:
+        classifier: its parameters.
+        features: of the queries, (queries, ...).
+        classes: of the queries among all training classes, (queries,).
+
+    Returns:
+        A scalar.
 
     Raises:
         ValueError: there are no `classes`.
@@ -53,9 +63,5 @@ def classifier_loss(
             "expected episodes with `query_classes` for the auxiliary classifier, got none: "
             "take them from data.episode_dataset, or leave the classifier out"
         )
-    classifier, weight = variables["params"][CLASSIFIER], variables["batch_stats"][CLASSIFIER]["weight"]
     scores = vectors(features) @ classifier["kernel"] + classifier["bias"]
-    found = optax.softmax_cross_entropy_with_integer_labels(scores, classes).mean()
-    # Among the statistics, because a loss does not know the step.
-    decay = 1.0 if num_steps is None else 0.9 ** (20 / num_steps)
-    return found, weight, {"weight": weight * decay}
+    return optax.softmax_cross_entropy_with_integer_labels(scores, classes).mean()

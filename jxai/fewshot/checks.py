@@ -68,6 +68,24 @@ def check_labels(name: str, labels: Any, *, count: int, way: int | None = None) 
         )
 
 
+def check_encoded(features: Any, count: int) -> None:
+    """Refuse what is no encoder's result for a head.
+
+    Args:
+        features: what the encoder gave.
+        count: number of images that it was given.
+
+    Raises:
+        TypeError: no array of floats.
+        ValueError: another number of images, or no features.
+    """
+    _check_batch("the encoder's features", features)
+    if len(features) != count:
+        raise InputError(
+            f"expected the encoder's features of {count} images, got {features.shape}: give features (N, ...)"
+        )
+
+
 def _check_batch(name: str, features: Any, *, least: int = 1) -> None:
     if not isinstance(features, jax.Array | np.ndarray) or not jnp.issubdtype(features.dtype, jnp.floating):
         raise InputTypeError(

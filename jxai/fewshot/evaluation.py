@@ -10,6 +10,7 @@ import numpy as np
 
 from jxai.checks import as_array, check_count, keep_nan, keep_nan_of, shown
 from jxai.errors import InputError, InputTypeError
+from jxai.fewshot.episode import Episode
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.system import part
 from jxai.fewshot.transduction import Transduction, transductive_scores
@@ -167,11 +168,11 @@ def _accuracies(
 
     def accuracy(rows: jax.Array) -> jax.Array:
         support, query = features[rows[:num_support]], features[rows[num_support:]]
-        given = variables, support, labels(len(support)), query
+        episode = Episode(support, labels(len(support)), query, way=way)
         if transduction is None:
-            scores, _ = head.apply(*given, way, mutable=["batch_stats"])
+            scores, _ = head.apply(variables, episode, mutable=["batch_stats"])
         else:
-            scores = transductive_scores(head, *given, way=way, transduction=transduction)
+            scores = transductive_scores(head, variables, episode, transduction=transduction)
         # A query without finite scores is wrong: it would else count as the first class.
         right = (jnp.argmax(scores, axis=-1) == labels(len(query))) & jnp.isfinite(scores).all(axis=-1)
         return jnp.mean(right)

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from jxai.checks import check_number, keep_nan, keep_nan_of, shown
 from jxai.errors import InputTypeError
 from jxai.fewshot.auxiliary import CLASSIFIER, classifier_loss
-from jxai.fewshot.checks import check_labels
+from jxai.fewshot.checks import check_encoded
 from jxai.fewshot.episode import Episode, check_episode
 from jxai.fewshot.heads.head import KEPT, Head
 from jxai.fewshot.system import check_modules, part
+
+Loss = tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,50 +77,42 @@ def check_guidance(head: Any, guidance: Any) -> None:
 PLAIN = Guidance(guided_weight=0.0)
 
 
-def head_loss(
-    head: Head,
-    variables: Any,
-    support: jax.Array,
-    support_labels: jax.Array,
-    query: jax.Array,
-    query_labels: jax.Array,
-    *,
-    way: int,
-    shot: int,
-    guidance: Guidance = Guidance(),
-    query_classes: jax.Array | None = None,
-) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+def head_loss(head: Head, variables: Any, episode: Episode, *, guidance: Guidance = Guidance()) -> Loss:
     """The guided loss of a head on features.
 
     Args:
         head: the head.
         variables: its own.
-        support: features (way·shot, ...).
-        support_labels: (way·shot,).
-        query: features (queries, ...).
-        query_labels: (queries,).
-        way: number of classes.
-        shot: labeled images a class; decides λ where `guidance` leaves it open.
+        episode: one episode of features; its number of shots decides λ where `guidance` leaves it open.
         guidance: weights of the two losses.
-        query_classes: see `Head.auxiliary_loss`.
 
     Returns:
         (loss, (batch statistics of the head after the plain pass, metrics)). Metrics are scalars: "loss",
         "accuracy", "loss_plain", with an auxiliary loss "loss_auxiliary" and, when guided, "loss_guided".
+
+    Raises:
+        TypeError: no head, guidance or episode.
+        ValueError: the episode's arrays do not fit, or the head cannot take them.
     """
     check_guidance(head, guidance)
-    check_labels("query_labels", query_labels, count=len(query), way=way)
-    plain_weight, guided_weight = guidance.weights(head, shot)
+    check_episode(episode, labeled=True)
+    return loss_of_features(head, variables, episode, guidance)
+
+
+def loss_of_features(head: Head, variables: Any, episode: Episode, guidance: Guidance) -> Loss:
+    """`head_loss` of what was checked."""
+    plain_weight, guided_weight = guidance.weights(head, episode.shot)
+    labels: Any = episode.query_labels
     (explained, scores), updates = head.apply(
-        variables, support, support_labels, query, way, True, method="forward", mutable=["batch_stats", KEPT]
+        variables, episode, True, method="plain_pass", mutable=["batch_stats", KEPT]
     )
-    plain = head.loss(scores, query_labels)
-    of_queries = scores.reshape(len(query), -1, way).mean(axis=1)
-    right = (jnp.argmax(of_queries, axis=-1) == query_labels) & jnp.isfinite(of_queries).all(axis=-1)
+    plain = head.loss(scores, labels)
+    of_queries = scores.reshape(len(episode.query), -1, episode.way).mean(axis=1)
+    right = (jnp.argmax(of_queries, axis=-1) == labels) & jnp.isfinite(of_queries).all(axis=-1)
     metrics = {"accuracy": jnp.mean(right), "loss_plain": plain}
     # A loss that does not count shall cost no backward pass.
     loss = plain_weight * plain if plain_weight else jnp.zeros_like(plain)
-    auxiliary: Any = head.apply(variables, explained, query_labels, query_classes, method="auxiliary_loss")
+    auxiliary: Any = head.apply(variables, explained, episode, method="auxiliary_loss")
     if auxiliary is not None:
         metrics["loss_auxiliary"] = auxiliary
         loss = loss + auxiliary
@@ -128,7 +122,7 @@ def head_loss(
         weighted = explained * explanation.weights
         # Only evaluation's plain head needs running averages: the weighted pass leaves none.
         guided_scores, _ = head.apply(variables, weighted, True, method="scores", mutable=["batch_stats"])
-        metrics["loss_guided"] = head.loss(guided_scores, query_labels)
+        metrics["loss_guided"] = head.loss(guided_scores, labels)
         loss = loss + guided_weight * metrics["loss_guided"]
     loss = keep_nan_of(plain, loss)  # whether it counts or not
     return loss, (updates.get("batch_stats", {}), metrics | {"loss": loss})
@@ -142,58 +136,73 @@ def guided_loss(
     *,
     guidance: Guidance = Guidance(),
     train_encoder: bool = True,
-    num_steps: int | None = None,
-) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+    classifier_weight: jax.Array | float = 1.0,
+) -> Loss:
     """The loss of explanation-guided training on one episode.
 
     Where the variables have an auxiliary classifier ("classifier", see `init_multi_domain`), its cross-entropy on the
-    queries' pooled features joins, weighted by 0.9^(20·step / num_steps).
+    queries' pooled features joins.
 
     Args:
         encoder: module from images to features; called with `train`.
         head: the head.
         variables: {"params": {"encoder", "head"}, "batch_stats": {"encoder", "head"}}.
-        episode: one episode.
+        episode: one episode of images.
         guidance: weights of the two losses; `PLAIN` is the plain system.
         train_encoder: False holds the encoder fixed, on its running averages.
-        num_steps: updates of the whole training; None holds the auxiliary classifier's weight.
+        classifier_weight: of the auxiliary classifier's loss, at least 0; `transformed_loss` lets it decay.
 
     Returns:
         (loss, (new batch statistics as in `variables`, metrics)); for the metrics see `head_loss`. An auxiliary
         classifier's loss is "loss_classifier".
 
     Raises:
-        ValueError: there is an auxiliary classifier, but the episode has no `query_classes`.
+        TypeError: no module, head, guidance or episode.
+        ValueError: the episode's arrays do not fit, or the head cannot take their features; or there is an auxiliary
+            classifier, but the episode has no `query_classes`.
 
     References:
         Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, 2020, eq. 5-7.
     """
     check_modules(encoder, head)
-    check_episode(episode)
+    check_guidance(head, guidance)
+    check_number("classifier_weight", classifier_weight, least=0)
+    check_episode(episode, labeled=True)
+    return loss_of_images(
+        encoder,
+        head,
+        variables,
+        episode,
+        guidance,
+        train_encoder=train_encoder,
+        classifier_weight=classifier_weight,
+    )
+
+
+def loss_of_images(
+    encoder: nn.Module,
+    head: Head,
+    variables: Any,
+    episode: Episode,
+    guidance: Guidance,
+    *,
+    train_encoder: bool = True,
+    classifier_weight: jax.Array | float = 1.0,
+) -> Loss:
+    """`guided_loss` of what was checked."""
     images = jnp.concatenate([episode.support, episode.query])
     of_encoder = part(variables, "encoder")
     features, updates = encoder.apply(of_encoder, images, train=train_encoder, mutable=["batch_stats"])
+    check_encoded(features, len(images))
     features = keep_nan_of(of_encoder, keep_nan(features, images))
     if not train_encoder:
         features = jax.lax.stop_gradient(features)
-    num_support = episode.support.shape[0]
-    loss, (head_statistics, metrics) = head_loss(
-        head,
-        part(variables, "head"),
-        features[:num_support],
-        episode.support_labels,
-        features[num_support:],
-        episode.query_labels,
-        way=episode.way,
-        shot=num_support // episode.way,
-        guidance=guidance,
-        query_classes=episode.query_classes,
-    )
+    num_support = len(episode.support)
+    encoded = dataclasses.replace(episode, support=features[:num_support], query=features[num_support:])
+    loss, (head_statistics, metrics) = loss_of_features(head, part(variables, "head"), encoded, guidance)
     statistics = {"encoder": updates.get("batch_stats", {}), "head": head_statistics}
     if CLASSIFIER in variables["params"]:
-        found, weight, statistics[CLASSIFIER] = classifier_loss(
-            variables, features[num_support:], episode.query_classes, num_steps=num_steps
-        )
-        loss = loss + weight * found
+        found = classifier_loss(variables["params"][CLASSIFIER], encoded.query, episode.query_classes)
+        loss = loss + jnp.asarray(classifier_weight, found.dtype) * found
         metrics = metrics | {"loss": loss, "loss_classifier": found}
     return loss, (statistics, metrics)

@@ -1,7 +1,8 @@
 """Training that prepares for unseen domains: transformed features, learned transformations, an auxiliary classifier.
 
 Tseng et al., *Cross-Domain Few-Shot Classification via Learned Feature-Wise Transformation*, 2020. The losses have
-the form that `training.make_step` takes: (variables, episode or pair of them, key) to (loss, (statistics, metrics)).
+the form that `training.make_step` takes: (variables, episode or pair of them, key, step) to (loss, (statistics,
+metrics)).
 """
 
 from collections.abc import Callable
@@ -13,14 +14,12 @@ import jax.numpy as jnp
 import optax
 
 from jxai.checks import check_count, check_key, check_number
-from jxai.fewshot.auxiliary import CLASSIFIER, init_classifier
-from jxai.fewshot.episode import Episode
-from jxai.fewshot.guidance import Guidance, check_guidance, guided_loss
+from jxai.fewshot.auxiliary import CLASSIFIER, classifier_weight, init_classifier
+from jxai.fewshot.episode import Episode, check_episode
+from jxai.fewshot.guidance import Guidance, Loss, check_guidance, loss_of_images
 from jxai.fewshot.heads.head import Head
 from jxai.fewshot.system import check_modules, init_variables, part
 from jxai.fewshot.transformation import Transformed, check_transformation
-
-Loss = tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]
 
 # Beside the encoder and the head in the variables of a multi-domain system.
 TRANSFORMATION = "transformation"
@@ -47,8 +46,8 @@ def init_multi_domain(
         transformation: what `init_transformation` gives, if it is to be learned.
 
     Returns:
-        As `init_variables`, with "classifier" (a dense layer's parameters; among the statistics its loss's weight, 1)
-        and "transformation" beside "encoder" and "head" where there are such.
+        As `init_variables`, with the parameters "classifier" (a dense layer's) and "transformation" beside those of
+        "encoder" and "head" where there are such.
     """
     check_key(key)
     if num_classes is not None:
@@ -62,8 +61,7 @@ def init_multi_domain(
     if num_classes is not None:
         images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
         features = jax.eval_shape(lambda x: encoder.apply(part(variables, "encoder"), x, train=False), images)
-        params, statistics = init_classifier(keys[1], features.shape[-1], num_classes)
-        variables["params"][CLASSIFIER], variables["batch_stats"][CLASSIFIER] = params, statistics
+        variables["params"][CLASSIFIER] = init_classifier(keys[1], features.shape[-1], num_classes)
     return variables
 
 
@@ -74,7 +72,7 @@ def transformed_loss(
     transformation: Any,
     guidance: Guidance = Guidance(),
     num_steps: int | None = None,
-) -> Callable[[Any, Episode, jax.Array], Loss]:
+) -> Callable[[Any, Episode, jax.Array, jax.Array], Loss]:
     """The guided loss with transformed features ("FT").
 
     Args:
@@ -82,7 +80,8 @@ def transformed_loss(
         head: the head.
         transformation: see `Transformed`; it stays as it is. {} for plain features.
         guidance: weights of the two losses.
-        num_steps: updates of the whole training, see `guided_loss`.
+        num_steps: updates of the whole training, in which the weight of an auxiliary classifier's loss decays as
+            0.9^(20·step / num_steps); None holds it at 1.
 
     Returns:
         The loss of one episode, for `training.make_step`; for the metrics see `guided_loss`.
@@ -91,10 +90,12 @@ def transformed_loss(
     check_modules(encoder, head)
     check_guidance(head, guidance)
     check_transformation(transformation)
+    _check_num_steps(num_steps)
 
-    def loss_fn(variables: Any, episode: Episode, key: jax.Array) -> Loss:
-        noisy = Transformed(encoder, key, transformation)
-        return guided_loss(noisy, head, variables, episode, guidance=guidance, num_steps=num_steps)
+    def loss_fn(variables: Any, episode: Episode, key: jax.Array, step: jax.Array) -> Loss:
+        check_episode(episode, labeled=True)
+        noisy, weight = Transformed(encoder, key, transformation), classifier_weight(step, num_steps)
+        return loss_of_images(noisy, head, variables, episode, guidance, classifier_weight=weight)
 
     return loss_fn
 
@@ -106,7 +107,7 @@ def learned_transformation_loss(
     learning_rate: float,
     guidance: Guidance = Guidance(),
     num_steps: int | None = None,
-) -> Callable[[Any, tuple[Episode, Episode], jax.Array], Loss]:
+) -> Callable[[Any, tuple[Episode, Episode], jax.Array, jax.Array], Loss]:
     """The guided loss with a transformation that is learned ("LFT").
 
     The model θ follows the loss of an episode of a seen domain, with the transformation φ. φ follows the loss of an
@@ -118,7 +119,8 @@ def learned_transformation_loss(
         head: the head.
         learning_rate: η, that of the model's optimizer as released.
         guidance: weights of the two losses, in both episodes.
-        num_steps: updates of the whole training, see `guided_loss`.
+        num_steps: updates of the whole training, in which the weight of an auxiliary classifier's loss decays as
+            0.9^(20·step / num_steps); None holds it at 1.
 
     Returns:
         The loss of a pair of episodes (seen, unseen), for `training.make_step`; φ are the parameters
@@ -132,22 +134,26 @@ def learned_transformation_loss(
     check_modules(encoder, head)
     check_guidance(head, guidance)
     check_number("learning_rate", learning_rate, above=0)
+    _check_num_steps(num_steps)
 
-    def loss_fn(variables: Any, episodes: tuple[Episode, Episode], key: jax.Array) -> Loss:
+    def loss_fn(variables: Any, episodes: tuple[Episode, Episode], key: jax.Array, step: jax.Array) -> Loss:
         seen, unseen = episodes
+        for episode in episodes:
+            check_episode(episode, labeled=True)
+        weight = classifier_weight(step, num_steps)
         statistics, params = variables["batch_stats"], dict(variables["params"])
         noisy = Transformed(encoder, key, params.pop(TRANSFORMATION))
 
         def seen_loss(params: Any) -> Loss:
             of_step = {"params": params, "batch_stats": statistics}
-            return guided_loss(noisy, head, of_step, seen, guidance=guidance, num_steps=num_steps)
+            return loss_of_images(noisy, head, of_step, seen, guidance, classifier_weight=weight)
 
         held = jax.lax.stop_gradient(params)
         (loss, (new_statistics, metrics)), gradient = jax.value_and_grad(seen_loss, has_aux=True)(held)
         stepped = jax.tree.map(lambda leaf, slope: leaf - learning_rate * slope, held, gradient)
         stepped.pop(CLASSIFIER, None)  # it knows the seen domain's classes
-        unseen_loss, (_, unseen_metrics) = guided_loss(
-            encoder, head, {"params": stepped, "batch_stats": statistics}, unseen, guidance=guidance
+        unseen_loss, (_, unseen_metrics) = loss_of_images(
+            encoder, head, {"params": stepped, "batch_stats": statistics}, unseen, guidance
         )
         # Linear in the model with the gradient that is already known: nothing is computed twice.
         followed = optax.tree.vdot(params, jax.lax.stop_gradient(gradient)) + unseen_loss
@@ -156,3 +162,8 @@ def learned_transformation_loss(
         return loss + (followed - rest), (new_statistics, metrics | of_unseen)
 
     return loss_fn
+
+
+def _check_num_steps(num_steps: int | None) -> None:
+    if num_steps is not None:
+        check_count("num_steps", num_steps)

@@ -1,5 +1,6 @@
 """What a few-shot system looks at: relevance of a query's pixels for every class of the episode."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
+from jxai.fewshot.checks import check_encoded
 from jxai.fewshot.episode import Episode, check_episode
 from jxai.fewshot.explanation import log_odds
 from jxai.fewshot.heads.head import Head
@@ -30,7 +32,7 @@ def pixel_relevance(
         encoder: module from images to features; on its running statistics.
         head: the head, as in evaluation.
         variables: of the system, see `init_variables`.
-        episode: one episode.
+        episode: one episode of images.
         composite: the encoder's rules; the head has its own.
 
     Returns:
@@ -44,16 +46,19 @@ def pixel_relevance(
     check_modules(encoder, head)
     check_episode(episode)
     of_encoder, of_head = part(variables, "encoder"), part(variables, "head")
-    support = encoder.apply(of_encoder, episode.support, train=False)
 
     def scores(features):
-        return head.apply(
-            of_head, support, episode.support_labels, features, episode.way, mutable=["batch_stats"]
-        )[0]
+        given = dataclasses.replace(episode, support=support, query=features)
+        (_, found), _ = head.apply(of_head, given, method="plain_pass", mutable=["batch_stats"])
+        return found
 
     features, to_pixels = lrp.vjp(
         lambda query: encoder.apply(of_encoder, query, train=False), episode.query, composite=composite
     )
+    check_encoded(features, len(episode.query))
+    # An encoder refuses no images; some heads take no support.
+    none = len(episode.support) == 0
+    support = features[:0] if none else encoder.apply(of_encoder, episode.support, train=False)
     found, to_features = lrp.vjp(scores, features, composite=head.composite)
     queries, way = found.shape
     # Queries of one graph see one another: they start apart, so that each keeps what its own scores give it.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jxai.checks import check_choice, check_count, check_key, shown
 from jxai.errors import InputTypeError
+from jxai.fewshot.episode import Episode
 from jxai.fewshot.heads.head import Head
 
 PARTS = ("encoder", "head")
@@ -37,7 +38,7 @@ def init_variables(encoder: nn.Module, head: Head, key: jax.Array, *, image_size
     images = jnp.zeros((2, image_size, image_size, 3))
     of_encoder = encoder.init(keys[0], images, train=False)
     features = jnp.asarray(encoder.apply(of_encoder, images, train=False))
-    of_head = head.init(keys[1], features, jnp.arange(2), features, 2)
+    of_head = head.init(keys[1], Episode(features, jnp.arange(2), features, way=2))
     return {
         kind: {"encoder": of_encoder.get(kind, {}), "head": of_head.get(kind, {})}
         for kind in ("params", "batch_stats")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jxai.checks import check_choice, check_count, shown
 from jxai.errors import InputError, InputTypeError
-from jxai.fewshot.checks import check_task
+from jxai.fewshot.episode import Episode, check_episode
 from jxai.fewshot.heads.head import Head
 
 Confidence = Literal["score", "probability"]
@@ -44,11 +44,8 @@ class Transduction:
 def transductive_scores(
     head: Head,
     variables: Any,
-    support: jax.Array,
-    support_labels: jax.Array,
-    query: jax.Array,
+    episode: Episode,
     *,
-    way: int,
     transduction: Transduction = Transduction(),
 ) -> jax.Array:
     """A head's scores once the surest queries have joined the support.
@@ -56,17 +53,14 @@ def transductive_scores(
     Args:
         head: the head.
         variables: its own.
-        support: features (supports, ...).
-        support_labels: (supports,), integers in [0, way).
-        query: features (queries, ...).
-        way: number of classes.
+        episode: one episode of features.
         transduction: how many queries join, and what.
 
     Returns:
         Scores of all queries, (queries, way), with the last round's support.
 
     Raises:
-        TypeError: no head or transduction, or arrays of other types.
+        TypeError: no head, transduction or episode, or arrays of other types.
         ValueError: shapes do not fit, or more queries are to join than there are.
 
     References:
@@ -76,7 +70,8 @@ def transductive_scores(
         raise InputTypeError(
             f"expected a Head and a Transduction, got {shown(head)} and {shown(transduction)}: make them"
         )
-    check_task(support, support_labels, query, way)
+    check_episode(episode)
+    query = jnp.asarray(episode.query)
     if max(transduction.counts) > len(query):
         raise InputError(
             f"expected at most the {len(query)} queries to join the support, got counts {transduction.counts}: "
@@ -84,9 +79,11 @@ def transductive_scores(
         )
 
     def scores(support: jax.Array, labels: jax.Array) -> jax.Array:
-        return head.apply(variables, support, labels, query, way, mutable=["batch_stats"])[0]
+        given = dataclasses.replace(episode, support=support, support_labels=labels)
+        (_, found), _ = head.apply(variables, given, method="plain_pass", mutable=["batch_stats"])
+        return found
 
-    joined, labels = support, support_labels
+    joined, labels = episode.support, episode.support_labels
     found = scores(joined, labels)
     for count in transduction.counts:
         ranked = found if transduction.confidence == "score" else jax.nn.softmax(found)
@@ -94,7 +91,7 @@ def transductive_scores(
         confidence = jnp.where(jnp.isfinite(ranked).all(axis=-1), jnp.max(ranked, axis=-1), -jnp.inf)
         _, surest = jax.lax.top_k(confidence, count)
         if transduction.restart:
-            joined, labels = support, support_labels
+            joined, labels = episode.support, episode.support_labels
         joined = jnp.concatenate([joined, query[surest]])
         labels = jnp.concatenate([labels, jnp.argmax(found, axis=-1)[surest]])
         found = scores(joined, labels)

@@ -10,7 +10,7 @@ from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.checks import check_number, finite, keep_nan
 from jxai.errors import InputError
-from jxai.metrics._inputs import Scores, as_batch, target_scores
+from jxai.metrics.inputs import Scores, as_batch, target_scores
 
 
 class Completeness(NamedTuple):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import keep_nan
-from jxai.metrics._inputs import as_heatmap
+from jxai.metrics.inputs import as_heatmap
 
 
 def sparseness(heatmap: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
 from jxai.checks import check_count, check_number, finite, keep_nan
 from jxai.errors import InputError
-from jxai.metrics._inputs import Scores, as_batch, target_scores
+from jxai.metrics.inputs import Scores, as_batch, target_scores
 
 
 def infidelity(

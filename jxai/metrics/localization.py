@@ -6,8 +6,8 @@ import numpy as np
 
 from jxai.checks import as_array, check_number, keep_nan, values
 from jxai.errors import InputError, InputTypeError
-from jxai.metrics._inputs import as_heatmap
-from jxai.metrics._pixels import removal_ranks
+from jxai.metrics.inputs import as_heatmap
+from jxai.metrics.pixels import removal_ranks
 
 
 def relevance_mass(heatmap: jax.Array, mask: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.checks import as_array, check_count, check_key, finite, keep_nan
 from jxai.compiled import run_compiled
 from jxai.errors import InputError
-from jxai.metrics._inputs import as_batch, as_heatmap, target_scores
+from jxai.metrics.inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson
 from jxai.ops.channels_last import with_plain_convolutions
 

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jxai.checks import check_count, check_number, keep_nan
 from jxai.errors import InputError
-from jxai.metrics._inputs import as_heatmap
+from jxai.metrics.inputs import as_heatmap
 
 # Blurs of a larger one are as wide as memory.
 _LARGEST_FACTOR = 100

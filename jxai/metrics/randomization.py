@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jxai.checks import as_array, check_key, finite, shown
 from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
-from jxai.metrics._inputs import as_heatmap
+from jxai.metrics.inputs import as_heatmap
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 from jxai.ops.channels_last import with_plain_convolutions
 

@@ -13,8 +13,8 @@ from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.checks import check_count, finite, keep_nan
 from jxai.errors import InputError
-from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
-from jxai.metrics._pixels import removal_ranks
+from jxai.metrics.inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
+from jxai.metrics.pixels import removal_ranks
 
 # Petsiuk's insertion starts from a blur of 5 pixels' standard deviation and 11 pixels' width.
 _BLUR_SIGMA, _BLUR_RADIUS = 5.0, 5

@@ -10,8 +10,8 @@ from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
 from jxai.checks import check_number, finite, keep_nan, shown
 from jxai.errors import InputError
-from jxai.metrics._inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
-from jxai.metrics._pixels import removal_ranks
+from jxai.metrics.inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
+from jxai.metrics.pixels import removal_ranks
 
 # Residual over right-hand side. At 224 x 224 with 90 % removed it leaves errors of about 3e-4 of the image's standard
 # deviation, far below the noise.

@@ -9,7 +9,7 @@ from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import row_keys
 from jxai.checks import check_count, check_number, finite, keep_nan
 from jxai.errors import InputError
-from jxai.metrics._inputs import as_batch
+from jxai.metrics.inputs import as_batch
 from jxai.ops.channels_last import with_plain_convolutions
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jxai.batches.blur import gaussian_blur
 from jxai.checks import keep_nan
 from jxai.errors import InputError
-from jxai.metrics._inputs import as_heatmap
+from jxai.metrics.inputs import as_heatmap
 
 # Wang's constants, for values in [0, 1].
 _SIGMA, _RADIUS, _C1, _C2 = 1.5, 5, 0.01**2, 0.03**2

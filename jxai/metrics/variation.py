@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jxai.checks import as_array, check_number, keep_nan
 from jxai.errors import InputError
-from jxai.metrics._inputs import as_heatmap
+from jxai.metrics.inputs import as_heatmap
 from jxai.metrics.pyramid import gaussian_pyramid
 from jxai.metrics.simpson import simpson
 

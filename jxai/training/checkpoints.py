@@ -17,11 +17,11 @@ from jxai.errors import InputError, InputTypeError
 from jxai.locks import FileLock
 from jxai.sealing import seal, unseal
 from jxai.training import integrity
-from jxai.training._types import PyTree
 from jxai.training.differences import differences, plain
 from jxai.training.integrity import DamagedCheckpointError
 from jxai.training.retention import KeepBest
 from jxai.training.state import TrainState, to_host
+from jxai.training.types import PyTree
 
 Which = Literal["latest", "best"] | int
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jxai.errors import InputError
-from jxai.training._types import PyTree
+from jxai.training.types import PyTree
 
 
 class DamagedCheckpointError(InputError):

@@ -10,7 +10,6 @@ import numpy as np
 from jxai.checks import check_count, shown
 from jxai.errors import InputError, InputTypeError
 from jxai.progress import Progress
-from jxai.training._types import DataIterator, PyTree
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.devices import PmappedStep, replicate, shard, unreplicate
 from jxai.training.interruption import Abandoned, interruption
@@ -19,6 +18,7 @@ from jxai.training.meter import Meter, Reported
 from jxai.training.runs import Run, common_step
 from jxai.training.seeds import SeedsStep, bounded
 from jxai.training.state import TrainState
+from jxai.training.types import DataIterator, PyTree
 
 
 class FitResult(NamedTuple):

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jxai.checks import check_count, check_number, keep_nan, keep_nan_of, shown
 from jxai.errors import InputError, InputTypeError
-from jxai.training._types import LossFn, PyTree
+from jxai.training.types import LossFn, PyTree
 
 
 def classification_loss(classifier: nn.Module, *, label_smoothing: float = 0.0) -> LossFn:
@@ -35,8 +35,9 @@ def classification_loss(classifier: nn.Module, *, label_smoothing: float = 0.0) 
     check_number("label_smoothing", label_smoothing, least=0, below=1)
 
     def loss_fn(
-        variables: dict[str, PyTree], batch: dict[str, jax.Array], key: jax.Array
+        variables: dict[str, PyTree], batch: dict[str, jax.Array], key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        del step  # it weighs nothing
         scores, changed = classifier.apply(
             variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )

@@ -7,10 +7,10 @@ import numpy as np
 
 from jxai.checks import shown
 from jxai.errors import InputError, InputTypeError
-from jxai.training._types import DataIterator
 from jxai.training.checkpoints import Checkpoints
 from jxai.training.log import MetricsWriter
 from jxai.training.state import TrainState
+from jxai.training.types import DataIterator
 
 
 class Run:

@@ -16,10 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jxai.checks import check_count, shown
 from jxai.errors import InputError, InputTypeError
-from jxai.training._types import Device, PyTree
 from jxai.training.devices import AXIS, checked_devices, is_key
 from jxai.training.state import TrainState
 from jxai.training.step import Step
+from jxai.training.types import Device, PyTree
 
 _SEEDS = "seeds"
 _OVER_SEEDS = PartitionSpec(_SEEDS)

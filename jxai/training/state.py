@@ -12,7 +12,7 @@ import optax
 
 from jxai.checks import check_key, shown
 from jxai.errors import InputError, InputTypeError
-from jxai.training._types import PyTree
+from jxai.training.types import PyTree
 
 
 @flax.struct.dataclass

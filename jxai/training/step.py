@@ -12,8 +12,8 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import jaxpr_as_fun
 
 from jxai.errors import InputError
-from jxai.training._types import LossFn, PyTree
 from jxai.training.state import TrainState
+from jxai.training.types import LossFn, PyTree
 
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
@@ -29,9 +29,9 @@ def make_step(
     episodes are spread over devices.
 
     Args:
-        loss_fn: `loss_fn(variables, episode, key) -> (loss, (new_batch_stats, metrics))` of **one** episode
-            (or one classification batch): `variables` as `TrainState.variables`, `loss` a scalar,
-            `new_batch_stats` with the structure of "batch_stats", `metrics` a dict of scalars.
+        loss_fn: `loss_fn(variables, episode, key, step) -> (loss, (new_batch_stats, metrics))` of **one** episode
+            (or one classification batch): `variables` as `TrainState.variables`, `step` the updates made so far,
+            `loss` a scalar, `new_batch_stats` with the structure of "batch_stats", `metrics` a dict of scalars.
         optimizer: the Optax optimizer the state was created with.
         deterministic: whether parameters shall be bit-identical for every number of devices on a CPU where XLA
             has as many threads. Those are as many as cores, or as `PJRT_NPROC` in the environment says before JAX
@@ -84,11 +84,12 @@ def _episode_keys(state: TrainState, episodes: PyTree, axis_name: str | None) ->
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(state.key, numbers)
 
 
-def _loss_of(loss_fn: LossFn, batch_stats: PyTree) -> Callable[..., Any]:
+def _loss_of(loss_fn: LossFn, batch_stats: PyTree, step: jax.Array) -> Callable[..., Any]:
     """`loss_fn` as a function of the parameters first, which is what is differentiated."""
 
     def loss(params: PyTree, episode: PyTree, key: jax.Array) -> tuple[jax.Array, Any]:
-        value, (new_stats, metrics) = loss_fn({"params": params, "batch_stats": batch_stats}, episode, key)
+        variables = {"params": params, "batch_stats": batch_stats}
+        value, (new_stats, metrics) = loss_fn(variables, episode, key, step)
         return value, (value, new_stats, metrics)
 
     return loss
@@ -102,7 +103,7 @@ def _together(
     loss_fn: LossFn, state: TrainState, episodes: PyTree, keys: jax.Array, axis_name: str | None
 ) -> tuple[PyTree, Any]:
     """Mean gradient and mean (loss, batch statistics, metrics); a device's episodes at once."""
-    one = _loss_of(loss_fn, state.batch_stats)
+    one = _loss_of(loss_fn, state.batch_stats, state.step)
 
     # The mean is differentiated, not the episodes one by one: no gradient an episode is ever held.
     def mean_loss(params: PyTree) -> tuple[jax.Array, Any]:
@@ -118,12 +119,14 @@ def _in_fixed_order(
 ) -> tuple[PyTree, Any]:
     """As `_together`, with the same sequence of floating-point operations for every number of devices."""
 
-    def gradient(params: PyTree, batch_stats: PyTree, episode: PyTree, key: jax.Array) -> tuple[PyTree, Any]:
-        return jax.grad(_loss_of(loss_fn, batch_stats), has_aux=True)(params, episode, key)
+    def gradient(
+        params: PyTree, batch_stats: PyTree, step: jax.Array, episode: PyTree, key: jax.Array
+    ) -> tuple[PyTree, Any]:
+        return jax.grad(_loss_of(loss_fn, batch_stats, step), has_aux=True)(params, episode, key)
 
     def inputs(number: int) -> tuple[PyTree, ...]:
         episode, key = jax.tree.map(lambda leaf: leaf[number], (episodes, keys))
-        return _keep_apart((state.params, state.batch_stats, episode, key))
+        return _keep_apart((state.params, state.batch_stats, state.step, episode, key))
 
     # Traced here, so that of the whole gradient only the call itself, not what lies within, is kept from inlining.
     program, result = jax.make_jaxpr(gradient, return_shape=True)(*inputs(0))

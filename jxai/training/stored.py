@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import as_path
-from jxai.training._types import PyTree
 from jxai.training.checkpoints import Checkpoints, Which
+from jxai.training.types import PyTree
 
 
 def read_config(directory: str | Path, *, which: Which = "latest") -> Any:

@@ -83,3 +83,26 @@ def test_wrong_input_ends_with_one_line(tmp_path):
     heads = "relation, graph, cross-attention, prototype, matching"
     expected = f"InputError: expected a head among {heads}, got 'nothing': choose one of them"
     assert done.stderr.strip() == expected
+
+
+@pytest.mark.slow
+def test_two_runs_of_the_demo_print_the_same(tiny_quickstart, tmp_path, capsys, monkeypatch):
+    printed = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        options = Options(
+            folder,
+            plain="relation",
+            shot=5,
+            episodes=4,
+            domains=("hebrew", "pictograms"),
+            photographs=False,
+            progress=False,
+        )
+        main(options)
+        *lines, seconds = capsys.readouterr().out.replace(str(folder), "FOLDER").splitlines()
+        assert seconds.endswith(" s")
+        printed.append(lines)
+    assert printed[0] == printed[1]
+    rows = [line for line in printed[0] if line.startswith("| relation")]
+    assert len(rows) == 2  # plain and guided

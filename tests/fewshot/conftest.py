@@ -34,14 +34,14 @@ def draw_episode(seed=0, shot=SHOT, side=SIDE, dtype=np.float32):
 
 
 def draw_features(seed=0, shot=SHOT, dtype=np.float32):
-    """(support, labels, query, labels): maps of 4x4x4, some entries zero as behind a ReLU."""
+    """Maps of 4x4x4, some entries zero as behind a ReLU."""
     random = np.random.default_rng(seed)
 
     def part(each):
         maps = np.maximum(random.normal(size=(WAY * each, 4, 4, 4)), 0).astype(dtype)
         return maps, np.repeat(np.arange(WAY, dtype=np.int32), each)
 
-    return (*part(shot), *part(QUERIES))
+    return fewshot.Episode(*part(shot), *part(QUERIES), way=WAY)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ CLASSES = 7
 
 
 def draw(way=3, shot=2, each=2, shape=(2, 3, 4), seed=0, dtype=np.dtype(np.float32)):
-    """(head, variables, support, labels, query, labels, global classes); labels are in no order."""
+    """(head, variables, episode of features); labels are in no order."""
     random = np.random.default_rng(seed)
     labels = [random.permutation(np.repeat(np.arange(way), n)) for n in (shot, each)]
     # As behind a ReLU, but for a few entries.
@@ -35,7 +35,8 @@ def draw(way=3, shot=2, each=2, shape=(2, 3, 4), seed=0, dtype=np.dtype(np.float
     }
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), variables)
     classes = random.integers(CLASSES, size=len(labels[1]))
-    return head, variables, maps[0], labels[0], maps[1], labels[1], classes
+    episode = fewshot.Episode(maps[0], labels[0], maps[1], labels[1], way=way, query_classes=classes)
+    return head, variables, episode
 
 
 def unit(x):
@@ -54,7 +55,8 @@ def softmax(x):
 class Slow:
     """All of the head in NumPy, one query and class at a time, as METHODS has it."""
 
-    def __init__(self, head, variables, support, labels, query, way, train):
+    def __init__(self, head, variables, episode, train):
+        support, labels, query, way = episode.support, episode.support_labels, episode.query, episode.way
         self.way, self.queries, self.shape = way, len(query), query.shape[1:]
         network = jax.tree.map(np.float64, variables["params"]["attention"])
         running = jax.tree.map(np.float64, variables["batch_stats"]["attention"]["bn"])
@@ -126,30 +128,19 @@ class Slow:
         return scores
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def run(head, way, variables, support, labels, query, query_labels, classes):
+@functools.partial(jax.jit, static_argnums=0)
+def run(head, variables, episode):
     """All that one training step knows, and the gradients of its guided loss."""
-    arguments = (support, labels, query, way)
-    (explained, plain), _ = head.apply(variables, *arguments, True, method="forward", mutable=["batch_stats"])
+    (explained, plain), _ = head.apply(variables, episode, True, method="forward", mutable=["batch_stats"])
     explanation = head.explain(variables, explained, plain)
     weights = explanation.weights
     guided = [head.apply(variables, explained * w, True, method="scores") for w in (weights, weights.dense())]
 
     def loss(variables, support, query):
-        return fewshot.head_loss(
-            head,
-            variables,
-            support,
-            labels,
-            query,
-            query_labels,
-            way=way,
-            shot=len(support) // way,
-            query_classes=classes,
-        )
+        return fewshot.head_loss(head, variables, episode.replace(support=support, query=query))
 
     (_, (running, metrics)), gradients = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
-        variables, support, query
+        variables, episode.support, episode.query
     )
     return {
         "explained": explained,
@@ -159,7 +150,7 @@ def run(head, way, variables, support, labels, query, query_labels, classes):
         "running": running,
         "metrics": metrics,
         "gradients": gradients,
-        "evaluation": head.apply(variables, *arguments),
+        "evaluation": head.apply(variables, episode),
     }
 
 
@@ -174,13 +165,11 @@ def run(head, way, variables, support, labels, query, query_labels, classes):
     ids=str,
 )
 def test_everything_a_second_time(sizes):
-    head, variables, *episode = draw(**sizes)
-    support, labels, query = episode[:3]
-    way = int(labels.max()) + 1
-    found = run(head, way, variables, *episode)
+    head, variables, episode = draw(**sizes)
+    found = run(head, variables, episode)
     close = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5)
-    close(found["evaluation"], Slow(head, variables, support, labels, query, way, train=False).evaluation())
-    slow = Slow(head, variables, support, labels, query, way, train=True)
+    close(found["evaluation"], Slow(head, variables, episode, train=False).evaluation())
+    slow = Slow(head, variables, episode, train=True)
     explained, explanation = found["explained"], found["explanation"]
     close(found["plain"], slow.training(np.ones(explained.shape)))
     start, relevance, weights = slow.explanation()
@@ -199,8 +188,8 @@ def test_everything_a_second_time(sizes):
 
 def test_relevance_is_that_of_the_engine():
     """The rules of the head's composite on the query's map, with attention given, give the closed form."""
-    head, variables, *episode = draw()
-    found = run(head, 3, variables, *episode)
+    head, variables, episode = draw()
+    found = run(head, variables, episode)
     explained, explanation = found["explained"], found["explanation"]
 
     @jax.jit
@@ -217,8 +206,9 @@ def test_relevance_is_that_of_the_engine():
 
 
 def test_attention_of_equal_positions_is_equal():
-    head, variables, support, *rest = draw()
-    explained = run(head, 3, variables, np.ones_like(support), *rest)["explained"]
+    head, variables, episode = draw()
+    equal = episode.replace(support=np.ones_like(episode.support))
+    explained = run(head, variables, equal)["explained"]
     np.testing.assert_allclose(explained.prototype_attention, 1 + 1 / 6, rtol=1e-5)
     attention = explained.query_attention
     np.testing.assert_allclose(attention.sum((2, 3)), 6 + 1, rtol=1e-5)
@@ -226,9 +216,9 @@ def test_attention_of_equal_positions_is_equal():
 
 
 def test_losses():
-    head, variables, *episode = draw()
-    found = run(head, 3, variables, *episode)
-    _, _, query, query_labels, classes = episode
+    head, variables, episode = draw()
+    found = run(head, variables, episode)
+    query, query_labels, classes = episode.query, episode.query_labels, episode.query_classes
     metrics = found["metrics"]
     assert head.loss_weights(5, guided=True) == (0, 0.5) and head.loss_weights(5, guided=False) == (0.5, 0)
     np.testing.assert_allclose(
@@ -253,14 +243,15 @@ def test_losses():
 
 def test_gradient_flows_through_the_whole_explanation():
     with jax.enable_x64(True):
-        head, variables, support, labels, query, *rest = draw(dtype=np.dtype(np.float64))
-        where = (variables, support, query)
-        gradient = run(head, 3, variables, support, labels, query, *rest)["gradients"]
+        head, variables, episode = draw(dtype=np.dtype(np.float64))
+        where = (variables, episode.support, episode.query)
+        gradient = run(head, variables, episode)["gradients"]
 
         @jax.jit
         def value(where):
             variables, support, query = where
-            return run(head, 3, variables, support, labels, query, *rest)["metrics"]["loss"]
+            given = episode.replace(support=support, query=query)
+            return run(head, variables, given)["metrics"]["loss"]
 
         random, step = np.random.default_rng(5), 1e-6
         for _ in range(3):
@@ -273,21 +264,22 @@ def test_gradient_flows_through_the_whole_explanation():
 
 @pytest.mark.parametrize("zero", ["all", "a query", "a class", "a position"])
 def test_features_of_zeros_give_no_nan(zero):
-    head, variables, support, labels, query, *rest = draw()
+    head, variables, episode = draw()
+    support, labels, query = episode.support, episode.support_labels, episode.query
     if zero in ("all", "a query"):
         query[slice(None) if zero == "all" else 0] = 0
     if zero in ("all", "a class"):
         support[labels == 1 if zero == "a class" else slice(None)] = 0
     if zero == "a position":
         query[:, 1, 2] = 0
-    found = run(head, 3, variables, support, labels, query, *rest)
+    found = run(head, variables, episode)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     assert all(np.abs(leaf).max() < 1e4 for leaf in jax.tree.leaves(found["gradients"]))
 
 
 def test_strength_scales_both_weights():
-    head, variables, *episode = draw()
-    found = run(head, 3, variables, *episode)
+    head, variables, episode = draw()
+    found = run(head, variables, episode)
 
     @jax.jit
     def weights(strength):
@@ -340,8 +332,9 @@ def test_the_classifier_is_there_from_the_start_and_wants_classes(tiny):
 
 
 def test_errors():
-    head, variables, support, labels, query, *_ = draw()
+    head, variables, episode = draw()
+    pooled = episode.replace(support=episode.support.mean((1, 2)), query=episode.query.mean((1, 2)))
     with pytest.raises(ValueError, match=r"expected maps \(N, h, w, C\), got \(6, 4\)"):
-        head.apply(variables, support.mean((1, 2)), labels, query.mean((1, 2)), 3)
+        head.apply(variables, pooled)
     with pytest.raises(ValueError, match="num_classes of at least 1, got 0"):
-        fewshot.CrossAttentionHead(0).init(jax.random.key(0), support, labels, query, 3)
+        fewshot.CrossAttentionHead(0).init(jax.random.key(0), episode)

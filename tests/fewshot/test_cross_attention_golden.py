@@ -38,17 +38,26 @@ class Case:
     def compute(self, support, query):
         """All that the archive has, in one program."""
         z, head, variables = self.reference, self.head, self.variables
-        arguments = (support, z["support_labels"], query, self.way)
+
+        def episode(support, query):
+            return fewshot.Episode(
+                support,
+                z["support_labels"],
+                query,
+                z["query_labels"],
+                way=self.way,
+                query_classes=z["global_labels"],
+            )
+
+        given = episode(support, query)
         (explained, plain), updates = head.apply(
-            variables, *arguments, True, method="forward", mutable=["batch_stats"]
+            variables, given, True, method="forward", mutable=["batch_stats"]
         )
         weights = head.explain(variables, explained, plain).weights
         weighted = [explained * one for one in (weights, weights.dense())]
 
         def loss(support, query):
-            labels = {"way": self.way, "shot": self.shot, "query_classes": z["global_labels"]}
-            sets = (support, z["support_labels"], query, z["query_labels"])
-            return fewshot.head_loss(head, variables, *sets, **labels)
+            return fewshot.head_loss(head, variables, episode(support, query))
 
         (_, (_, metrics)), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(support, query)
         running = {"mean": z["cam_bn_mean_after"], "var": z["cam_bn_var_after"]}
@@ -60,7 +69,7 @@ class Case:
             "running": updates["batch_stats"]["attention"]["bn"],
             "metrics": metrics,
             "gradients": gradients,
-            "evaluation": head.apply(after, *arguments),
+            "evaluation": head.apply(after, given),
         }
 
 

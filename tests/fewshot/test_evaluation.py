@@ -42,10 +42,10 @@ def test_accuracies_equal_a_loop_over_episodes(tiny, domain, batch_size, transdu
 
     @jax.jit
     def scores(support, labels, query):
-        given = fewshot.part(tiny.variables, "head"), support, labels, query
+        given = fewshot.part(tiny.variables, "head"), fewshot.Episode(support, labels, query, way=tiny.way)
         if transduction is None:
-            return tiny.head.apply(*given, tiny.way, mutable=["batch_stats"])[0]
-        return fewshot.transductive_scores(tiny.head, *given, way=tiny.way, transduction=transduction)
+            return tiny.head.apply(*given, mutable=["batch_stats"])[0]
+        return fewshot.transductive_scores(tiny.head, *given, transduction=transduction)
 
     assert ours.shape == (5,)
     np.testing.assert_allclose(ours, slow_accuracies(domain, scores), rtol=1e-6)
@@ -62,9 +62,9 @@ def slow_accuracies(domain, scores):
 class Told(fewshot.Head):
     """Reads a support's class and a query's guess, each one-hot, off the features: as good as the guesses are."""
 
-    def explained(self, support, support_labels, query, way, train=False):
-        classes = fewshot.prototypes(support[:, 0], support_labels, way)
-        return query[:, 1] @ classes.T
+    def explained(self, episode, train=False):
+        classes = fewshot.prototypes(episode.support[:, 0], episode.support_labels, episode.way)
+        return episode.query[:, 1] @ classes.T
 
     def scores(self, explained, train=False):
         return explained

@@ -1,8 +1,10 @@
 """What holds for every head."""
 
 import dataclasses
+from typing import Any
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,23 +12,13 @@ import pytest
 from compiling import quick_jit
 
 from jxai import fewshot
+from jxai.fewshot import checks
+from jxai.fewshot import episode as episodes
+from jxai.fewshot.heads import head as heads
 
 
-def loss_of(system, support_labels, query_labels):
-    def loss(variables, support, query):
-        return fewshot.head_loss(
-            system.head,
-            variables,
-            support,
-            support_labels,
-            query,
-            query_labels,
-            way=system.way,
-            shot=system.shot,
-            guidance=fewshot.Guidance(guided_weight=0.8),
-        )
-
-    return loss
+def loss_of(system, variables, episode):
+    return fewshot.head_loss(system.head, variables, episode, guidance=fewshot.Guidance(guided_weight=0.8))
 
 
 # RelationNet's is in test_guidance, and the graph network's has reference values too; through the cross-attention
@@ -41,33 +33,30 @@ def test_gradient_is_that_of_constant_weights(system):
         variables = jax.tree.map(
             lambda leaf: np.asarray(leaf, np.float64), fewshot.part(system.variables, "head")
         )
-        support, support_labels, query, query_labels = system.features(dtype=np.float64)
+        episode = system.features(dtype=np.float64)
 
-        def forward(variables, support, query):
-            return head.apply(
-                variables,
-                support,
-                support_labels,
-                query,
-                system.way,
-                True,
-                method="forward",
-                mutable=["batch_stats"],
-            )[0]
+        def of(support, query):
+            return episode.replace(support=support, query=query)
+
+        def forward(variables, *sets):
+            return head.apply(variables, of(*sets), True, method="forward", mutable=["batch_stats"])[0]
 
         def frozen(weights, variables, support, query):
             explained, plain = forward(variables, support, query)
             weighted, _ = head.apply(
                 variables, explained * weights, True, method="scores", mutable=["batch_stats"]
             )
-            return head.loss(plain, query_labels) + 0.8 * head.loss(weighted, query_labels)
+            labels = episode.query_labels
+            return head.loss(plain, labels) + 0.8 * head.loss(weighted, labels)
 
-        where = (variables, support, query)
+        where = (variables, episode.support, episode.query)
         direction = jax.tree.map(lambda leaf: random.normal(size=leaf.shape), where)
 
         @quick_jit
         def slopes(where):
-            loss = loss_of(system, support_labels, query_labels)
+            def loss(variables, *sets):
+                return loss_of(system, variables, of(*sets))
+
             (value, _), gradient = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(*where)
             weights = head.explain(variables, *forward(*where)).weights
 
@@ -85,22 +74,20 @@ def test_gradient_is_that_of_constant_weights(system):
 @pytest.mark.parametrize("system", ["graph", "prototype", "matching", "cross attention"], indirect=True)
 def test_episodes_at_once_and_alone_in_any_order_of_supports_have_the_same_loss(system):
     variables = fewshot.part(system.variables, "head")
-    support, support_labels, query, query_labels = map(
-        np.stack, zip(*(system.features(seed=n) for n in (0, 1)), strict=True)
-    )
-    order = np.random.default_rng(0).permutation(support.shape[1])
+    episodes = [system.features(seed=n) for n in (0, 1)]
+    order = np.random.default_rng(0).permutation(len(episodes[1].support))
+    support, labels = episodes[1].support[order], episodes[1].support_labels[order]
+    permuted = episodes[1].replace(support=support, support_labels=labels)
 
     @quick_jit
-    def both(support, support_labels, query, query_labels):
-        def loss(support, support_labels, query, query_labels):
-            value, (_, metrics) = loss_of(system, support_labels, query_labels)(variables, support, query)
+    def both(episodes, permuted):
+        def loss(episode):
+            value, (_, metrics) = loss_of(system, variables, episode)
             return value, metrics
 
-        given = (support, support_labels, query, query_labels)
-        permuted = (support[1, order], support_labels[1, order], query[1], query_labels[1])
-        return jax.tree.map(lambda leaf: leaf[1], jax.vmap(loss)(*given)), loss(*permuted)
+        return jax.tree.map(lambda leaf: leaf[1], jax.vmap(loss)(episodes)), loss(permuted)
 
-    at_once, alone = both(support, support_labels, query, query_labels)
+    at_once, alone = both(jax.tree.map(lambda *leaves: np.stack(leaves), *episodes), permuted)
     chex.assert_trees_all_close(at_once, alone, rtol=1e-4, atol=1e-6)
     assert {"loss_plain", "loss_guided"} <= set(at_once[1])
 
@@ -172,8 +159,8 @@ def test_nan_is_no_low_loss_and_no_right_answer(system):
 
 
 def test_features_and_weights_of_nan_answer_no_query(system):
-    support, _, query, _ = system.features()
-    features, count = np.concatenate([support, query]), len(support)
+    episode = system.features()
+    features, count = np.concatenate([episode.support, episode.query]), len(episode.support)
     episodes = np.arange(count)[None], np.arange(count, len(features))[None]
 
     def accuracy(variables, features):
@@ -185,3 +172,87 @@ def test_features_and_weights_of_nan_answer_no_query(system):
     if jax.tree.leaves(nan["params"].get("head", {})):
         assert accuracy(nan, features) == 0
     assert accuracy(system.variables, np.full_like(features, np.nan)) == 0
+
+
+# Whatever the head, its base class calls it; the release's own head asked three times.
+ONE = pytest.mark.parametrize(
+    "system",
+    [
+        "relation",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("graph", "prototype", "matching", "cross attention")
+        ),
+    ],
+    indirect=True,
+)
+
+
+@ONE
+def test_an_episode_is_looked_at_once(system, monkeypatch):
+    """By whatever public function gets it; what that calls in turn trusts it."""
+    looks = []
+    check = checks.check_task
+    for module in (episodes, heads):
+        monkeypatch.setattr(module, "check_task", lambda *given: (looks.append(given), check(*given)))
+    images, features = system.episode(), system.features()
+    rows = np.arange(len(features.query))[None]
+    of_head = fewshot.part(system.variables, "head")
+    both, few = (system.encoder, system.head, system.variables), fewshot.Transduction(counts=(1, 2))
+    calls = {
+        "head": lambda: system.head.apply(of_head, features, mutable=["batch_stats"]),
+        "forward": lambda: system.head.apply(of_head, features, method="forward", mutable=["batch_stats"]),
+        "init": lambda: system.head.init(jax.random.key(0), features),
+        "head_loss": lambda: fewshot.head_loss(system.head, of_head, features),
+        "guided_loss": lambda: fewshot.guided_loss(*both, images),
+        "transformed_loss": lambda: fewshot.transformed_loss(*both[:2], transformation={})(
+            system.variables, images, jax.random.key(0), np.int32(0)
+        ),
+        "pixel_relevance": lambda: fewshot.pixel_relevance(*both, images)[0],
+        "transductive_scores": lambda: fewshot.transductive_scores(
+            system.head, of_head, features, transduction=few
+        ),
+    }
+    for name, call in calls.items():
+        looks.clear()
+        jax.eval_shape(call)
+        assert len(looks) == 1, name
+    for transduction in (None, few):
+        looks.clear()
+        fewshot.episode_accuracies(
+            system.head, system.variables, features.query, rows, rows, way=3, transduction=transduction
+        )
+        assert len(looks) <= 1  # none where it was traced before
+
+
+def test_a_result_of_an_encoder_that_is_none_is_refused(tiny):
+    class Wrong(nn.Module):
+        gives: Any
+
+        def __call__(self, x, *, train):
+            return self.gives(x)
+
+    episode = tiny.episode()
+    for gives, message in {
+        "a number an image": (lambda x: x.mean((1, 2, 3)), r"encoder's features of shape \(N, ...\)"),
+        "integers": (lambda x: x.astype(int), "encoder's features of floats"),
+        "fewer": (lambda x: x[:2], "encoder's features of 12 images, got"),
+    }.values():
+        with pytest.raises((TypeError, ValueError), match=message):
+            jax.eval_shape(
+                lambda gives=gives: fewshot.guided_loss(
+                    Wrong(gives), tiny.head, tiny.variables, episode, guidance=fewshot.PLAIN
+                )
+            )
+
+
+@ONE
+def test_queries_without_labels_have_scores_and_no_loss(system):
+    of_head, features = fewshot.part(system.variables, "head"), system.features()
+    nameless = features.replace(query_labels=None)
+    ours, expected = (
+        system.head.apply(of_head, one, mutable=["batch_stats"])[0] for one in (nameless, features)
+    )
+    np.testing.assert_array_equal(ours, expected)
+    with pytest.raises(TypeError, match="expected query_labels of integers, got None"):
+        fewshot.head_loss(system.head, of_head, nameless)

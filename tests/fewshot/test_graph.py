@@ -29,7 +29,7 @@ def draw(init):
 def episode(seed=0, way=WAY, shot=SHOT):
     random = np.random.default_rng(seed)
     support, query = (random.normal(size=(way * n, CHANNELS)) for n in (shot, QUERIES))
-    return support, np.repeat(np.arange(way), shot), query
+    return fewshot.Episode(support, np.repeat(np.arange(way), shot), query, way=way)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,15 +40,13 @@ def x64():
 
 @pytest.fixture(scope="module")
 def variables():
-    return draw(lambda: HEAD.init(jax.random.key(0), *episode(), WAY))
+    return draw(lambda: HEAD.init(jax.random.key(0), episode()))
 
 
-@functools.partial(quick_jit, static_argnums=(0, 5), static_argnames="train")
-def forward(head, variables, support, labels, query, way=WAY, *, train=False):
+@functools.partial(quick_jit, static_argnums=0, static_argnames="train")
+def forward(head, variables, episode, *, train=False):
     """(explained, scores), updates, with what is kept for the explanation."""
-    return head.apply(
-        variables, support, labels, query, way, train, method="forward", mutable=["batch_stats", KEPT]
-    )
+    return head.apply(variables, episode, train, method="forward", mutable=["batch_stats", KEPT])
 
 
 explain = quick_jit(
@@ -83,8 +81,9 @@ def slow_adjacency(p, x):
     return e / e.sum(-1, keepdims=True)
 
 
-def slow_forward(params, support, labels, query):
+def slow_forward(params, episode):
     """Nodes, every layer's input and adjacency, and all nodes' scores."""
+    support, labels, query = episode.support, episode.support_labels, episode.query
     x = batch_norm(params["fc_bn"], dense(params["fc"], np.concatenate([support, query])))
     graphs = []
     for i in range(QUERIES):
@@ -132,9 +131,8 @@ def slow_relevance(layers, start, complete_flow):
 @pytest.mark.parametrize("complete_flow", [False, True])
 def test_relevance_is_that_of_the_slow_version(variables, complete_flow):
     head = HEAD.clone(complete_flow=complete_flow)
-    support, labels, query = episode()
-    (explained, scores), updates = forward(head, variables, support, labels, query)
-    nodes, layers, of_nodes = slow_forward(variables["params"], support, labels, query)
+    (explained, scores), updates = forward(head, variables, episode())
+    nodes, layers, of_nodes = slow_forward(variables["params"], episode())
     np.testing.assert_allclose(explained.features, nodes, rtol=1e-9)
     of_queries = of_nodes[:, -WAY:]
     np.testing.assert_allclose(scores, np.swapaxes(of_queries, 0, 1).reshape(-1, WAY), rtol=1e-7)
@@ -161,8 +159,7 @@ def test_adjacencies_are_those_of_all_pairs_in_statistics_too():
 
 
 def test_adjacencies_are_computed_once_for_scores_and_explanation(variables):
-    support, labels, query = episode()
-    (explained, scores), updates = forward(HEAD, variables, support, labels, query)
+    (explained, scores), updates = forward(HEAD, variables, episode())
     assert len(jax.tree.leaves(updates[KEPT])) == 3
     kept = {**variables, KEPT: updates[KEPT]}
     with_kept, without = (
@@ -173,16 +170,20 @@ def test_adjacencies_are_computed_once_for_scores_and_explanation(variables):
 
 
 def test_supports_come_in_any_order_and_number(variables):
-    support, labels, query = episode()
-    support, labels = np.concatenate([support, support[:1] + 1]), np.append(labels, 2)
-    (_, expected), _ = forward(HEAD, variables, support, labels, query)
+    given = episode()
+    support, labels = (
+        np.concatenate([given.support, given.support[:1] + 1]),
+        np.append(given.support_labels, 2),
+    )
+    (_, expected), _ = forward(HEAD, variables, given.replace(support=support, support_labels=labels))
     order = np.random.default_rng(1).permutation(len(labels))
-    (_, ours), _ = forward(HEAD, variables, support[order], labels[order], query)
+    permuted = given.replace(support=support[order], support_labels=labels[order])
+    (_, ours), _ = forward(HEAD, variables, permuted)
     np.testing.assert_allclose(ours, expected, rtol=1e-9)
 
 
 def test_fewer_classes_than_the_head_knows(variables):
-    (explained, scores), _ = forward(HEAD, variables, *episode(way=2, shot=1), 2)
+    (explained, scores), _ = forward(HEAD, variables, episode(way=2, shot=1))
     assert explained.shape == (QUERIES, 4, HEAD.features) and scores.shape == (2 * QUERIES, 2)
     np.testing.assert_allclose(explained.context, np.eye(3)[:2])
 
@@ -190,32 +191,32 @@ def test_fewer_classes_than_the_head_knows(variables):
 @pytest.mark.parametrize("running", [True, False])
 def test_running_statistics_are_for_evaluation_alone(variables, running):
     head = HEAD.clone(running_statistics=running)
-    support, labels, query = episode()
+    query = episode().query
     changed = np.concatenate([query[0::QUERIES], query[1::QUERIES] + 1]).reshape(QUERIES, WAY, -1)
     changed = np.swapaxes(changed, 0, 1).reshape(query.shape)  # the second graph's queries alone
     for train in (False, True):
         ours, other = (
-            np.asarray(forward(head, variables, support, labels, q, train=train)[0][1])
+            np.asarray(forward(head, variables, episode().replace(query=q), train=train)[0][1])
             for q in (query, changed)
         )
         assert np.allclose(ours[::QUERIES], other[::QUERIES], rtol=1e-9) == (running and not train)
 
 
 def test_maps_are_averaged(variables):
-    support, labels, query = episode()
-    random = np.random.default_rng(4)
+    given, random = episode(), np.random.default_rng(4)
 
     def maps(x):
         noise = random.normal(size=(len(x), 2, 3, CHANNELS))
         return x[:, None, None] + noise - noise.mean((1, 2), keepdims=True)
 
-    (_, expected), _ = forward(HEAD, variables, support, labels, query)
-    (_, ours), _ = forward(HEAD, variables, maps(support), labels, maps(query))
+    (_, expected), _ = forward(HEAD, variables, given)
+    of_maps = given.replace(support=maps(given.support), query=maps(given.query))
+    (_, ours), _ = forward(HEAD, variables, of_maps)
     np.testing.assert_allclose(ours, expected, rtol=1e-8)
 
 
 def test_weights_scale_the_nodes_alone(variables):
-    (explained, _), _ = forward(HEAD, variables, *episode())
+    (explained, _), _ = forward(HEAD, variables, episode())
     weights = jnp.asarray(np.random.default_rng(1).normal(size=explained.shape))
     for weighted in (explained * weights, weights * explained):
         np.testing.assert_array_equal(weighted.features, explained.features * weights)
@@ -227,6 +228,6 @@ def test_weights_scale_the_nodes_alone(variables):
     [(4, 4, r"at most 3 classes, got 4: make GraphHead\(way=4\)"), (3, 7, "multiple of 3 queries.*got 7")],
 )
 def test_what_does_not_fit_is_refused(way, queries, message):
-    support = np.zeros((way, CHANNELS))
+    support, query = np.zeros((way, CHANNELS)), np.zeros((queries, CHANNELS))
     with pytest.raises(ValueError, match=message):
-        HEAD.init(jax.random.key(0), support, np.arange(way), np.zeros((queries, CHANNELS)), way)
+        HEAD.init(jax.random.key(0), fewshot.Episode(support, np.arange(way), query, way=way))

@@ -63,12 +63,14 @@ class Case:
             return jax.device_get(quick_jit(loss)(*doubles))
 
     def init(self):
-        support, query = self.split(self.reference["features"])
-        return self.head.init(jax.random.key(0), support, self.labels[0], query, self.way)
+        return self.head.init(jax.random.key(0), self.episode(self.reference["features"]))
 
-    def split(self, features):
-        support, query = features[:, : self.shot], features[:, self.shot :]
-        return support.reshape(-1, features.shape[-1]), query.reshape(-1, features.shape[-1])
+    def episode(self, features):
+        support, query = (
+            part.reshape(-1, features.shape[-1])
+            for part in (features[:, : self.shot], features[:, self.shot :])
+        )
+        return fewshot.Episode(support, self.labels[0], query, self.labels[1], way=self.way)
 
     def by_class(self, nodes):
         """Nodes ordered as the original has them: of each class its supports, then its query."""
@@ -77,9 +79,8 @@ class Case:
         return np.concatenate([support, query[:, :, None]], axis=2).reshape(nodes.shape)
 
     def explanation(self, features, variables):
-        support, query = self.split(features)
         explained, scores = self.head.apply(
-            variables, support, self.labels[0], query, self.way, method="forward", mutable=["batch_stats"]
+            variables, self.episode(features), method="forward", mutable=["batch_stats"]
         )[0]
         # Without what the plain pass keeps: the same comes out.
         explanation = self.head.explain(variables, explained, scores)
@@ -89,17 +90,7 @@ class Case:
         return explained.features, scores, explanation.weights, weighted
 
     def loss(self, features, variables):
-        support, query = self.split(features)
-        return fewshot.head_loss(
-            self.head,
-            variables,
-            support,
-            self.labels[0],
-            query,
-            self.labels[1],
-            way=self.way,
-            shot=self.shot,
-        )
+        return fewshot.head_loss(self.head, variables, self.episode(features))
 
 
 @pytest.fixture(params=[ARCHIVES[0], pytest.param(ARCHIVES[1], marks=pytest.mark.slow)], scope="module")

@@ -22,21 +22,11 @@ def of_head(tiny):
 
 def head_loss(tiny, guidance, shot=None, head=None):
     """A function of (variables, support, query) with the labels filled in."""
-    shot = tiny.shot if shot is None else shot
-    _, support_labels, _, query_labels = tiny.features(shot=shot)
+    episode = tiny.features(shot=tiny.shot if shot is None else shot)
 
     def loss(variables, support, query):
-        return fewshot.head_loss(
-            tiny.head if head is None else head,
-            variables,
-            support,
-            support_labels,
-            query,
-            query_labels,
-            way=tiny.way,
-            shot=shot,
-            guidance=guidance,
-        )
+        given = episode.replace(support=support, query=query)
+        return fewshot.head_loss(tiny.head if head is None else head, variables, given, guidance=guidance)
 
     return loss
 
@@ -90,8 +80,11 @@ def test_negative_weights_are_refused(name):
 @pytest.mark.parametrize(("shot", "guided_weight"), [(1, None), (2, None), (2, 0.3)])
 def test_loss_is_the_weighted_sum_of_both(tiny, shot, guided_weight):
     guidance = fewshot.Guidance(plain_weight=0.7, guided_weight=guided_weight)
-    support, _, query, _ = tiny.features(shot=shot)
-    loss, (_, metrics) = jax.jit(head_loss(tiny, guidance, shot))(of_head(tiny), support, query)
+    episode = tiny.features(shot=shot)
+    assert episode.shot == shot
+    loss, (_, metrics) = jax.jit(head_loss(tiny, guidance, shot))(
+        of_head(tiny), episode.support, episode.query
+    )
     weight = fewshot.released_weight(shot) if guided_weight is None else guided_weight
     np.testing.assert_allclose(loss, 0.7 * metrics["loss_plain"] + weight * metrics["loss_guided"], rtol=1e-6)
     assert metrics["loss"] == loss
@@ -99,9 +92,9 @@ def test_loss_is_the_weighted_sum_of_both(tiny, shot, guided_weight):
 
 
 def test_metrics_and_statistics_are_those_of_the_plain_pass(tiny):
-    support, _, query, query_labels = tiny.features()
+    episode = tiny.features()
     results = [
-        jax.jit(head_loss(tiny, guidance))(of_head(tiny), support, query)
+        jax.jit(head_loss(tiny, guidance))(of_head(tiny), episode.support, episode.query)
         for guidance in (fewshot.PLAIN, fewshot.Guidance())
     ]
     (_, (plain_stats, plain)), (_, (guided_stats, guided)) = results
@@ -114,50 +107,51 @@ def test_metrics_and_statistics_are_those_of_the_plain_pass(tiny):
         for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(plain_stats), strict=True)
     )
     assert set(guided) - set(plain) == {"loss_guided"}
-    scores = tiny.head.apply(
-        of_head(tiny), support, tiny.features()[1], query, tiny.way, mutable=["batch_stats"]
-    )[0]
-    assert plain["accuracy"] == guided["accuracy"] == np.mean(scores.argmax(-1) == query_labels)
-    np.testing.assert_allclose(plain["loss_plain"], tiny.head.loss(scores, query_labels), rtol=1e-5)
+    scores = tiny.head.apply(of_head(tiny), episode, mutable=["batch_stats"])[0]
+    assert plain["accuracy"] == guided["accuracy"] == np.mean(scores.argmax(-1) == episode.query_labels)
+    np.testing.assert_allclose(plain["loss_plain"], tiny.head.loss(scores, episode.query_labels), rtol=1e-5)
 
 
 def test_without_weight_no_explanation_is_computed(tiny, monkeypatch):
-    support, _, query, _ = tiny.features()
+    episode = tiny.features()
+    where = of_head(tiny), episode.support, episode.query
 
     def operations(guidance):
-        program = str(jax.make_jaxpr(head_loss(tiny, guidance))(of_head(tiny), support, query))
+        program = str(jax.make_jaxpr(head_loss(tiny, guidance))(*where))
         return program.count("conv_general_dilated["), program.count("dot_general[")
 
     # Prototypes, queries, second convolution; prototypes' mean and two dense layers.
     assert operations(fewshot.PLAIN) == (3, 3)
     assert all(np.array(operations(fewshot.Guidance())) > (3, 3))
     monkeypatch.setattr(type(tiny.head), "explain", None)
-    jax.eval_shape(head_loss(tiny, fewshot.Guidance(guided_weight=0.0)), of_head(tiny), support, query)
+    jax.eval_shape(head_loss(tiny, fewshot.Guidance(guided_weight=0.0)), *where)
 
 
 def test_no_gradient_passes_through_the_weights(tiny):
     """The gradient is that of the loss with the weights as constants, and that one is checked by differences."""
     with jax.enable_x64(True):
         variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), of_head(tiny))
-        support, support_labels, query, query_labels = tiny.features(dtype=np.float64)
+        episode = tiny.features(dtype=np.float64)
 
         def explained_and_scores(variables, support, query):
-            explained = tiny.head.apply(
-                variables, support, support_labels, query, tiny.way, method="explained"
-            )
+            given = episode.replace(support=support, query=query)
+            explained = tiny.head.apply(variables, given, method="explained")
             return explained, scores(variables, explained)
 
         def scores(variables, explained):
             return tiny.head.apply(variables, explained, True, method="scores", mutable=["batch_stats"])[0]
 
-        explanation = explain(tiny.head, variables, *explained_and_scores(variables, support, query))
+        explanation = explain(
+            tiny.head, variables, *explained_and_scores(variables, episode.support, episode.query)
+        )
 
         def frozen(variables, support, query):
             explained, plain = explained_and_scores(variables, support, query)
             weighted = scores(variables, explained * explanation.weights)
-            return tiny.head.loss(plain, query_labels) + 0.8 * tiny.head.loss(weighted, query_labels)
+            labels = episode.query_labels
+            return tiny.head.loss(plain, labels) + 0.8 * tiny.head.loss(weighted, labels)
 
-        where = (variables, support, query)
+        where = (variables, episode.support, episode.query)
         guided = head_loss(tiny, fewshot.Guidance(guided_weight=0.8))
         losses = (lambda *where: guided(*where)[0], frozen)
         both = jax.jit(lambda *where: [jax.value_and_grad(f, argnums=(0, 1, 2))(*where) for f in losses])
@@ -174,9 +168,8 @@ def test_no_gradient_passes_through_the_weights(tiny):
 
 
 def test_explanation_of_the_head(tiny):
-    support, support_labels, query, _ = tiny.features()
     variables = of_head(tiny)
-    explained = tiny.head.apply(variables, support, support_labels, query, tiny.way, method="explained")
+    explained = tiny.head.apply(variables, tiny.features(), method="explained")
     scores = tiny.head.apply(variables, explained, True, method="scores", mutable=["batch_stats"])[0]
     explanation = explain(tiny.head, variables, explained, scores)
     assert explanation.relevance.shape == explanation.weights.shape == explained.shape
@@ -195,9 +188,9 @@ class PooledHead(fewshot.Head):
     def setup(self):
         self.hidden, self.out = nn.Dense(6), nn.Dense(1)
 
-    def explained(self, support, support_labels, query, way, train=False):
-        prototypes = fewshot.prototypes(support.mean((1, 2)), support_labels, way)
-        q, p = jnp.broadcast_arrays(query.mean((1, 2))[:, None], prototypes[None])
+    def explained(self, episode, train=False):
+        prototypes = fewshot.prototypes(episode.support.mean((1, 2)), episode.support_labels, episode.way)
+        q, p = jnp.broadcast_arrays(episode.query.mean((1, 2))[:, None], prototypes[None])
         return jnp.concatenate([p, q], -1)
 
     def scores(self, explained, train=False):
@@ -205,10 +198,9 @@ class PooledHead(fewshot.Head):
 
 
 def test_a_head_of_ones_own_is_explained(tiny):
-    support, support_labels, query, _ = tiny.features()
-    head = PooledHead()
-    variables = head.init(jax.random.key(1), support, support_labels, query, tiny.way)
-    x = np.asarray(head.apply(variables, support, support_labels, query, tiny.way, method="explained"))
+    head, episode = PooledHead(), tiny.features()
+    variables = head.init(jax.random.key(1), episode)
+    x = np.asarray(head.apply(variables, episode, method="explained"))
     scores = head.apply(variables, x, method="scores")
     explanation = explain(head, variables, jnp.asarray(x), scores)
     # By hand: dense layers with ε = 0.01 without bias, as released; biases are zero here.
@@ -247,4 +239,6 @@ def test_a_head_of_ones_own_trains(tiny):
 
 def test_heads_that_give_no_scores_say_so():
     with pytest.raises(NotImplementedError):
-        fewshot.Head().init(jax.random.key(0), np.ones((1, 2)), np.zeros(1, int), np.ones((1, 2)), 1)
+        fewshot.Head().init(
+            jax.random.key(0), fewshot.Episode(np.ones((1, 2)), np.zeros(1, int), np.ones((1, 2)), way=1)
+        )

@@ -11,16 +11,17 @@ from jxai import fewshot
 def draw(way=3, shot=2, queries=2, channels=4):
     random = np.random.default_rng(way)
     support, query = (random.normal(size=(way * n, channels)).astype(np.float32) for n in (shot, queries))
-    return support, np.repeat(np.arange(way), shot), query
+    labels = [np.repeat(np.arange(way), n) for n in (shot, queries)]
+    return fewshot.Episode(support, labels[0], query, labels[1], way=way)
 
 
-def run(head, support, labels, query, way):
+def run(head, episode):
     @jax.jit
-    def both(support, query):
-        explained, scores = head.apply({}, support, labels, query, way, method="forward")
+    def both(episode):
+        explained, scores = head.apply({}, episode, method="forward")
         return explained, scores, head.explain({}, explained, scores)
 
-    return both(support, query)
+    return both(episode)
 
 
 def unit(x):
@@ -38,18 +39,18 @@ SIZES = pytest.mark.parametrize(("way", "shot", "temperature"), [(3, 2, 0.1), (3
 
 @SIZES
 def test_probabilities_are_the_summed_attention(way, shot, temperature):
-    support, labels, query = draw(way, shot)
-    _, scores, _ = run(fewshot.MatchingHead(temperature=temperature), support, labels, query, way)
-    a = attention(support, query, temperature)
-    expected = np.stack([a[:, labels == k].sum(-1) for k in range(way)], -1)
+    episode = draw(way, shot)
+    _, scores, _ = run(fewshot.MatchingHead(temperature=temperature), episode)
+    a = attention(episode.support, episode.query, temperature)
+    expected = np.stack([a[:, episode.support_labels == k].sum(-1) for k in range(way)], -1)
     np.testing.assert_allclose(jax.nn.softmax(scores), expected, rtol=1e-4, atol=1e-6)
 
 
 @SIZES
 def test_relevance_goes_to_the_supports_by_attention_and_on_by_their_cosines(way, shot, temperature):
-    support, labels, query = draw(way, shot)
-    head = fewshot.MatchingHead(temperature=temperature)
-    explained, scores, explanation = run(head, support, labels, query, way)
+    episode = draw(way, shot)
+    support, labels, query = episode.support, episode.support_labels, episode.query
+    explained, scores, explanation = run(fewshot.MatchingHead(temperature=temperature), episode)
     start, a = np.asarray(fewshot.log_odds(scores)), attention(support, query, temperature)
     expected, absorbed = np.zeros_like(query), np.zeros(len(query))
     for i, q in enumerate(unit(query)):
@@ -76,30 +77,29 @@ def test_relevance_goes_to_the_supports_by_attention_and_on_by_their_cosines(way
 def test_one_support_a_class_gets_all_of_its_relevance():
     # Supports on the axes: the cosines are the query's own entries, each of which gets what its class starts with.
     query = unit(np.array([[3.0, 2.0, 1.0]], np.float32))
-    _, _, explanation = run(fewshot.MatchingHead(), np.eye(3, dtype=np.float32), np.arange(3), query, 3)
+    episode = fewshot.Episode(np.eye(3, dtype=np.float32), np.arange(3), query, way=3)
+    _, _, explanation = run(fewshot.MatchingHead(), episode)
     z = np.asarray(query)
     np.testing.assert_allclose(explanation.relevance, explanation.start * z / (z + 0.01), rtol=1e-4)
 
 
 def test_guided_scores_are_cosines_of_the_weighted_query_whose_length_stays():
-    support, labels, query = draw()
-    head = fewshot.MatchingHead(temperature=1.0)
-    explained, _, explanation = run(head, support, labels, query, 3)
+    episode, head = draw(), fewshot.MatchingHead(temperature=1.0)
+    explained, _, explanation = run(head, episode)
     ours = head.apply({}, explained * explanation.weights, method="scores")
-    cosines = (np.asarray(explanation.weights) * unit(query)) @ unit(support).T
+    cosines = (np.asarray(explanation.weights) * unit(episode.query)) @ unit(episode.support).T
+    labels = episode.support_labels
     expected = np.stack([np.log(np.exp(cosines[:, labels == k]).sum(-1)) for k in range(3)], -1)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_features_of_zero_length_stay_finite():
-    support, labels, query = draw()
-    head = fewshot.MatchingHead()
+    episode = draw()
 
     def loss(support, query):
-        return fewshot.head_loss(head, {}, support, labels, query, np.repeat(np.arange(3), 2), way=3, shot=2)[
-            0
-        ]
+        given = episode.replace(support=support, query=query)
+        return fewshot.head_loss(fewshot.MatchingHead(), {}, given)[0]
 
-    zeros = jnp.zeros_like(query).at[1:].set(query[1:]), jnp.zeros_like(support).at[1:].set(support[1:])
-    value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(zeros[1], zeros[0])
+    zeros = [jnp.asarray(x).at[0].set(0) for x in (episode.support, episode.query)]
+    value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(*zeros)
     assert all(np.isfinite(leaf).all() for leaf in (value, *gradients))

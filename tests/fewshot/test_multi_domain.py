@@ -11,6 +11,7 @@ import pytest
 from jxai import fewshot, training
 
 RATE, CLASSES = 0.1, 7
+FIRST = np.int32(0)  # the number of the step
 GUIDANCES = {"plain": fewshot.PLAIN, "guided": fewshot.Guidance()}
 
 
@@ -76,8 +77,7 @@ def test_variables_beside_those_of_the_system(domains):
     assert set(variables["params"]) == {"encoder", "head", "classifier", "transformation"}
     assert variables["params"]["classifier"]["kernel"].shape == (4, CLASSES)
     assert variables["params"]["transformation"].keys() == {"bn0"}
-    assert set(variables["batch_stats"]) == {"encoder", "head", "classifier"}
-    assert variables["batch_stats"]["classifier"]["weight"] == 1
+    assert set(variables["batch_stats"]) == {"encoder", "head"}
 
 
 @pytest.mark.parametrize("kind", GUIDANCES)
@@ -92,7 +92,7 @@ def test_fixed_transformation_is_the_guided_loss_of_the_transformed_encoder(doma
     example = episode(domains, 0, classes=False)
     ours, expected, plain = jax.jit(
         lambda: (
-            loss_fn(variables, example, key),
+            loss_fn(variables, example, key, FIRST),
             fewshot.guided_loss(noisy, domains.head, variables, example, guidance=guidance),
             fewshot.guided_loss(domains.encoder, domains.head, variables, example, guidance=guidance),
         )
@@ -102,7 +102,7 @@ def test_fixed_transformation_is_the_guided_loss_of_the_transformed_encoder(doma
 
 
 def test_auxiliary_classifier(domains):
-    """Cross-entropy of a dense layer on the queries' pooled features, with a weight that decays."""
+    """Cross-entropy of a dense layer on the queries' pooled features, with a weight that decays by the step."""
     variables = without(domains.variables, "transformation")
     loss_fn = fewshot.transformed_loss(
         domains.encoder, domains.head, transformation={}, guidance=fewshot.PLAIN, num_steps=50
@@ -120,24 +120,32 @@ def test_auxiliary_classifier(domains):
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -np.mean(log_p[np.arange(len(pooled)), example.query_classes])
 
-    step = jax.jit(lambda variables: loss_fn(variables, example, jax.random.key(0)))
-    weights, statistics = [], variables["batch_stats"]
-    for _ in range(3):
-        weights.append(float(statistics["classifier"]["weight"]))
-        loss, (statistics, metrics) = step({**variables, "batch_stats": statistics})
+    at = jax.jit(lambda step: loss_fn(variables, example, jax.random.key(0), step))
+    for step in (0, 1, 2, 49):
+        loss, (statistics, metrics) = at(np.int32(step))
+        weight = 0.9 ** (20 * step / 50)
         np.testing.assert_allclose(metrics["loss_classifier"], expected, rtol=1e-5)
-        np.testing.assert_allclose(loss, metrics["loss_plain"] + weights[-1] * expected, rtol=1e-5)
+        np.testing.assert_allclose(loss, metrics["loss_plain"] + weight * expected, rtol=1e-5)
         np.testing.assert_allclose(metrics["loss"], loss)
-        statistics = {**variables["batch_stats"], "classifier": statistics["classifier"]}
-    # 0.9^(20·step / steps)
-    np.testing.assert_allclose(weights, [0.9 ** (20 * step / 50) for step in range(3)], rtol=1e-5)
+        chex.assert_trees_all_equal_structs(statistics, variables["batch_stats"])
+    held, _ = jax.jit(
+        lambda: fewshot.guided_loss(
+            domains.encoder,
+            domains.head,
+            variables,
+            example,
+            guidance=fewshot.PLAIN,
+            classifier_weight=0.25,
+        )
+    )()
+    np.testing.assert_allclose(held, metrics["loss_plain"] + 0.25 * expected, rtol=1e-5)
 
 
 def test_a_classifier_without_classes(domains):
     loss_fn = fewshot.transformed_loss(domains.encoder, domains.head, transformation={})
     with pytest.raises(ValueError, match=r"expected episodes with `query_classes`.*data\.episode_dataset"):
         jax.eval_shape(
-            lambda: loss_fn(domains.variables, episode(domains, 0, classes=False), jax.random.key(0))
+            lambda: loss_fn(domains.variables, episode(domains, 0, classes=False), jax.random.key(0), FIRST)
         )
 
 
@@ -167,10 +175,7 @@ def explanation_of(encoder, head, variables, episode):
     of_head, count = fewshot.part(variables, "head"), len(episode.support)
     (explained, scores), kept = head.apply(
         of_head,
-        features[:count],
-        episode.support_labels,
-        features[count:],
-        episode.way,
+        episode.replace(support=features[:count], query=features[count:]),
         True,
         method="forward",
         mutable=["batch_stats", "explanation"],
@@ -200,7 +205,7 @@ class ByHand:
             guidance=self.guidance,
         )
         found, gradient = jax.value_and_grad(
-            lambda model: loss_fn(self.of(model), self.seen, self.key), has_aux=True
+            lambda model: loss_fn(self.of(model), self.seen, self.key, FIRST), has_aux=True
         )(self.model)
         return found, gradient, jax.tree.map(lambda p, g: p - RATE * g, self.model, gradient)
 
@@ -259,7 +264,7 @@ def check_learned_transformation(system, guidance):
         @jax.jit
         def ours(params):
             def loss(params):
-                loss, aux = loss_fn(by_hand.of(params), (by_hand.seen, by_hand.unseen), by_hand.key)
+                loss, aux = loss_fn(by_hand.of(params), (by_hand.seen, by_hand.unseen), by_hand.key, FIRST)
                 return loss, (loss, aux)
 
             return jax.grad(loss, has_aux=True)(params)
@@ -335,7 +340,10 @@ def test_the_step_trains_model_transformation_and_classifier(domains):
         lambda a, b: np.abs(a - b).max(), before.params["transformation"], after.params["transformation"]
     )
     assert max(jax.tree.leaves(change)) < 2.1e-3
-    np.testing.assert_allclose(after.batch_stats["classifier"]["weight"], 0.9**4, rtol=1e-5)
+    # After one of ten steps the classifier's loss counts 0.9^2.
+    guided = fewshot.released_weight(domains.shot)
+    parts = metrics["loss_plain"] + guided * metrics["loss_guided"] + 0.9**2 * metrics["loss_classifier"]
+    np.testing.assert_allclose(metrics["loss"], parts, rtol=1e-5)
     assert {"loss", "loss_unseen", "accuracy_unseen", "loss_classifier", "grad_norm"} <= set(metrics)
     assert all(np.isfinite(value) for value in metrics.values())
 
@@ -346,7 +354,21 @@ def test_the_step_is_bit_identical_on_one_and_two_devices(domains):
     jax.tree.map(np.testing.assert_array_equal, (one.params, one.batch_stats), (two.params, two.batch_stats))
 
 
-def test_checkpoints_keep_transformation_and_weight(domains, tmp_path):
+def test_a_checkpoint_with_the_weight_among_its_statistics_is_refused(domains, tmp_path):
+    """As they were before losses got the step: the weight would be lost without a word."""
+    optimizer = optax.sgd(RATE)
+    state = training.TrainState.create(jax.random.key(0), domains.variables, optimizer=optimizer)
+    weight = {"weight": np.float32(0.5)}
+    former = dataclasses.replace(state, batch_stats={**state.batch_stats, "classifier": weight})
+    with training.Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(former)
+        with pytest.raises(
+            ValueError, match=r"arrays of `state`, got .*batch_stats/classifier/weight.*build the model"
+        ):
+            checkpoints.restore(state)
+
+
+def test_checkpoints_keep_transformation(domains, tmp_path):
     optimizer = training.make_optimizer(
         training.OptimizerConfig(),
         num_steps=10,

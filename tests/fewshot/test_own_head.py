@@ -15,8 +15,8 @@ class Classifier(fewshot.Head):
     def setup(self):
         self.layers = nn.Sequential([nn.Dense(6), nn.relu, nn.Dense(CLASSES)])
 
-    def explained(self, support, support_labels, query, way, train=False):
-        return query.mean((1, 2))
+    def explained(self, episode, train=False):
+        return episode.query.mean((1, 2))
 
     def scores(self, explained, train=False):
         return self.layers(explained)
@@ -46,22 +46,13 @@ def by_hand(params, x, start):
 
 def test_a_plain_classifier_is_explained_where_its_last_layers_see_it(batch):
     head, features = Classifier(), np.abs(batch.query)
-    variables = head.init(jax.random.key(0), batch.support, batch.support_labels, features, CLASSES)
+    variables = head.init(jax.random.key(0), batch.replace(query=features))
     x = features.mean((1, 2))
 
     @quick_jit
     def both(variables, features):
         scores = head.apply(variables, features.mean((1, 2)), method="scores")
-        _, (_, metrics) = fewshot.head_loss(
-            head,
-            variables,
-            batch.support,
-            batch.support_labels,
-            features,
-            batch.query_labels,
-            way=CLASSES,
-            shot=5,
-        )
+        _, (_, metrics) = fewshot.head_loss(head, variables, batch.replace(query=features))
         explanation = head.explain(variables, features.mean((1, 2)), scores)
         weighted = head.apply(variables, explanation.weights * features.mean((1, 2)), method="scores")
         return scores, explanation, weighted, metrics
@@ -101,13 +92,24 @@ def test_a_plain_classifier_trains_guided_with_its_encoder(tiny, batch):
     assert history[-1]["accuracy"] > 0.9
 
 
+def test_what_a_plain_classifier_looks_at(tiny, batch):
+    """Its episodes have no support: relevance of the pixels is that of its layers behind the encoder."""
+    head = Classifier()
+    init = quick_jit(lambda key: fewshot.init_variables(tiny.encoder, head, key, image_size=tiny.side))
+    explain = quick_jit(fewshot.pixel_relevance, static_argnums=(0, 1))
+    relevance, scores = explain(tiny.encoder, head, init(jax.random.key(1)), batch)
+    assert relevance.shape == (len(batch.query), CLASSES, *batch.query.shape[1:])
+    assert scores.shape == (len(batch.query), CLASSES)
+    assert np.isfinite(relevance).all() and np.any(relevance)
+
+
 class LastLayers(fewshot.Head):
     """The last layers of somebody's classifier, untouched."""
 
     layers: nn.Module
 
-    def explained(self, support, support_labels, query, way, train=False):
-        return query
+    def explained(self, episode, train=False):
+        return episode.query
 
     def scores(self, explained, train=False):
         return self.layers(explained)
@@ -121,14 +123,15 @@ def test_last_layers_of_a_published_resnet_are_guided():
     random = np.random.default_rng(0)
     maps = np.maximum(random.normal(size=(8, 3, 3, 4)), 0).astype(np.float32)
     labels = np.arange(8) % CLASSES
-    shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), maps[:0], labels[:0], maps, CLASSES))
+    batch = fewshot.Episode(maps[:0], labels[:0], maps, labels, way=CLASSES)
+    shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), batch))
     variables = jax.tree.map(lambda leaf: np.abs(random.normal(size=leaf.shape)).astype(np.float32), shapes)
 
     @quick_jit
     def step(variables):
         def loss(params):
             given = variables | {"params": params}
-            return fewshot.head_loss(head, given, maps[:0], labels[:0], maps, labels, way=CLASSES, shot=5)
+            return fewshot.head_loss(head, given, batch)
 
         return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 

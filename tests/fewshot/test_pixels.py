@@ -25,14 +25,8 @@ def test_shapes_and_scores(tiny, explained):
     support, query = (
         fewshot.encode(tiny.encoder, tiny.variables, images) for images in (episode.support, episode.query)
     )
-    expected, _ = tiny.head.apply(
-        fewshot.part(tiny.variables, "head"),
-        support,
-        episode.support_labels,
-        query,
-        tiny.way,
-        mutable=["batch_stats"],
-    )
+    encoded = episode.replace(support=support, query=query)
+    expected, _ = tiny.head.apply(fewshot.part(tiny.variables, "head"), encoded, mutable=["batch_stats"])
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -48,9 +42,8 @@ def test_relevance_is_that_of_a_querys_own_scores_through_both_parts(system):
             support, query = (
                 system.encoder.apply(of_encoder, images, train=False) for images in (episode.support, query)
             )
-            return system.head.apply(
-                of_head, support, episode.support_labels, query, system.way, mutable=["batch_stats"]
-            )[0]
+            encoded = episode.replace(support=support, query=query)
+            return system.head.apply(of_head, encoded, mutable=["batch_stats"])[0]
 
         @quick_jit
         def one_by_one(images):
@@ -77,8 +70,9 @@ def test_dark_pixels_get_nothing(explained):
 class PositiveHead(fewshot.Head):
     """Scores whose rules absorb nothing: the mean product with the prototype, no bias, nothing negative."""
 
-    def explained(self, support, support_labels, query, way, train=False):
-        return query[:, None] * jax.lax.stop_gradient(fewshot.prototypes(support, support_labels, way))
+    def explained(self, episode, train=False):
+        means = fewshot.prototypes(episode.support, episode.support_labels, episode.way)
+        return episode.query[:, None] * jax.lax.stop_gradient(means)
 
     def scores(self, explained, train=False):
         return explained.mean((2, 3, 4))

@@ -11,22 +11,24 @@ from jxai import fewshot
 def draw(way=3, shot=2, queries=2, shape=(4,)):
     random = np.random.default_rng(way)
     support, query = (random.normal(size=(way * n, *shape)).astype(np.float32) + 0.5 for n in (shot, queries))
-    return support, np.repeat(np.arange(way), shot), query
+    labels = [np.repeat(np.arange(way), n) for n in (shot, queries)]
+    return fewshot.Episode(support, labels[0], query, labels[1], way=way)
 
 
-def run(head, support, labels, query, way):
+def run(head, episode):
     @jax.jit
-    def both(support, query):
-        explained, scores = head.apply({}, support, labels, query, way, method="forward")
+    def both(episode):
+        explained, scores = head.apply({}, episode, method="forward")
         return explained, scores, head.explain({}, explained, scores)
 
-    return both(support, query)
+    return both(episode)
 
 
 @pytest.mark.parametrize(("way", "shot"), [(3, 2), (20, 1)])
 def test_scores_are_negative_squared_distances_up_to_the_querys_norm(way, shot):
-    support, labels, query = draw(way, shot)
-    _, scores, _ = run(fewshot.PrototypeHead(), support, labels, query, way)
+    episode = draw(way, shot)
+    support, labels, query = episode.support, episode.support_labels, episode.query
+    _, scores, _ = run(fewshot.PrototypeHead(), episode)
     means = [support[labels == k].mean(0) for k in range(way)]
     distances = np.array([[np.sum((q - p) ** 2) for p in means] for q in query])
     np.testing.assert_allclose(scores - np.sum(query**2, -1)[:, None], -distances, rtol=1e-4, atol=1e-4)
@@ -35,8 +37,9 @@ def test_scores_are_negative_squared_distances_up_to_the_querys_norm(way, shot):
 
 @pytest.mark.parametrize(("way", "shot"), [(3, 2), (20, 1)])
 def test_relevance_is_the_epsilon_rule_of_the_dense_layer(way, shot):
-    support, labels, query = draw(way, shot)
-    explained, scores, explanation = run(fewshot.PrototypeHead(), support, labels, query, way)
+    episode = draw(way, shot)
+    support, labels, query = episode.support, episode.support_labels, episode.query
+    explained, scores, explanation = run(fewshot.PrototypeHead(), episode)
     start = np.asarray(fewshot.log_odds(scores))
     expected, absorbed = np.zeros_like(query), np.zeros(len(query))
     for i, q in enumerate(query):
@@ -60,31 +63,31 @@ def test_relevance_is_the_epsilon_rule_of_the_dense_layer(way, shot):
 
 def test_relevance_on_one_axis_is_the_class_that_lies_there():
     """Prototypes on the axes: each channel gets what its own class starts with."""
-    scores_of = fewshot.PrototypeHead()
     support, query = 10 * np.eye(3, dtype=np.float32), np.full((1, 3), 5, np.float32)
-    _, _, explanation = run(scores_of, support, np.arange(3), query, 3)
+    episode = fewshot.Episode(support, np.arange(3), query, way=3)
+    _, _, explanation = run(fewshot.PrototypeHead(), episode)
     # z = 2·10·5 = 100 for every class, of which the stabilizer takes 1e-4.
     np.testing.assert_allclose(explanation.relevance[0], explanation.start[0], rtol=2e-4)
 
 
 def test_guided_scores_are_those_of_weighted_queries():
-    support, labels, query = draw()
-    head = fewshot.PrototypeHead()
-    explained, _, explanation = run(head, support, labels, query, 3)
+    episode, head = draw(), fewshot.PrototypeHead()
+    explained, _, explanation = run(head, episode)
     weighted = head.apply({}, explained * explanation.weights, method="scores")
-    again = head.apply({}, support, labels, query * np.asarray(explanation.weights), 3)
+    again = head.apply({}, episode.replace(query=episode.query * np.asarray(explanation.weights)))
     np.testing.assert_allclose(weighted, again, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pool", [True, False])
 def test_maps_are_pooled_or_flattened(pool):
-    support, labels, query = draw(shape=(2, 3, 4))
-    ours = fewshot.PrototypeHead(pool=pool).apply({}, support, labels, query, 3)
-    vectors = [x.mean((1, 2)) if pool else x.reshape(len(x), 24) for x in (support, query)]
-    expected = fewshot.PrototypeHead().apply({}, vectors[0], labels, vectors[1], 3)
+    episode = draw(shape=(2, 3, 4))
+    ours = fewshot.PrototypeHead(pool=pool).apply({}, episode)
+    support, query = (
+        x.mean((1, 2)) if pool else x.reshape(len(x), 24) for x in (episode.support, episode.query)
+    )
+    expected = fewshot.PrototypeHead().apply({}, episode.replace(support=support, query=query))
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_it_learns_nothing_itself():
-    support, labels, query = draw()
-    assert not fewshot.PrototypeHead().init(jax.random.key(0), jnp.asarray(support), labels, query, 3)
+    assert not fewshot.PrototypeHead().init(jax.random.key(0), jax.tree.map(jnp.asarray, draw()))

@@ -36,31 +36,21 @@ class Case:
         self.support_labels = np.repeat(np.arange(self.way), self.shot)
         self.query_labels = np.repeat(np.arange(self.way), num_query)
 
-    def split(self, features):
-        support, query = features[:, : self.shot], features[:, self.shot :]
-        return support.reshape(-1, *features.shape[2:]), query.reshape(-1, *features.shape[2:])
+    def episode(self, features):
+        support, query = (
+            part.reshape(-1, *features.shape[2:])
+            for part in (features[:, : self.shot], features[:, self.shot :])
+        )
+        return fewshot.Episode(support, self.support_labels, query, self.query_labels, way=self.way)
 
     def explained(self):
-        support, query = self.split(self.features)
-        return self.head.apply(
-            self.variables, support, self.support_labels, query, self.way, method="explained"
-        )
+        return self.head.apply(self.variables, self.episode(self.features), method="explained")
 
     def scores(self, explained):
         return self.head.apply(self.variables, explained, True, method="scores", mutable=["batch_stats"])[0]
 
     def loss(self, features, variables):
-        support, query = self.split(features)
-        return fewshot.head_loss(
-            self.head,
-            variables,
-            support,
-            self.support_labels,
-            query,
-            self.query_labels,
-            way=self.way,
-            shot=self.shot,
-        )
+        return fewshot.head_loss(self.head, variables, self.episode(features))
 
 
 @pytest.fixture(params=[ARCHIVES[0], pytest.param(ARCHIVES[1], marks=pytest.mark.slow)])

@@ -55,12 +55,7 @@ def test_guided_loss_is_the_heads_loss_on_the_encoders_features(tiny):
     expected, (_, metrics) = fewshot.head_loss(
         tiny.head,
         fewshot.part(tiny.variables, "head"),
-        support,
-        episode.support_labels,
-        query,
-        episode.query_labels,
-        way=tiny.way,
-        shot=tiny.shot,
+        episode.replace(support=support, query=query),
         guidance=fewshot.PLAIN,
     )
     ours, (_, our_metrics) = fewshot.guided_loss(
@@ -94,7 +89,7 @@ def run(tiny, num_devices, steps, *, deterministic=True):
     """State after some guided steps of 8 episodes; traced once, or it fails."""
     optimizer = optax.adam(1e-2)
 
-    def loss(variables, episode, key):
+    def loss(variables, episode, key, step):
         return fewshot.guided_loss(tiny.encoder, tiny.head, variables, episode)
 
     chex.clear_trace_counter()

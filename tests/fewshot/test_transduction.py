@@ -16,9 +16,9 @@ WAY, SUPPORTS, QUERIES, CHANNELS = 3, 6, 12, 5
 class Nearest(fewshot.Head):
     """Cosine to the mean of a class's support; without parameters, so that NumPy can do the same."""
 
-    def explained(self, support, support_labels, query, way, train=False):
-        means = fewshot.prototypes(support, support_labels, way)
-        unit = [x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (means, query)]
+    def explained(self, episode, train=False):
+        means = fewshot.prototypes(episode.support, episode.support_labels, episode.way)
+        unit = [x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (means, episode.query)]
         return unit[0] * unit[1][:, None]
 
     def scores(self, explained, train=False):
@@ -28,8 +28,8 @@ class Nearest(fewshot.Head):
 class Supports(fewshot.Head):
     """Shows a query's features (queries, way) as its scores, plus how often each class stands in the support."""
 
-    def explained(self, support, support_labels, query, way, train=False):
-        return query + 100 * jax.nn.one_hot(support_labels, way).sum(0)
+    def explained(self, episode, train=False):
+        return episode.query + 100 * jax.nn.one_hot(episode.support_labels, episode.way).sum(0)
 
     def scores(self, explained, train=False):
         return explained
@@ -67,9 +67,8 @@ def slow_transduction(support, labels, query, counts, restart, confidence="score
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="way")
 def many(head, transduction, support, labels, query, way=WAY):
     def one(support, query):
-        return fewshot.transductive_scores(
-            head, {}, support, labels, query, way=way, transduction=transduction
-        )
+        episode = fewshot.Episode(support, labels, query, way=way)
+        return fewshot.transductive_scores(head, {}, episode, transduction=transduction)
 
     return jax.vmap(one)(support, query)
 
@@ -112,7 +111,11 @@ def test_pseudo_labeled_queries_help():
     labels = np.repeat(np.arange(WAY), 10)
     support = classes[:, :, 0] + 0.9 * random.normal(size=(200, WAY, CHANNELS))
     query = (classes + 0.9 * random.normal(size=(200, WAY, 10, CHANNELS))).reshape(200, -1, CHANNELS)
-    plain = jax.jit(jax.vmap(lambda s, q: Nearest().apply({}, s, np.arange(WAY), q, WAY)))(support, query)
+
+    def scores(support, query):
+        return Nearest().apply({}, fewshot.Episode(support, np.arange(WAY), query, way=WAY))
+
+    plain = jax.jit(jax.vmap(scores))(support, query)
     transductive = many(Nearest(), Transduction((10, 20)), support, np.arange(WAY), query)
     accuracy = [np.mean(scores.argmax(-1) == labels, axis=1) for scores in (plain, transductive)]
     gain, half = fewshot.mean_and_interval(accuracy[1] - accuracy[0])
@@ -136,7 +139,10 @@ def test_more_queries_than_there_are():
     support, labels, query = draw(0)
     with pytest.raises(ValueError, match=r"at most the 12 queries.*got counts \(5, 13\)"):
         fewshot.transductive_scores(
-            Nearest(), {}, support, labels, query, way=WAY, transduction=Transduction((5, 13))
+            Nearest(),
+            {},
+            fewshot.Episode(support, labels, query, way=WAY),
+            transduction=Transduction((5, 13)),
         )
 
 

@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-# Last in the list, as `tests/experiments/conftest.py` has it.
+# Last in the list, as `tests/cli/conftest.py` has it.
 sys.path.append(str(Path(__file__).resolve().parent))

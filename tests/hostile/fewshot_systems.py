@@ -83,7 +83,6 @@ def labels(n, *, refused=True):
 
 SHOT, QUERIES = 2, 4
 TASK = {"support": features(WAY * SHOT), "support_labels": labels(WAY * SHOT), "query": features(QUERIES)}
-LOSS = {**TASK, "query_labels": labels(QUERIES)}
 WAYS = count(WAY, odd=(3, 50))
 VARIABLES = [Spoilt(v, refused=True) for v in (None, 3, [], "text", {"params": 3})]
 NO_MODULE = [Spoilt(v, refused=True) for v in (None, 3, nn.Dense, "conv4")]
@@ -123,6 +122,18 @@ def with_head(function, *, then=lambda found: found):
     def call(head, variables, **given):
         head, variables = system(head, variables)
         return then(function(head, variables, **given))
+
+    return call
+
+
+def of_features(function):
+    """The function of head, variables and an episode of features made of its arrays."""
+
+    def call(head, variables, way, episode_given, **given):
+        head, variables = system(head, variables)
+        arrays = {name: given.pop(name) for name in (*TASK, "query_labels", "query_classes") if name in given}
+        one = episode(**arrays, way=way) if episode_given is None else episode_given
+        return function(head, fewshot.part(variables, "head"), one, **given)
 
     return call
 

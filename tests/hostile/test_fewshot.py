@@ -11,7 +11,6 @@ from fewshot_systems import (
     GUIDANCE,
     HEAD,
     HEADS,
-    LOSS,
     MAYBE,
     QUERIES,
     SHOT,
@@ -28,6 +27,7 @@ from fewshot_systems import (
     features,
     labels,
     maps,
+    of_features,
     system,
     variables,
     with_episode,
@@ -64,8 +64,8 @@ def scores_of(name):
 
     def call(support, support_labels, query, way, **fields):
         head = dataclasses.replace(HEADS[name], **fields)
-        found, _ = head.init_with_output(jax.random.key(0), support, support_labels, query, way)
-        return found
+        given = episode(support, support_labels, query, None, way)
+        return head.init_with_output(jax.random.key(0), given)[0]
 
     return call
 
@@ -79,22 +79,22 @@ def head_case(name, **fields):
     )
 
 
+NO_LABELS = [Spoilt(v, refused=True) for v in (3, np.zeros(QUERIES), np.zeros(2, int))]
 IMAGES = {
     "support": features(WAY * SHOT),
     "support_labels": labels(WAY * SHOT),
     "query": features(QUERIES),
     "query_labels": labels(QUERIES),
-    "query_classes": one_of(
-        None, bad=[Spoilt(v, refused=True) for v in (3, np.zeros(QUERIES), np.zeros(2, int))]
-    ),
+    "query_classes": one_of(None, bad=NO_LABELS),
 }
+NO_EPISODE = one_of(None, bad=[Spoilt(v, refused=True) for v in (3, "text", {})])
 SYSTEM = {"head": HEAD, "variables": one_of(None, bad=VARIABLES[1:])}
 EPISODE = {
     "encoder": ENCODER,
     **SYSTEM,
     **IMAGES,
     "way": WAYS,
-    "episode_given": one_of(None, bad=[Spoilt(v, refused=True) for v in (3, "text", {})]),
+    "episode_given": NO_EPISODE,
 }
 FINITE_LOSS = {
     "undefined": "NaN of NaN",
@@ -109,11 +109,12 @@ def loss_of(make):
         head, of_system = system(head, None)
         loss_fn = make(encoder, head, **options)
         one = episode(maps(4), np.repeat(np.arange(2), 2), maps(4, seed=1), np.repeat(np.arange(2), 2), way=2)
+        rest = jax.random.key(1), jnp.zeros((), int)
         if not pair:
-            return jax.eval_shape(loss_fn, of_system, one, jax.random.key(1))[0].shape
+            return jax.eval_shape(loss_fn, of_system, one, *rest)[0].shape
         learned = {"bn0": {"scale": jnp.full(3, 0.3), "shift": jnp.full(3, 0.5)}}
         with_learned = {**of_system, "params": {**of_system["params"], "transformation": learned}}
-        return jax.eval_shape(loss_fn, with_learned, (one, one), jax.random.key(1))[0].shape
+        return jax.eval_shape(loss_fn, with_learned, (one, one), *rest)[0].shape
 
     return call
 
@@ -251,16 +252,17 @@ CASES = {
             "options": one_of(
                 {},
                 {"guidance": fewshot.PLAIN, "train_encoder": False},
-                bad=[Spoilt({"guidance": v}, refused=True) for v in (None, 3, "guided")],
+                bad=[
+                    *(Spoilt({"guidance": v}, refused=True) for v in (None, 3, "guided")),
+                    *(Spoilt({"classifier_weight": v}, refused=True) for v in (None, -1.0, "all", np.nan)),
+                ],
             ),
         },
         **FINITE_LOSS,
     ),
     "head_loss": Case(
-        lambda head, variables, **given: with_head(
-            lambda head, variables, **given: fewshot.head_loss(head, fewshot.part(variables, "head"), **given)
-        )(head, variables, **given),
-        {**SYSTEM, **LOSS, "way": WAYS, "shot": count(SHOT), "guidance": GUIDANCE},
+        of_features(fewshot.head_loss),
+        {**SYSTEM, **IMAGES, "way": WAYS, "episode_given": NO_EPISODE, "guidance": GUIDANCE},
         **FINITE_LOSS,
     ),
     "init_multi_domain": Case(
@@ -300,6 +302,7 @@ CASES = {
             "pair": one_of(True),
             "learning_rate": number(0.1, wrong=(0.0, -1.0)),
             "guidance": GUIDANCE,
+            "num_steps": count(None, 10),
         },
         holds=lambda found, given: found == (),
     ),
@@ -340,16 +343,14 @@ CASES = {
         holds=lambda found, given: bool(((found >= -1e-6) & (found <= 2 + 1e-6)).all()),
     ),
     "transductive_scores": Case(
-        lambda head, variables, **given: with_head(
-            lambda head, variables, **given: fewshot.transductive_scores(
-                head, fewshot.part(variables, "head"), **given
-            )
-        )(head, variables, **given),
+        of_features(fewshot.transductive_scores),
         {
             **SYSTEM,
             "head": one_of("PrototypeHead", "MatchingHead"),
             **TASK,
+            "query_labels": one_of(None, np.repeat(np.arange(WAY), QUERIES // WAY), bad=NO_LABELS),
             "way": WAYS,
+            "episode_given": NO_EPISODE,
             "transduction": TRANSDUCTION,
         },
         undefined="NaN of NaN",
@@ -363,6 +364,7 @@ CASES = {
             "pair": one_of(False),
             "transformation": TRANSFORMATION,
             "guidance": GUIDANCE,
+            "num_steps": count(None, 10),
         },
     ),
 }

@@ -171,7 +171,7 @@ CASES = {
     "classification_loss": Case(
         lambda classifier, label_smoothing, image: training.classification_loss(
             classifier, label_smoothing=label_smoothing
-        )(parts()[2].variables, {**IMAGES, "image": image}, jax.random.key(0))[0],
+        )(parts()[2].variables, {**IMAGES, "image": image}, jax.random.key(0), jnp.zeros((), int))[0],
         {
             "classifier": one_of(Network(), bad=[Spoilt(v, refused=True) for v in (None, 3, Network)]),
             "label_smoothing": number(0.0, 0.1, wrong=(-0.1, 1.0)),

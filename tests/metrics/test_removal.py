@@ -9,7 +9,7 @@ import pytest
 
 from jxai import metrics
 from jxai.batches.blur import gaussian_blur as blur
-from jxai.metrics._pixels import removal_ranks
+from jxai.metrics.pixels import removal_ranks
 
 SHAPE = (3, 5, 4, 2)
 

@@ -1,4 +1,4 @@
-"""A toy few-shot task: trained in milliseconds, with batch norm and noise from the key."""
+"""A toy few-shot task: trained in milliseconds, with batch norm and noise from the key that decays by the step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,16 +28,16 @@ class ToyEncoder(nn.Module):
 
 
 def toy_loss(
-    variables: Any, episode: Episode, key: jax.Array
+    variables: Any, episode: Episode, key: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-    """A prototype network's cross-entropy with noise on the queries' features."""
+    """A prototype network's cross-entropy with noise on the queries' features, less from step to step."""
     images = jnp.concatenate([episode.support, episode.query])
     features, changed = ToyEncoder().apply(variables, images, train=True, mutable=["batch_stats"])
     num_support = episode.support_labels.shape[0]
     member = jax.nn.one_hot(episode.support_labels, episode.way)
     prototypes = member.T @ features[:num_support] / member.sum(0)[:, None]
     query = features[num_support:]
-    query = query + 0.1 * jax.random.normal(key, query.shape)
+    query = query + 0.1 * 0.9**step * jax.random.normal(key, query.shape)
     scores = -((query[:, None] - prototypes) ** 2).sum(-1)
     loss = optax.softmax_cross_entropy_with_integer_labels(scores, episode.query_labels).mean()
     accuracy = (scores.argmax(-1) == episode.query_labels).mean()

@@ -32,7 +32,9 @@ def test_loss_is_cross_entropy() -> None:
     classifier = nn.Sequential([lambda x, train: x.mean((1, 2)), nn.Dense(3)])
     variables = variables_of(classifier)
     data = batch(6)
-    loss, (stats, metrics) = training.classification_loss(classifier)(variables, data, jax.random.key(0))
+    loss, (stats, metrics) = training.classification_loss(classifier)(
+        variables, data, jax.random.key(0), jnp.zeros((), int)
+    )
     log_p = jax.nn.log_softmax(classifier.apply(variables, data["image"], train=False))
     assert stats == {}
     np.testing.assert_allclose(loss, -np.mean(np.asarray(log_p)[np.arange(6), data["label"]]), rtol=1e-6)

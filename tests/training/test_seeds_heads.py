@@ -46,8 +46,8 @@ def test_every_kind_of_training_is_what_it_is_alone(
 ) -> None:
     encoder, of_head = Encoder(), HEADS[head]()
 
-    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array) -> Any:
-        del key
+    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array, step: jax.Array) -> Any:
+        del key, step
         return fewshot.guided_loss(encoder, of_head, variables, episode, guidance=guidance)
 
     step = training.make_step(loss, OPTIMIZERS[optimizer], deterministic=deterministic)

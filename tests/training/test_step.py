@@ -74,7 +74,10 @@ def test_step_is_the_mean_over_single_episodes(toy: Any) -> None:
     def by_hand(n: int) -> tuple[Any, Any]:
         episode = jax.tree.map(lambda leaf: jnp.asarray(leaf[n]), episodes)
         loss = lambda params: toy.loss(  # noqa: E731
-            {"params": params, "batch_stats": state.batch_stats}, episode, jax.random.fold_in(state.key, n)
+            {"params": params, "batch_stats": state.batch_stats},
+            episode,
+            jax.random.fold_in(state.key, n),
+            state.step,
         )
         (value, (stats, _)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         return (value, stats), gradient
@@ -90,6 +93,22 @@ def test_step_is_the_mean_over_single_episodes(toy: Any) -> None:
     chex.assert_trees_all_equal_shapes_and_dtypes(
         new_state.params, jax.tree.map(jnp.add, state.params, updates)
     )
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_loss_gets_the_step(toy: Any, deterministic: bool) -> None:
+    """The number of updates before this one, in a number that decays."""
+
+    def loss(variables: Any, episode: Any, key: jax.Array, step: jax.Array) -> Any:
+        value, (statistics, metrics) = toy.loss(variables, episode, key, step)
+        return 0.5**step * value, (statistics, {**metrics, "step": step, "alone": value})
+
+    step = jax.jit(training.make_step(loss, toy.optimizer, deterministic=deterministic))
+    state = toy.state()
+    for number in range(3):
+        state, metrics = step(state, toy.episodes(number, 2))
+        assert metrics["step"] == number
+        np.testing.assert_allclose(metrics["loss"], 0.5**number * metrics["alone"], rtol=1e-6)
 
 
 def test_episode_keys_count_over_the_whole_training(toy: Any) -> None:

@@ -76,7 +76,7 @@ def augmented(config: Config, loss: Any) -> Any:
         return loss
     kind, size = config.augment, config.image_size
 
-    def of_augmented(variables: Any, batch: Any, key: jax.Array) -> Any:
+    def of_augmented(variables: Any, batch: Any, key: jax.Array, step: jax.Array) -> Any:
         own, key = jax.random.split(key)
         leaves, structure = jax.tree.flatten(batch)
         leaves = [
@@ -87,7 +87,7 @@ def augmented(config: Config, loss: Any) -> Any:
             else leaf
             for place, leaf in enumerate(leaves)
         ]
-        return loss(variables, structure.unflatten(leaves), key)
+        return loss(variables, structure.unflatten(leaves), key, step)
 
     return of_augmented
 

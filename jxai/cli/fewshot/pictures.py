@@ -144,7 +144,7 @@ def _episode(config: Config, source: data.Source, support: np.ndarray, query: np
         jnp.asarray(labels[0]),
         jnp.asarray(images[1]),
         jnp.asarray(labels[1]),
-        config.way,
+        way=config.way,
     )
 
 

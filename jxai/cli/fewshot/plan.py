@@ -150,7 +150,10 @@ def _classifier_work(config: Config) -> float:
 
     def gradient(params, rest, batch):
         return jax.grad(
-            lambda params: loss({**rest, "params": params}, batch, jax.random.key(0)), has_aux=True
+            lambda params: loss(
+                {**rest, "params": params}, batch, jax.random.key(0), jnp.zeros((), jnp.int32)
+            ),
+            has_aux=True,
         )(params)
 
     rest = {kind: tree for kind, tree in variables.items() if kind != "params"}

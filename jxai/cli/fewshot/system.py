@@ -82,8 +82,8 @@ def episode_loss(config: Config, encoder: Any, head: Any, transformation: Any) -
             encoder, head, transformation=transformation, guidance=config.guidance, num_steps=config.steps
         )
 
-    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array) -> Any:
-        del key  # nothing is drawn
+    def loss(variables: Any, episode: fewshot.Episode, key: jax.Array, step: jax.Array) -> Any:
+        del key, step  # nothing is drawn, and nothing decays
         return fewshot.guided_loss(
             encoder,
             head,

@@ -148,6 +148,8 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
         training.TrainState.create(jax.random.fold_in(key, 1), own, optimizer=optimizer)
         for key, own in zip(keys, variables, strict=True)
     ]
+    # What falls until the last step would have fallen otherwise in a longer training.
+    falls = config.optimizer.schedule == "cosine" or config.auxiliary
     with contextlib.ExitStack() as opened:
         checkpoints = [
             opened.enter_context(
@@ -155,7 +157,7 @@ def _train(runs: Sequence[Run], together: Together | None) -> list[training.FitR
                     run.folder / "episodes",
                     config=run.config,
                     fingerprints=fingerprints(base),
-                    may_differ=() if config.optimizer.schedule == "cosine" else ("steps",),
+                    may_differ=() if falls else ("steps",),
                 )
             )
             for run in runs

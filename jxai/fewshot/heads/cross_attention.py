@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jxai import lrp
 from jxai.checks import check_count
 from jxai.errors import InputError
+from jxai.fewshot.episode import Episode
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 from jxai.fewshot.heads.attention import Attention, InverseNorm
-from jxai.fewshot.heads.head import Head, prototypes
+from jxai.fewshot.heads.head import Head, class_means
 from jxai.lrp.rules.presets import SUN2020_DENSE
 from jxai.lrp.rules.ratio import stabilize
 from jxai.models.layers import check_fields, dense_init
@@ -131,25 +132,19 @@ class CrossAttentionHead(Head):
         rules = ((held, lrp.Constant()), (lrp.Kind.MEAN, lrp.Norm(SUN2020_DENSE.epsilon)))
         return lrp.Composite(rules, "cross attention") | lrp.sun2020
 
-    def explained(
-        self,
-        support: jax.Array,
-        support_labels: jax.Array,
-        query: jax.Array,
-        way: int,
-        train: bool = False,
-    ) -> Attended:
+    def explained(self, episode: Episode, train: bool = False) -> Attended:
         """The maps and their attention; for the arguments see `Head`. Features are maps (N, h, w, C).
 
         In training, the attention's batch norm sees all pairs twice: the prototypes' side, then the queries'.
         """
-        if support.ndim != 4:
+        query, way = episode.query, episode.way
+        if query.ndim != 4:
             raise InputError(
-                f"expected maps (N, h, w, C), got {support.shape}: take an encoder that does not pool"
+                f"expected maps (N, h, w, C), got {query.shape}: take an encoder that does not pool"
             )
         if self.is_initializing() and self.classifier is not None:
             self.classifier(query)
-        prototype = prototypes(support, support_labels, way)
+        prototype = class_means(episode.support, episode.support_labels, way)
         flat = [x.reshape(len(x), -1, x.shape[-1]) for x in (prototype, query)]
         norms = [self.inverse_norm(x)[..., 0] for x in flat]
         # Norms are taken to the products' end, where arrays are small.
@@ -229,15 +224,12 @@ class CrossAttentionHead(Head):
         """(ξ, λ): half of one local loss, beside the global classifier's; for the arguments see `Head`."""
         return (0.0, 0.5) if guided else (0.5, 0.0)
 
-    def auxiliary_loss(
-        self, explained: Attended, query_labels: jax.Array, query_classes: jax.Array | None
-    ) -> jax.Array | None:
+    def auxiliary_loss(self, explained: Attended, episode: Episode) -> jax.Array | None:
         """Cross-entropy of the global classifier at each position of the query as its own class attends it.
 
         Args:
             explained: the attended maps.
-            query_labels: (queries,), integers in [0, way).
-            query_classes: (queries,), integers in [0, num_classes).
+            episode: the episode, with `query_labels` and, for the classifier, `query_classes` in [0, num_classes).
 
         Returns:
             A scalar, or None without a classifier.
@@ -247,13 +239,14 @@ class CrossAttentionHead(Head):
         """
         if self.classifier is None:
             return None
-        if query_classes is None:
+        labels: Any = episode.query_labels
+        if episode.query_classes is None:
             raise InputError(
                 "expected query_classes for the global classifier, got None: take episodes of data.episode_dataset, "
                 "which carry them, or a head with num_classes=None"
             )
-        attention = explained.query_attention[jnp.arange(len(query_labels)), query_labels]
-        return self.loss(self.classifier(explained.query * attention[..., None]), query_classes)
+        attention = explained.query_attention[jnp.arange(len(labels)), labels]
+        return self.loss(self.classifier(explained.query * attention[..., None]), episode.query_classes)
 
     def explain(
         self, variables: Any, explained: Attended, scores: jax.Array, *, strength: float = 1.0

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.errors import InputError
+from jxai.fewshot.episode import Episode
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
 from jxai.fewshot.heads.graph_layers import EPSILON, MOMENTUM, Adjacency, GraphConvolution, Skip
@@ -64,19 +65,13 @@ class GraphHead(ConditionedHead):
         self.l_last = GraphConvolution(self.way, last=True)
         self.skip = Skip()
 
-    def explained(
-        self,
-        support: jax.Array,
-        support_labels: jax.Array,
-        query: jax.Array,
-        way: int,
-        train: bool = False,
-    ) -> Conditioned:
+    def explained(self, episode: Episode, train: bool = False) -> Conditioned:
         """The nodes beside the supports' labels; for the arguments see `Head`.
 
         Raises:
             ValueError: there are more classes than `self.way`, or the queries are no multiple of them.
         """
+        support, query, way = episode.support, episode.query, episode.way
         if way > self.way:
             raise InputError(f"expected at most {self.way} classes, got {way}: make GraphHead(way={way})")
         if len(query) % way:
@@ -90,7 +85,7 @@ class GraphHead(ConditionedHead):
         of_query = jnp.swapaxes(of_query.reshape(way, -1, self.features), 0, 1)
         of_support = jnp.broadcast_to(of_support, (len(of_query), *of_support.shape))
         nodes = jnp.concatenate([of_support, of_query], axis=1)
-        return Conditioned(nodes, jax.nn.one_hot(support_labels, self.way, dtype=x.dtype))
+        return Conditioned(nodes, jax.nn.one_hot(episode.support_labels, self.way, dtype=x.dtype))
 
     def condense(self, features: jax.Array) -> jax.Array:
         """Vectors; for the arguments see `Head`."""

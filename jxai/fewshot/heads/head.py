@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jxai import lrp
 from jxai.checks import check_count, keep_nan, keep_nan_of
 from jxai.fewshot.checks import check_every_class, check_task
+from jxai.fewshot.episode import Episode, check_episode
 from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
 
 # Where a head may leave, while it computes scores, what `explain` would otherwise compute again.
@@ -46,6 +47,11 @@ def prototypes(support: jax.Array, labels: jax.Array, way: int) -> jax.Array:
         ValueError: shapes do not fit, or a class has no support (not seen under jit).
     """
     check_task(support, labels, support, way)
+    return class_means(support, labels, way)
+
+
+def class_means(support: jax.Array, labels: jax.Array, way: int) -> jax.Array:
+    """`prototypes` of an episode that was checked."""
     check_every_class(labels, way)
     members = jax.nn.one_hot(labels, way, axis=0, dtype=support.dtype)
     return jnp.tensordot(members / members.sum(axis=1, keepdims=True), support, axes=1)
@@ -59,21 +65,11 @@ class Head(nn.Module):
     supports `*` with an array of its relevance's shape.
     """
 
-    def explained(
-        self,
-        support: jax.Array,
-        support_labels: jax.Array,
-        query: jax.Array,
-        way: int,
-        train: bool = False,
-    ) -> Any:
+    def explained(self, episode: Episode, train: bool = False) -> Any:
         """The features that are explained and re-weighted.
 
         Args:
-            support: features (supports, ...), in any order of classes.
-            support_labels: (supports,), integers in [0, way).
-            query: features (queries, ...).
-            way: number of classes.
+            episode: one episode of features; its labels of queries are the loss's, not the head's.
             train: whether batch statistics are used and recorded in the collection "batch_stats".
 
         Returns:
@@ -105,30 +101,20 @@ class Head(nn.Module):
         """
         return features
 
-    def forward(
-        self,
-        support: jax.Array,
-        support_labels: jax.Array,
-        query: jax.Array,
-        way: int,
-        train: bool = False,
-    ) -> tuple[Any, jax.Array]:
-        """(explained, scores) of the plain head; for the arguments see `explained`, for errors `check_task`."""
-        check_task(support, support_labels, query, way)
-        given = jax.tree.leaves((self.variables, support))  # before batch statistics are written
-        explained = self.explained(support, support_labels, query, way, train)
-        return explained, keep_nan_of(given, keep_nan(self.scores(explained, train), query))
+    def __call__(self, episode: Episode, train: bool = False) -> jax.Array:
+        """The plain head's scores; for the arguments see `explained`, for errors `check_episode`."""
+        return self.forward(episode, train)[1]
 
-    def __call__(
-        self,
-        support: jax.Array,
-        support_labels: jax.Array,
-        query: jax.Array,
-        way: int,
-        train: bool = False,
-    ) -> jax.Array:
-        """The plain head's scores; for the arguments see `explained`."""
-        return self.forward(support, support_labels, query, way, train)[1]
+    def forward(self, episode: Episode, train: bool = False) -> tuple[Any, jax.Array]:
+        """(explained, scores) of the plain head; for the arguments see `explained`, for errors `check_episode`."""
+        check_episode(episode)
+        return self.plain_pass(episode, train)
+
+    def plain_pass(self, episode: Episode, train: bool = False) -> tuple[Any, jax.Array]:
+        """`forward` of an episode that was checked."""
+        given = jax.tree.leaves((self.variables, episode.support))  # before batch statistics are written
+        explained = self.explained(episode, train)
+        return explained, keep_nan_of(given, keep_nan(self.scores(explained, train), episode.query))
 
     @property
     def composite(self) -> lrp.Composite:
@@ -165,15 +151,12 @@ class Head(nn.Module):
         """
         return 1.0, released_weight(shot) if guided else 0.0
 
-    def auxiliary_loss(
-        self, explained: Any, query_labels: jax.Array, query_classes: jax.Array | None
-    ) -> jax.Array | None:
+    def auxiliary_loss(self, explained: Any, episode: Episode) -> jax.Array | None:
         """What the head learns besides the episode's scores.
 
         Args:
             explained: what `explained` gave in training.
-            query_labels: (queries,), integers in [0, way).
-            query_classes: class of each query among all that training knows, (queries,), or None.
+            episode: the episode, with `query_labels`.
 
         Returns:
             A scalar, or None for nothing.

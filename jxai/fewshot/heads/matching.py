@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.fewshot.checks import check_every_class
+from jxai.fewshot.episode import Episode
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
 from jxai.models.layers import check_fields
 
@@ -67,18 +68,11 @@ class MatchingHead(ConditionedHead):
         check_fields(self)
         self.evidence = ClassEvidence()
 
-    def explained(
-        self,
-        support: jax.Array,
-        support_labels: jax.Array,
-        query: jax.Array,
-        way: int,
-        train: bool = False,
-    ) -> Conditioned:
+    def explained(self, episode: Episode, train: bool = False) -> Conditioned:
         """The queries (queries, C) beside the supports and the classes' members; for the arguments see `Head`."""
-        check_every_class(support_labels, way)
-        support, query = (_normalized(vectors(x, pool=self.pool)) for x in (support, query))
-        members = jax.nn.one_hot(support_labels, way, axis=0, dtype=support.dtype)
+        check_every_class(episode.support_labels, episode.way)
+        support, query = (_normalized(vectors(x, pool=self.pool)) for x in (episode.support, episode.query))
+        members = jax.nn.one_hot(episode.support_labels, episode.way, axis=0, dtype=support.dtype)
         return Conditioned(query, (support, members))
 
     def condense(self, features: jax.Array) -> jax.Array:

@@ -6,8 +6,9 @@ Snell, Swersky and Zemel, *Prototypical Networks for Few-shot Learning*, 2017.
 import jax
 import jax.numpy as jnp
 
+from jxai.fewshot.episode import Episode
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
-from jxai.fewshot.heads.head import prototypes
+from jxai.fewshot.heads.head import class_means
 
 
 class PrototypeHead(ConditionedHead):
@@ -25,19 +26,10 @@ class PrototypeHead(ConditionedHead):
 
     pool: bool = True
 
-    def explained(
-        self,
-        support: jax.Array,
-        support_labels: jax.Array,
-        query: jax.Array,
-        way: int,
-        train: bool = False,
-    ) -> Conditioned:
+    def explained(self, episode: Episode, train: bool = False) -> Conditioned:
         """The queries (queries, C) beside the prototypes (way, C); for the arguments see `Head`."""
-        return Conditioned(
-            vectors(query, pool=self.pool),
-            prototypes(vectors(support, pool=self.pool), support_labels, way),
-        )
+        support, query = (vectors(x, pool=self.pool) for x in (episode.support, episode.query))
+        return Conditioned(query, class_means(support, episode.support_labels, episode.way))
 
     def condense(self, features: jax.Array) -> jax.Array:
         """Vectors; for the arguments see `Head`."""

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jxai import lrp
-from jxai.fewshot.heads.head import Head, prototypes
+from jxai.fewshot.episode import Episode
+from jxai.fewshot.heads.head import Head, class_means
 from jxai.fewshot.heads.pairs import PairConv, Pairs, relevance_of_pairs
 from jxai.fewshot.heads.winograd import small_map_convolution
 from jxai.models import max_pool_2x2
@@ -51,16 +52,9 @@ class RelationHead(Head):
         self.fc1 = nn.Dense(self.hidden)
         self.fc2 = nn.Dense(1)
 
-    def explained(
-        self,
-        support: jax.Array,
-        support_labels: jax.Array,
-        query: jax.Array,
-        way: int,
-        train: bool = False,
-    ) -> Pairs:
+    def explained(self, episode: Episode, train: bool = False) -> Pairs:
         """The pairs of prototype and query; for the arguments see `Head`."""
-        return Pairs(prototypes(support, support_labels, way), query)
+        return Pairs(class_means(episode.support, episode.support_labels, episode.way), episode.query)
 
     def scores(self, explained: Pairs | jax.Array, train: bool = False) -> jax.Array:
         """Scores (queries, way), before the sigmoid.

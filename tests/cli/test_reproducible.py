@@ -1,7 +1,8 @@
-"""The same configuration gives the same numbers, whatever they are computed with, and the demo the same table.
+"""The same configuration gives the same numbers, whatever they are computed with.
 
 Of the parts: tests/training/test_step.py (devices), tests/attribution/test_properties.py (chunk sizes and devices),
-tests/data/test_prepared.py (threads and worker processes on pictures from disk).
+tests/data/test_prepared.py (threads and worker processes on pictures from disk); of the demo:
+tests/experiments/test_quickstart.py.
 """
 
 import json
@@ -10,7 +11,6 @@ import chex
 import pytest
 from processes import finish, start
 
-from experiments import quickstart
 from jxai import data
 
 
@@ -82,27 +82,3 @@ def test_a_training_on_real_numbers_of_devices(tmp_path, monkeypatch):
         assert (len(about["devices"]), about["xla_threads"]) == (devices, 8)
         found[devices] = json.loads((folder / "episodes" / "3" / "about" / "metadata").read_text())["digests"]
     assert all(of == found[1] for of in found.values())
-
-
-@pytest.mark.slow
-def test_two_runs_of_the_demo_print_the_same(tiny_quickstart, tmp_path, capsys, monkeypatch):
-    printed = []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        quickstart.main(
-            quickstart.Options(
-                folder,
-                plain="relation",
-                shot=5,
-                episodes=4,
-                domains=("hebrew", "pictograms"),
-                photographs=False,
-                progress=False,
-            )
-        )
-        *lines, seconds = capsys.readouterr().out.replace(str(folder), "FOLDER").splitlines()
-        assert seconds.endswith(" s")
-        printed.append(lines)
-    assert printed[0] == printed[1]
-    rows = [line for line in printed[0] if line.startswith("| relation")]
-    assert len(rows) == 2  # plain and guided

@@ -14,9 +14,9 @@ else:
 # Nested dicts, tuples and dataclasses of arrays, as jax.tree sees them.
 PyTree = Any
 
-# (variables, one episode or one classification batch, key) -> (loss, (new batch statistics, metrics)).
+# (variables, one episode or one classification batch, key, step) -> (loss, (new batch statistics, metrics)).
 LossFn = Callable[
-    [dict[str, PyTree], PyTree, jax.Array], tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]
+    [dict[str, PyTree], PyTree, jax.Array, jax.Array], tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]
 ]
 
 

@@ -267,14 +267,23 @@ def test_a_finished_run_is_made_longer_but_not_shorter(plain, tmp_path):
     evaluate(tmp_path / "run", episodes={"inductive": 2}, domains=("hebrew",), progress=False)
     with pytest.raises(ValueError, match=rf"expected at least the {longer.steps} steps that .*run has, got"):
         train(run_of(plain, tmp_path / "run"))
-    # A rate that falls to 0 at the last step would have fallen otherwise.
-    cosine = [
-        dataclasses.replace(config, optimizer=OptimizerConfig("adam", 1e-3, schedule="cosine"))
-        for config in (plain, longer)
-    ]
-    train(run_of(cosine[0], tmp_path / "cosine"))
+
+
+@pytest.mark.parametrize(
+    "falling",
+    [
+        {"optimizer": OptimizerConfig("adam", 1e-3, schedule="cosine")},
+        pytest.param({"auxiliary": True}, marks=pytest.mark.slow),
+    ],
+    ids=["rate", "weight of the classifier"],
+)
+def test_what_falls_until_the_last_step_is_not_made_longer(plain, tmp_path, falling):
+    """It would have fallen otherwise."""
+    none = dataclasses.replace(plain.pretraining, steps=0)
+    config = dataclasses.replace(plain, pretraining=none, **falling)
+    train(run_of(config, tmp_path / "run"))
     with pytest.raises(ValueError, match=r"got others .*: steps"):
-        train(run_of(cosine[1], tmp_path / "cosine"))
+        train(run_of(dataclasses.replace(config, steps=config.steps + 2), tmp_path / "run"))
 
 
 def test_idle_devices_and_the_end_are_said(plain, tmp_path, capsys, monkeypatch):
