@@ -12,7 +12,7 @@ import numpy as np
 
 from jxai.checks import check_choice, check_count
 from jxai.errors import InputError
-from jxai.models.layers import check_network
+from jxai.models.layers import check_fields, check_network
 from jxai.models.transformers.block import TransformerBlock
 from jxai.models.transformers.layers import computed, init_normal, layer_norm, make_layers, run_layers
 
@@ -63,6 +63,7 @@ class VisionTransformer(nn.Module):
 
     def setup(self) -> None:
         """Modules."""
+        self._check()
         patch = (self.patch_size, self.patch_size)
         self.patches = nn.Conv(self.width, patch, strides=patch, padding="VALID")
 
@@ -75,6 +76,19 @@ class VisionTransformer(nn.Module):
         self.norm = layer_norm(self.epsilon)
         if self.num_classes is not None:
             self.head = nn.Dense(self.num_classes)
+
+    def _check(self) -> None:
+        check_fields(self)
+        for name in ("num_classes", "position_grid"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_choice("pooling", self.pooling, POOLINGS)
+        for name in ("layer_scale", "antialias", "scan", "remat"):
+            check_choice(name, getattr(self, name), (True, False))
+        if self.width % self.num_heads:
+            raise InputError(
+                f"expected width to be a multiple of num_heads {self.num_heads}, got {self.width}: change one"
+            )
 
     @nn.compact
     def _tokens(self, x: jax.Array) -> jax.Array:
@@ -108,16 +122,6 @@ class VisionTransformer(nn.Module):
             ValueError: if `x` is no batch of images, or a field is out of range.
         """
         check_network(self, x)
-        for name in ("num_classes", "position_grid"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
-        check_choice("pooling", self.pooling, POOLINGS)
-        for name in ("layer_scale", "antialias", "scan", "remat"):
-            check_choice(name, getattr(self, name), (True, False))
-        if self.width % self.num_heads:
-            raise InputError(
-                f"expected width to be a multiple of num_heads {self.num_heads}, got {self.width}: change one"
-            )
         if x.shape[1] % self.patch_size or x.shape[2] % self.patch_size:
             raise InputError(
                 f"expected sides that are multiples of {self.patch_size}, got {x.shape[1]}x{x.shape[2]}: "
