@@ -17,7 +17,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jxai import extras
-from jxai.checks import as_path, check_choice, check_count, printable, reason, shown
+from jxai.checks import as_path, check_choice, check_count, check_number, printable, reason, shown
 from jxai.errors import InputError
 from jxai.models.gguf_file import read_gguf
 from jxai.models.loaded import Loaded
@@ -109,13 +109,15 @@ def _vision_config(given: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) 
     """Fields of a `VisionTransformer` for a config.json of ViT or DINOv2."""
     is_dino = given["model_type"] != "vit"
     refuse_others(given, use_swiglu_ffn=False, qkv_bias=True, hidden_act="gelu", num_channels=3)
-    sizes = {name: given.get(name, default) for name, default in _VISION_SIZES.items()}
-    patch = given.get("patch_size", 16)
-    image = given.get("image_size", 224)
-    for name, value in (*sizes.items(), ("patch_size", patch), ("image_size", image)):
-        check_count(name, value)
-    width = sizes["hidden_size"]
-    mlp_width = given.get("mlp_ratio", 4) * width if is_dino else given.get("intermediate_size", 4 * width)
+    has_registers = "register" in given["model_type"]
+    sizes = {
+        name: check_count(name, default if given.get(name) is None else given[name])
+        for name, default in {**_VISION_SIZES, "mlp_ratio": 4, "num_register_tokens": 4}.items()
+    }
+    width, patch = sizes["hidden_size"], sizes["patch_size"]
+    mlp_width = sizes["mlp_ratio"] * width if is_dino else sizes["intermediate_size"]
+    epsilon = given.get("layer_norm_eps", 1e-6 if is_dino else 1e-12)
+    check_number("layer_norm_eps", epsilon, above=0)
     head = tensors.get("classifier.weight")
     return {
         "num_classes": None if head is None or not head.ndim else head.shape[0],
@@ -123,16 +125,24 @@ def _vision_config(given: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) 
         "width": width,
         "depth": sizes["num_hidden_layers"],
         "num_heads": sizes["num_attention_heads"],
-        "mlp_width": int(mlp_width),
-        "epsilon": given.get("layer_norm_eps", 1e-6 if is_dino else 1e-12),
-        "num_registers": given.get("num_register_tokens", 4) if "register" in given["model_type"] else 0,
+        "mlp_width": mlp_width,
+        "epsilon": epsilon,
+        "num_registers": sizes["num_register_tokens"] if has_registers else 0,
         "layer_scale": is_dino,
-        "position_grid": image // patch,
+        "position_grid": sizes["image_size"] // patch,
+        "antialias": has_registers,
         "pooling": "class and mean" if is_dino else "class",
     }
 
 
-_VISION_SIZES = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+_VISION_SIZES = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 16,
+    "image_size": 224,
+}
 _DECODER = Family(
     lambda given, tensors: DecoderConfig.from_json(given),
     Decoder,

@@ -45,6 +45,7 @@ class Magika(nn.Module):
 
     def setup(self) -> None:
         """Modules."""
+        check_fields(self)
         self.embedding = nn.Embed(PADDING + 1, self.width)
         self.bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
         self.norm1 = layer_norm(1e-6)
@@ -65,7 +66,6 @@ class Magika(nn.Module):
             TypeError: they are no integers.
             ValueError: they are not as many, or one is no byte.
         """
-        check_fields(self)
         check_tokens(ids, vocab_size=PADDING + 1, context=self.num_bytes)
         self._check_length(ids)
         return computed(self.embedding(ids))
@@ -84,7 +84,6 @@ class Magika(nn.Module):
             TypeError: x holds no floats.
             ValueError: a shape is wrong, or there is a mask.
         """
-        check_fields(self)
         if mask is not None:
             raise InputError(f"expected no mask, got {shown(mask)}: bytes that are not there are {PADDING}")
         what = "embeddings (N, T, C)"

@@ -9,14 +9,14 @@ from jxai import models
 CONFIG = models.DecoderConfig(7, 8, 6, 2, 2, 1, 4, 16)
 
 
-def loaded(seed):
+def loaded(draw):
     module = models.Decoder(CONFIG)
-    variables = jax.jit(module.init)(jax.random.key(seed), np.zeros((1, 3), np.int32))
+    variables = draw(module, np.zeros((1, 3), np.int32))
     return models.Loaded(module, variables, object(), models.WeightsReport((("a", "b"),), (), ()))
 
 
-def test_weights_are_arguments_of_a_compiled_function(compilations):
-    first = loaded(0)
+def test_weights_are_arguments_of_a_compiled_function(compilations, draw_variables):
+    first = loaded(draw_variables)
     second = jax.tree.map(lambda leaf: leaf + 1, first)
     assert second.tokenizer is first.tokenizer and second.report is first.report
     assert len(jax.tree.leaves(first)) == len(jax.tree.leaves(first.variables))
@@ -35,8 +35,8 @@ def test_weights_are_arguments_of_a_compiled_function(compilations):
     assert len(program) < 100_000 and "dense<" in program
 
 
-def test_gradients_go_to_the_variables():
-    model = loaded(0)
+def test_gradients_go_to_the_variables(draw_variables):
+    model = loaded(draw_variables)
     ids = jnp.zeros((1, 3), jnp.int32)
     gradient = jax.jit(jax.grad(lambda model: model(ids).sum()))(model)
     assert isinstance(gradient, models.Loaded)

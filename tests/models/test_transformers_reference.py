@@ -128,7 +128,7 @@ def test_vision(kind, tmp_path):
     config = getattr(transformers, f"{kind}Config")(**options, num_labels=3)
     model = saved(getattr(transformers, f"{kind}ForImageClassification")(config), tmp_path)
     # Images of other sizes have their positions interpolated.
-    for side in (20, 32) if kind == "Dinov2" else (20,):
+    for side in (20,) if kind == "ViT" else (20, 32, 12):
         x = np.random.default_rng(2).normal(size=(2, side, side, 3)).astype(np.float32)
         with torch.no_grad():
             expected = model(torch.tensor(x.transpose(0, 3, 1, 2))).logits.numpy()

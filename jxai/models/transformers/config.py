@@ -25,3 +25,19 @@ def refuse_others(config: Mapping[str, Any], **computed: Any) -> None:
             raise InputError(
                 f"expected {name} {value}, got {shown(config[name])}: such models are not computed here"
             )
+
+
+def an_object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An entry that is an object by itself; empty where it is not there, an InputError where it is something else."""
+    found = config.get(name)
+    if not isinstance(found, Mapping | None):
+        raise InputError(f"expected {name} as an object, got {shown(found)}: check config.json")
+    return found or {}
+
+
+def a_list(config: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """An entry that is a list; empty where it is not there, an InputError where it is something else."""
+    found = config.get(name)
+    if not isinstance(found, list | tuple | None):
+        raise InputError(f"expected {name} as a list, got {shown(found)}: check config.json")
+    return tuple(found or ())

@@ -53,12 +53,13 @@ class DecoderBlock(nn.Module):
             Tokens, (N, T, C).
 
         Raises:
-            TypeError: x is no array.
-            ValueError: it has another rank, or no or too many tokens.
+            TypeError: x holds no floats.
+            ValueError: it has another rank, no or too many tokens, or other channels.
         """
         check_module(self, DecoderConfig)
-        check_sequence(x, rank=3, what="tokens (N, T, C)", context=self.config.max_position_embeddings)
         config = self.config
+        context = config.max_position_embeddings
+        check_sequence(x, rank=3, what="tokens (N, T, C)", context=context, channels=config.hidden_size)
 
         def norm(*, name: str) -> RMSNorm:
             return RMSNorm(config.rms_norm_eps, config.norm_offset, name=name)

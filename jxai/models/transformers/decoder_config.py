@@ -6,7 +6,7 @@ from typing import Any
 
 from jxai.checks import check_choice, check_count, check_number, shown
 from jxai.errors import InputError, InputTypeError
-from jxai.models.transformers.config import refuse_others
+from jxai.models.transformers.config import a_list, an_object, refuse_others
 from jxai.models.transformers.layers import ACTIVATIONS
 from jxai.models.transformers.rope import RopeScaling
 
@@ -138,8 +138,8 @@ def _from_json(given: Mapping[str, Any]) -> DecoderConfig:
     family = given.get("model_type")
     check_choice("model_type", family, FAMILIES)
     gemma, qwen = family in ("gemma3_text", "gemma3"), family in ("qwen2", "qwen3")
-    if family == "gemma3" and "text_config" in given:
-        given = given["text_config"]
+    if family == "gemma3" and given.get("text_config") is not None:
+        given = an_object(given, "text_config")
     refuse_others(
         given,
         attn_logit_softcapping=None,
@@ -169,11 +169,13 @@ def _from_json(given: Mapping[str, Any]) -> DecoderConfig:
     )
     context = get("max_position_embeddings", 131072 if gemma else 32768 if qwen else 2048)
     # transformers 5 writes the base beside the scaling, and for Gemma an object for each type of block.
-    rope = get("rope_parameters", {}) or {}
-    local = rope.get(SLIDING, {}) if isinstance(rope.get(SLIDING), Mapping) else {}
-    rope = rope.get(FULL, rope)
+    rope = an_object(given, "rope_parameters")
+    local, rope = (
+        an_object(rope, SLIDING),
+        an_object(rope, FULL) or {k: v for k, v in rope.items() if k != SLIDING},
+    )
     window = get("sliding_window", 4096 if family != "mistral" else None)
-    types = _layer_types(family, get, layers, window)
+    types = a_list(given, "layer_types") or _layer_types(family, get, layers, window)
     bias = bool(get("attention_bias", False))
     return DecoderConfig(
         vocab_size=given["vocab_size"],
@@ -205,12 +207,12 @@ def _from_json(given: Mapping[str, Any]) -> DecoderConfig:
 
 def _layer_types(family: Any, get: Any, layers: int, window: Any) -> tuple[str, ...]:
     """Which blocks see a window only."""
-    if listed := get("layer_types", None):
-        return tuple(listed)
     if family in ("gemma3_text", "gemma3"):
         every = check_count("sliding_window_pattern", get("sliding_window_pattern", 6))
         return tuple(FULL if (index + 1) % every == 0 else SLIDING for index in range(layers))
     if family in ("qwen2", "qwen3"):
-        first = get("max_window_layers", 28) if get("use_sliding_window", False) else layers
+        first = layers
+        if get("use_sliding_window", False):
+            first = check_count("max_window_layers", get("max_window_layers", 28), least=0)
         return tuple(SLIDING if index >= first else FULL for index in range(layers))
     return (SLIDING if family == "mistral" and window else FULL,) * layers

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jxai.checks import check_choice, check_count, check_number
 from jxai.errors import InputError
-from jxai.models.transformers.config import from_fields, refuse_others
+from jxai.models.transformers.config import a_list, an_object, from_fields, refuse_others
 from jxai.models.transformers.layers import (
     ACTIVATIONS,
     MLP,
@@ -93,11 +93,10 @@ class EncoderConfig:
             ValueError: it lacks a size, or asks for what is not computed here.
         """
         refuse_others(config, position_embedding_type="absolute", is_decoder=False)
-        architectures = config.get("architectures") or ["ForSequenceClassification"]
-        labels = 0
-        if any(str(one).endswith("ForSequenceClassification") for one in architectures):
-            names = config.get("id2label") or {}
-            labels = config.get("num_labels") or len(names) or (2 if config.get("architectures") else 0)
+        architectures = a_list(config, "architectures")
+        labels, names = 0, an_object(config, "id2label")
+        if not architectures or any(str(one).endswith("ForSequenceClassification") for one in architectures):
+            labels = config.get("num_labels") or len(names) or (2 if architectures else 0)
         return from_fields(cls, {**config, "num_labels": labels})
 
 

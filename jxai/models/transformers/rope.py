@@ -48,8 +48,11 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         check_choice("the scaling of RoPE", self.kind, KINDS)
-        check_number("factor", self.factor, above=0)
         check_number("attention_factor", self.attention_factor, least=0)
+        for name in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"):
+            check_number(name, getattr(self, name), above=0)
+        if not isinstance(self.factors, tuple):
+            raise InputError(f"expected factors as a tuple, got {shown(self.factors)}: list them")
         if self.kind in ("llama3", "yarn"):
             check_number("original_max_position_embeddings", self.original_max_position_embeddings, least=1)
 
@@ -72,7 +75,7 @@ class RopeScaling:
         if not isinstance(entry, Mapping):
             raise InputError(f"expected rope_scaling as an object, got {shown(entry)}: check config.json")
         kind = entry.get("rope_type", entry.get("type", "default"))
-        if kind not in KINDS[:-1]:
+        if not isinstance(kind, str) or kind not in KINDS[:-1]:
             raise InputError(
                 f"expected a rope_scaling of {', '.join(KINDS[:-1])}, got {shown(kind)}: such positions are not "
                 "computed here; add them to jxai/models/transformers/rope.py"
@@ -84,6 +87,9 @@ class RopeScaling:
         given.setdefault("original_max_position_embeddings", context)
         if entry.get("mscale") is not None and entry.get("mscale_all_dim") is not None:
             factor = given.get("factor", 1.0)
+            for name in ("mscale", "mscale_all_dim"):
+                check_number(name, entry[name], above=0)
+            check_number("factor", factor, above=0)
             hotter = [0.1 * entry[name] * math.log(factor) + 1 for name in ("mscale", "mscale_all_dim")]
             given.setdefault("attention_factor", hotter[0] / hotter[1])
         return cls(kind, **given)

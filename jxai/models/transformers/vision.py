@@ -12,7 +12,7 @@ import numpy as np
 
 from jxai.checks import check_choice, check_count
 from jxai.errors import InputError
-from jxai.models.layers import check_network
+from jxai.models.layers import check_fields, check_network
 from jxai.models.transformers.block import TransformerBlock
 from jxai.models.transformers.layers import computed, init_normal, layer_norm, make_layers, run_layers
 
@@ -34,6 +34,7 @@ class VisionTransformer(nn.Module):
         layer_scale: whether what a block adds has a weight a channel.
         position_grid: patches of a side that positions are learned for; for other images they are interpolated
             bicubically. None for those of the image that the variables were made for, which fit no other.
+        antialias: whether they are smoothed first where an image has fewer patches, as DINOv2's with registers are.
         pooling: what is scored: "class" (the class token) or "class and mean" (with the mean of the patches).
         scan: whether the blocks are one loop (parameters of all of them below "layers", stacked), which compiles one
             of them; otherwise "layer0", "layer1", and so on. The numbers are the same.
@@ -50,6 +51,7 @@ class VisionTransformer(nn.Module):
     num_registers: int = 0
     layer_scale: bool = False
     position_grid: int | None = None
+    antialias: bool = False
     pooling: str = "class"
     scan: bool = False
     remat: bool = False
@@ -61,6 +63,7 @@ class VisionTransformer(nn.Module):
 
     def setup(self) -> None:
         """Modules."""
+        self._check()
         patch = (self.patch_size, self.patch_size)
         self.patches = nn.Conv(self.width, patch, strides=patch, padding="VALID")
 
@@ -74,6 +77,19 @@ class VisionTransformer(nn.Module):
         if self.num_classes is not None:
             self.head = nn.Dense(self.num_classes)
 
+    def _check(self) -> None:
+        check_fields(self)
+        for name in ("num_classes", "position_grid"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_choice("pooling", self.pooling, POOLINGS)
+        for name in ("layer_scale", "antialias", "scan", "remat"):
+            check_choice(name, getattr(self, name), (True, False))
+        if self.width % self.num_heads:
+            raise InputError(
+                f"expected width to be a multiple of num_heads {self.num_heads}, got {self.width}: change one"
+            )
+
     @nn.compact
     def _tokens(self, x: jax.Array) -> jax.Array:
         """Patches as tokens, with positions, behind the class token and the registers."""
@@ -84,7 +100,7 @@ class VisionTransformer(nn.Module):
         size = (1, learned[0] * learned[1] + 1, self.width)
         token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32)
         positions = self.param("positions", normal, size, jnp.float32)
-        positions = interpolated(positions, learned, grid).astype(x.dtype)
+        positions = interpolated(positions, learned, grid, antialias=self.antialias).astype(x.dtype)
         x = jnp.concatenate([jnp.tile(token.astype(x.dtype), (n, 1, 1)), x], axis=1) + positions
         if not self.num_registers:
             return x
@@ -106,16 +122,6 @@ class VisionTransformer(nn.Module):
             ValueError: if `x` is no batch of images, or a field is out of range.
         """
         check_network(self, x)
-        for name in ("num_classes", "position_grid"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
-        check_choice("pooling", self.pooling, POOLINGS)
-        for name in ("layer_scale", "scan", "remat"):
-            check_choice(name, getattr(self, name), (True, False))
-        if self.width % self.num_heads:
-            raise InputError(
-                f"expected width to be a multiple of num_heads {self.num_heads}, got {self.width}: change one"
-            )
         if x.shape[1] % self.patch_size or x.shape[2] % self.patch_size:
             raise InputError(
                 f"expected sides that are multiples of {self.patch_size}, got {x.shape[1]}x{x.shape[2]}: "
@@ -161,25 +167,33 @@ class VisionTransformer(nn.Module):
         return hidden if self.num_classes is None else self.classify(hidden)
 
 
-def interpolated(positions: jax.Array, learned: tuple[int, int], grid: tuple[int, int]) -> jax.Array:
-    """Positions of patches for a grid of another size, by cubic convolution (with the coefficient -0.75).
+def interpolated(
+    positions: jax.Array, learned: tuple[int, int], grid: tuple[int, int], *, antialias: bool = False
+) -> jax.Array:
+    """Positions of patches for a grid of another size, by cubic convolution.
+
+    PyTorch's coefficient is -0.75 without antialiasing and -0.5, as JAX's, with it.
 
     Args:
         positions: (1, 1 + rows * columns, C): of the class token, then row by row.
         learned: rows and columns that they are of.
         grid: rows and columns that are wanted.
+        antialias: whether the kernel is as wide as the places that are wanted are apart.
 
     Returns:
         (1, 1 + rows * columns, C) of the grid.
     """
     if learned == grid:
         return positions
-    rows, columns = (
-        jnp.asarray(cubic_weights(size, new), positions.dtype)
-        for size, new in zip(learned, grid, strict=True)
-    )
     maps = positions[0, 1:].reshape(*learned, -1)
-    maps = jnp.einsum("ar,bs,rsc->abc", rows, columns, maps)
+    if antialias:
+        maps = jax.image.resize(maps, (*grid, maps.shape[-1]), "cubic")
+    else:
+        rows, columns = (
+            jnp.asarray(cubic_weights(size, new), positions.dtype)
+            for size, new in zip(learned, grid, strict=True)
+        )
+        maps = jnp.einsum("ar,bs,rsc->abc", rows, columns, maps)
     return jnp.concatenate([positions[:, :1], maps.reshape(1, -1, maps.shape[-1])], axis=1)
 
 

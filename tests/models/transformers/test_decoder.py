@@ -59,6 +59,7 @@ def test_so_do_layers_that_are_computed_again(archive, name):
     compare(archive, name, {"scan": True}, {"scan": True, "remat": True}, {"scan": False, "remat": True})
 
 
+@pytest.mark.slow
 def test_gradients_of_parameters_are_the_same_with_remat(archive):
     plain, again = archive("qwen3"), archive("qwen3", remat=True)
 
@@ -81,14 +82,14 @@ def test_no_token_sees_a_later_one(archive, name):
     assert np.abs(before[:, -1] - after[:, -1]).max() > 1e-3
 
 
-def test_a_window_hides_what_is_farther_back():
+def test_a_window_hides_what_is_farther_back(draw_variables):
     config = models.DecoderConfig.from_json(
         {**LLAMA, "model_type": "mistral", "num_hidden_layers": 1, "sliding_window": 3}
     )
     assert config.layer_types == (SLIDING,)
     module = models.Decoder(config)
     ids = np.arange(6, dtype=np.int32)[None]
-    variables = jax.jit(module.init)(jax.random.key(0), ids)
+    variables = draw_variables(module, ids)
     x = module.apply(variables, ids, method="embed")
     reach = jax.jit(jax.jacobian(lambda x: module.apply(variables, x, method="encode")[0].sum(-1)))(x)[:, 0]
     seen = np.abs(reach).sum(-1) > 0
@@ -172,11 +173,11 @@ def test_configurations_that_are_refused(changed, message):
         models.DecoderConfig.from_json({k: v for k, v in LLAMA.items() if k != "vocab_size"})
 
 
-def test_prompts_that_are_refused():
+def test_prompts_that_are_refused(draw_variables):
     config = dataclasses.replace(models.DecoderConfig.from_json(LLAMA), max_position_embeddings=4)
     module = models.Decoder(config)
     ids = np.zeros((1, 4), np.int32)
-    variables = jax.jit(module.init)(jax.random.key(0), ids)
+    variables = draw_variables(module, ids)
     for wrong, message in (
         (
             np.zeros((1, 5), np.int32),
@@ -200,9 +201,9 @@ def test_prompts_that_are_refused():
         module.apply(variables, x, np.ones((1, 3), bool), method="encode")
 
 
-def test_a_token_that_nobody_can_look_at_makes_its_sequence_nan():
+def test_a_token_that_nobody_can_look_at_makes_its_sequence_nan(draw_variables):
     module = models.Decoder(models.DecoderConfig.from_json(LLAMA))
     ids = np.array([[0, 1, 7, 2], [0, 1, 6, 2]], np.int32)
-    variables = jax.jit(module.init)(jax.random.key(0), ids)
+    variables = draw_variables(module, ids)
     found = jax.jit(module.apply)(variables, ids)
     assert np.isnan(found[0, 2:]).all() and np.isfinite(found[1]).all()
