@@ -14,8 +14,7 @@ from jax import lax
 
 from jxai.jaxprs import scan_operands
 from jxai.lrp.engine import primitives
-from jxai.lrp.engine.facts import Flags, Status
-from jxai.lrp.engine.graph import Equation, Loop, Tokens, widen
+from jxai.lrp.engine.graph import Equation, Flags, Loop, Status, Tokens, widen
 
 Inside = Callable[[Any, list[Flags]], Any]
 
@@ -40,6 +39,12 @@ def plan(equation: Equation, flags: list[Flags], inside: Inside) -> Loop:
     else:
         plans = [inside(params["jaxpr"], flags)]
     return dataclasses.replace(loop, plans=tuple(plans))
+
+
+def num_carried(equation: Equation) -> int:
+    """How many of a loop's first results each iteration hands to the next."""
+    scans = primitives.row(equation).loop is primitives.Loop.SCAN
+    return scan_operands(equation.params)[1] if scans else 0
 
 
 def _what(loop: Loop) -> primitives.Loop | None:

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from jxai.errors import InputError
 from jxai.lrp.engine import control_flow
-from jxai.lrp.engine.facts import Status
-from jxai.lrp.engine.graph import Equation, Tokens, Value, as_float, evaluate
+from jxai.lrp.engine.graph import Equation, Status, Tokens, Value, as_float, evaluate
 from jxai.lrp.engine.primitives import row_of
 from jxai.lrp.rules.base import hold, scale_ratio
 from jxai.lrp.rules.operation import Application

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jxai.lrp.engine.facts import Flags
-from jxai.lrp.engine.graph import Equation, Loop, Program, Value
+from jxai.lrp.engine.graph import Equation, Flags, Loop, Program, Value
 from jxai.lrp.rules.base import Rule, keeping_zeros
 from jxai.lrp.rules.operation import Kind, Linear, Operation
 

@@ -34,11 +34,13 @@ class Rule:
         gives_zeros: inputs of exactly zero may receive relevance from results that are not.
         hands_on_zeros: where a result of exactly zero carries relevance, inputs of zero do.
         masks_relu: on max(x, 0), nothing is handed on where x is negative.
+        holds_gates: of a gated product, the gate is a constant.
     """
 
     kinds: ClassVar[frozenset[Kind]] = ANY
     takes_modules: ClassVar[bool] = True
     holds: ClassVar[bool] = False
+    holds_gates: ClassVar[bool] = False
     masks_relu: ClassVar[bool] = False
     gives_zeros: ClassVar[bool] = False
     hands_on_zeros: ClassVar[bool] = True
@@ -234,6 +236,17 @@ class Split(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
+class HoldGate(Split):
+    """All of a gated product's relevance to what the gate multiplies, as CP-LRP has it (Ali et al. 2022).
+
+    The gate is the one factor that an activation function gives, normalized or not: act(g) in act(g) * u, the weights
+    of attention by a sigmoid, or of experts. Where both factors are such, or neither is, each gets half.
+    """
+
+    holds_gates: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Norm(Rule):
     """In proportion to the inputs, stabilized: LRP-ε without weights, for sums and average pooling.
 
@@ -354,44 +367,6 @@ def _share_zeros(application: Application, z: jax.Array, epsilon: float = 0.0) -
 
     shared.defvjp(lambda inputs, constants, z: (z, (inputs, constants, z)), bwd)
     return shared(application.inputs, application.constants, z)
-
-
-@dataclasses.dataclass(frozen=True)
-class GuidedRelu(Rule):
-    """The gradient where both it and the ReLU's input are positive (Springenberg et al. 2015)."""
-
-    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.ACTIVATION})
-
-    def apply(self, application: Application) -> list[jax.Array]:
-        """The results; see `Rule`."""
-        return [_guided(*application.inputs)]
-
-
-@dataclasses.dataclass(frozen=True)
-class DeconvRelu(Rule):
-    """The gradient where it is positive, whatever the ReLU's input (Zeiler and Fergus 2014)."""
-
-    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.ACTIVATION})
-
-    def apply(self, application: Application) -> list[jax.Array]:
-        """The results; see `Rule`."""
-        return [_deconvolved(*application.inputs)]
-
-
-@jax.custom_vjp
-def _guided(x: jax.Array) -> jax.Array:
-    return jax.nn.relu(x)
-
-
-_guided.defvjp(lambda x: (jax.nn.relu(x), x > 0), lambda mask, g: (jax.nn.relu(g) * mask,))
-
-
-@jax.custom_vjp
-def _deconvolved(x: jax.Array) -> jax.Array:
-    return jax.nn.relu(x)
-
-
-_deconvolved.defvjp(lambda x: (jax.nn.relu(x), None), lambda _, g: (jax.nn.relu(g),))
 
 
 def check_stabilizer(epsilon: float) -> None:
