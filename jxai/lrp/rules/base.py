@@ -272,8 +272,19 @@ class Norm(Rule):
         return [scale_ratio(z, z / stabilize(z, self.epsilon)) if self.epsilon else z]
 
 
+@dataclasses.dataclass(frozen=True)
+class Spread(Pass):
+    """R_in = R_out of a scale, summed over what it is broadcast to."""
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        (x,), constants = application.inputs, application.constants
+        return [
+            pass_relevance(jnp.broadcast_to(x, y.shape), y) for y in application.function([x], constants)
+        ]
+
+
 # What operations without a rule of the composite get.
-_PLAIN, _SPLIT, _PASS = Gradient(), Split(), Pass()
+_PLAIN, _SPLIT, _PASS, _SPREAD = Gradient(), Split(), Pass(), Spread()
 _DEFAULTS: dict[Kind, Rule] = {
     Kind.SUM: _PLAIN,
     Kind.MEAN: _PLAIN,
@@ -304,8 +315,9 @@ def default_rule(operation: Operation, plain: bool) -> Rule | None:
 def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool) -> Rule:
     """What stands in a default rule's place where results of exactly zero carry relevance, so that none is lost.
 
-    Under rules that are not in proportion to the inputs (flat, w², z^B) a value tells nothing of its relevance:
-    scales, shifts and normalizations hand R itself on there, for R / x would be without bounds where x is small.
+    A scale hands R itself on: the angles of position 0 have their share. Under rules that are not in proportion to the
+    inputs (flat, w², z^B) a value tells nothing of its relevance: shifts and normalizations hand R itself on there,
+    for R / x would be without bounds where x is small.
 
     Args:
         rule: the rule that the operation got.
@@ -318,8 +330,9 @@ def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool)
         if kind is Kind.FIXED or (kind in (Kind.SUM, Kind.MEAN) and not constants):
             return Norm(0.0, share_zeros=True)
         same = len(operation.inputs) == 1 and all(shape == operation.inputs[0] for shape in operation.outputs)
-        scales = kind is Kind.MOVE and constants and operation.entrywise
-        if kind is Kind.ACTIVATION or (free and (scales or kind in (Kind.SHIFT, Kind.NORMALIZATION))):
+        if kind is Kind.MOVE and constants and operation.entrywise and len(operation.inputs) == 1:
+            return _SPREAD
+        if kind is Kind.ACTIVATION or (free and kind in (Kind.SHIFT, Kind.NORMALIZATION)):
             return _PASS if same else rule
     if rule is _SPLIT and kind is Kind.PRODUCT and not constants:
         return Split(share_zeros=True)
