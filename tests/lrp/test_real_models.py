@@ -17,8 +17,8 @@ from jxai.models.bottleneck import BottleneckResNet
 from jxai.models.densenet import DenseNet
 from jxai.models.efficientnet import EfficientNet, MobileStage
 from jxai.models.squeezenet import SqueezeNet
-from jxai.models.vgg import VGG
 from jxai.models.transformers.vision import VisionTransformer
+from jxai.models.vgg import VGG
 
 STAGES = (MobileStage(1, 4, expansion=1), MobileStage(2, 6, kernel=5, stride=2, expansion=2))
 CONVOLUTIONAL = {

@@ -278,9 +278,7 @@ class Spread(Pass):
 
     def apply(self, application: Application) -> list[jax.Array]:
         (x,), constants = application.inputs, application.constants
-        return [
-            pass_relevance(jnp.broadcast_to(x, y.shape), y) for y in application.function([x], constants)
-        ]
+        return [pass_relevance(jnp.broadcast_to(x, y.shape), y) for y in application.function([x], constants)]
 
 
 # What operations without a rule of the composite get.
