@@ -5,6 +5,7 @@ from jxai.lrp.conservation import Conservation, conservation
 from jxai.lrp.coverage import Coverage, Row, coverage
 from jxai.lrp.engine.marks import fixed
 from jxai.lrp.engine.primitives import declare, linear_operation
+from jxai.lrp.patching import relevance_patching
 from jxai.lrp.rules.base import Constant, Gradient, HoldGate, Norm, Pass, Rule, Shift, Split
 from jxai.lrp.rules.composites import Composite
 from jxai.lrp.rules.layers import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
@@ -25,6 +26,7 @@ from jxai.lrp.rules.presets import (
 )
 from jxai.lrp.rules.relu import DeconvRelu, GuidedRelu
 from jxai.lrp.vjp import relevance, vjp
+from jxai.lrp.weight_relevance import weight_relevance
 
 __all__ = [
     "CPLRP",
@@ -75,6 +77,8 @@ __all__ = [
     "linear_operation",
     "mark",
     "relevance",
+    "relevance_patching",
     "sun2020",
     "vjp",
+    "weight_relevance",
 ]

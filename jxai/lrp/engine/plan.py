@@ -48,7 +48,7 @@ def make_plan(
     """
     flags = list(flags)
     if not context.composite.relevance:
-        return _gradient_plan(program, context, flags)
+        return _gradient_plan(program, context, flags, context.taps(program) if taps is None else taps)
     program = divide_first(program)
     found = {v: tuple(paths) for v, paths in (context.taps(program) if taps is None else taps).items()}
     facts = analyze(program, flags)
@@ -313,9 +313,15 @@ def _moved_to_ends(graph: Graph, taps: dict[Value, tuple[str, ...]]) -> dict[Val
 # Gradients.
 
 
-def _gradient_plan(program: Program, context: Context, flags: list[Flags]) -> Plan:
+def _gradient_plan(
+    program: Program, context: Context, flags: list[Flags], taps: Mapping[Value, Iterable[str]]
+) -> Plan:
     """A plan under which gradients travel: only ReLU, max(x, 0), has a rule."""
-    steps: list[Step] = []
+
+    def watch(values: Iterable[Value]) -> list[Step]:
+        return [Step((v,), (), (v,), taps=tuple(taps[v])) for v in values if v in taps]
+
+    steps = watch(program.inputs)
     for equation in program.equations:
         given = tuple(v for v in equation.inputs if v.literal is None)
         nested = row_of(equation.primitive, equation.params).loop is not None
@@ -336,4 +342,5 @@ def _gradient_plan(program: Program, context: Context, flags: list[Flags]) -> Pl
             steps.append(Step(given, (), node.outputs, ruled, operation, rule, loop=loop))
         else:
             steps.append(Step((), given, node.outputs, function))
+        steps += watch(node.outputs)
     return Plan(program, tuple(steps), (Flags(),) * len(program.outputs))

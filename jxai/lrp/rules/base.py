@@ -277,6 +277,7 @@ class Spread(Pass):
     """R_in = R_out of a scale, summed over what it is broadcast to."""
 
     def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
         (x,), constants = application.inputs, application.constants
         return [pass_relevance(jnp.broadcast_to(x, y.shape), y) for y in application.function([x], constants)]
 
@@ -313,9 +314,9 @@ def default_rule(operation: Operation, plain: bool) -> Rule | None:
 def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool) -> Rule:
     """What stands in a default rule's place where results of exactly zero carry relevance, so that none is lost.
 
-    A scale hands R itself on: the angles of position 0 have their share. Under rules that are not in proportion to the
-    inputs (flat, w², z^B) a value tells nothing of its relevance: shifts and normalizations hand R itself on there,
-    for R / x would be without bounds where x is small.
+    A scale hands R itself on: the angles of position 0 have their share. Under rules that are not in proportion to
+    the inputs (flat, w², z^B) a value tells nothing of its relevance: shifts and normalizations hand R itself on
+    there, for R / x would be without bounds where x is small.
 
     Args:
         rule: the rule that the operation got.

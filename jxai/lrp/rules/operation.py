@@ -157,6 +157,7 @@ class Application:
         linear: the linear map, for `Kind.CONVOLUTION` and `Kind.DENSE`.
         meters: None, or two scalars whose cotangents the rule sets to the relevance that bias and stabilizer
             absorb.
+        weights: whether the kernel's and the bias's ratios are wanted too.
     """
 
     operation: Operation
@@ -165,3 +166,4 @@ class Application:
     function: Callable[[list[jax.Array], list[Any]], list[jax.Array]]
     linear: Linear | None = None
     meters: tuple[jax.Array, jax.Array] | None = None
+    weights: bool = False

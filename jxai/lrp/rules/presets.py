@@ -179,6 +179,17 @@ class _GradientComposite(Composite):
 
 
 @dataclasses.dataclass(frozen=True)
+class _PlainGradients(_GradientComposite):
+    """No rule at all: plain gradients."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "name", "plain gradients")
+
+
+PLAIN_GRADIENTS = _PlainGradients()
+
+
+@dataclasses.dataclass(frozen=True)
 class GuidedBackprop(_GradientComposite):
     """Guided backpropagation (Springenberg et al. 2015): only ReLU differs from the gradient."""
 
