@@ -18,7 +18,8 @@ from jxai.models.resnet12 import ResNet12
 from jxai.models.split import split
 from jxai.models.squeezenet import Fire, SqueezeNet
 from jxai.models.transformers.block import TransformerBlock
-from jxai.models.transformers.decoder import Decoder, DecoderBlock, DecoderConfig
+from jxai.models.transformers.decoder import Decoder, DecoderBlock
+from jxai.models.transformers.decoder_config import DecoderConfig
 from jxai.models.transformers.encoder import Encoder, EncoderBlock, EncoderConfig
 from jxai.models.transformers.gpt2 import GPT2, GPT2Config
 from jxai.models.transformers.rope import RopeScaling

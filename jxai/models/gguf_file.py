@@ -15,7 +15,7 @@ import numpy as np
 from jxai import extras
 from jxai.checks import printable, reason, shown
 from jxai.errors import InputError
-from jxai.models.transformers.decoder import FULL, SLIDING, DecoderConfig
+from jxai.models.transformers.decoder_config import FULL, SLIDING, DecoderConfig
 from jxai.models.transformers.rope import RopeScaling
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")

@@ -21,7 +21,9 @@ from jxai.checks import as_path, check_choice, check_count, printable, reason, s
 from jxai.errors import InputError
 from jxai.models.gguf_file import read_gguf
 from jxai.models.loaded import Loaded
-from jxai.models.transformers.decoder import Decoder, DecoderConfig
+from jxai.models.transformers.config import refuse_others
+from jxai.models.transformers.decoder import Decoder
+from jxai.models.transformers.decoder_config import DecoderConfig
 from jxai.models.transformers.encoder import Encoder, EncoderConfig
 from jxai.models.transformers.filling import fill_transformer
 from jxai.models.transformers.gpt2 import GPT2, GPT2Config
@@ -106,17 +108,7 @@ def _bert_config(given: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
 def _vision_config(given: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Fields of a `VisionTransformer` for a config.json of ViT or DINOv2."""
     is_dino = given["model_type"] != "vit"
-    for name, harmless in (
-        ("use_swiglu_ffn", False),
-        ("qkv_bias", True),
-        ("hidden_act", "gelu"),
-        ("num_channels", 3),
-        ("attention_bias", True),
-    ):
-        if given.get(name, harmless) not in (None, harmless):
-            raise InputError(
-                f"expected {name} {harmless}, got {shown(given[name])}: such models are not computed here"
-            )
+    refuse_others(given, use_swiglu_ffn=False, qkv_bias=True, hidden_act="gelu", num_channels=3)
     sizes = {name: given.get(name, default) for name, default in _VISION_SIZES.items()}
     patch = given.get("patch_size", 16)
     image = given.get("image_size", 224)
@@ -253,7 +245,8 @@ def _checked_dtype(dtype: Any) -> Any:
         found = jnp.dtype(dtype)
     except TypeError:
         found = None
-    if found not in map(jnp.dtype, ("float32", "bfloat16", "float64")):
+    # NumPy holds None for float64.
+    if found is None or found.name not in ("float32", "bfloat16", "float64"):
         raise InputError(f"expected dtype float32, bfloat16 or float64, got {shown(dtype)}: choose one")
     return found
 

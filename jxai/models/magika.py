@@ -204,7 +204,7 @@ def _labels(path: Path) -> tuple[str, ...]:
         found = json.loads(path.read_text("utf-8"))["target_labels_space"]
         right = len(found) == Magika.num_classes and all(isinstance(one, str) for one in found)
     except (ValueError, KeyError, TypeError, RecursionError):
-        right = False
+        found, right = [], False
     if not right:
         raise InputError(
             f"expected the names of {Magika.num_classes} types, got none in {printable(path)}: install magika again"

@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import check_choice, check_count, check_number, shown
+from jxai.checks import check_choice, check_count, check_number
 from jxai.errors import InputError
-from jxai.models.transformers.gpt2 import from_fields
+from jxai.models.transformers.config import from_fields, refuse_others
 from jxai.models.transformers.layers import (
     ACTIVATIONS,
     MLP,
@@ -92,11 +92,7 @@ class EncoderConfig:
         Raises:
             ValueError: it lacks a size, or asks for what is not computed here.
         """
-        for name, harmless in (("position_embedding_type", "absolute"), ("is_decoder", False)):
-            if config.get(name, harmless) not in (None, harmless):
-                raise InputError(
-                    f"expected {name} {harmless}, got {shown(config[name])}: such models are not computed here"
-                )
+        refuse_others(config, position_embedding_type="absolute", is_decoder=False)
         architectures = config.get("architectures") or ["ForSequenceClassification"]
         labels = 0
         if any(str(one).endswith("ForSequenceClassification") for one in architectures):

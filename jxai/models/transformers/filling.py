@@ -50,8 +50,9 @@ def fill_transformer(
     """
     looped = dataclasses.replace(module, scan=True)  # pyright: ignore[reportCallIssue]
     shapes = jax.eval_shape(looped.init, jax.random.key(0), example)
+    looped_shapes: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(shapes)
     wanted: dict[tuple[str, ...], Any] = {}
-    for keys, shape in traverse_util.flatten_dict(shapes).items():
+    for keys, shape in looped_shapes.items():
         if _LOOP in keys:
             at = keys.index(_LOOP)
             one = jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype)
@@ -76,14 +77,14 @@ def fill_transformer(
     if not module.scan:  # pyright: ignore[reportAttributeAccessIssue]
         return variables, report
     mapped = tuple((_stacked_name(variable), tensor) for variable, tensor in report.mapped)
-    return _stacked(variables, shapes), dataclasses.replace(report, mapped=mapped)
+    return _stacked(variables, looped_shapes), dataclasses.replace(report, mapped=mapped)
 
 
-def _stacked(variables: dict[str, Any], shapes: Any) -> dict[str, Any]:
+def _stacked(variables: dict[str, Any], shapes: dict[tuple[str, ...], Any]) -> dict[str, Any]:
     """Variables of layers on their own as a loop has them."""
     flat = traverse_util.flatten_dict(variables)
     found = {}
-    for keys, shape in traverse_util.flatten_dict(shapes).items():
+    for keys, shape in shapes.items():
         if _LOOP not in keys:
             found[keys] = flat.pop(keys)
             continue

@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import check_choice, check_count, check_number, shown
+from jxai.checks import check_choice, check_count, check_number
 from jxai.errors import InputError
 from jxai.models.transformers.block import TransformerBlock
+from jxai.models.transformers.config import from_fields, refuse_others
 from jxai.models.transformers.layers import (
     ACTIVATIONS,
     causal_mask,
@@ -84,26 +85,10 @@ class GPT2Config:
         Raises:
             ValueError: it lacks a size, or asks for what is not computed here.
         """
-        for name, harmless in (
-            ("scale_attn_weights", True),
-            ("scale_attn_by_inverse_layer_idx", False),
-            ("tie_word_embeddings", True),
-        ):
-            if config.get(name, harmless) is not harmless:
-                raise InputError(
-                    f"expected {name} {harmless}, got {shown(config[name])}: such models are not computed here"
-                )
+        refuse_others(
+            config, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True
+        )
         return from_fields(cls, config)
-
-
-def from_fields(cls: Any, config: Mapping[str, Any]) -> Any:
-    """A configuration of those entries that it has fields for; an InputError names a size that is missing."""
-    fields = dataclasses.fields(cls)
-    for field in fields:
-        if field.default is dataclasses.MISSING and config.get(field.name) is None:
-            raise InputError(f"expected {field.name} in the configuration, got none: check config.json")
-    names = {field.name for field in fields}
-    return cls(**{name: value for name, value in config.items() if name in names and value is not None})
 
 
 class GPT2(nn.Module):

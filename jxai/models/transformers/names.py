@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jxai.models.transformers.decoder import DecoderConfig
+from jxai.models.transformers.decoder_config import DecoderConfig
 from jxai.models.transformers.encoder import EncoderConfig
 from jxai.models.transformers.gpt2 import GPT2Config
 

@@ -80,7 +80,7 @@ class VisionTransformer(nn.Module):
         n, grid = x.shape[0], (x.shape[1] // self.patch_size, x.shape[2] // self.patch_size)
         x = self.patches(x).reshape(n, -1, self.width)
         normal = init_normal
-        learned = grid if self.position_grid is None else (self.position_grid,) * 2
+        learned = grid if self.position_grid is None else (self.position_grid, self.position_grid)
         size = (1, learned[0] * learned[1] + 1, self.width)
         token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32)
         positions = self.param("positions", normal, size, jnp.float32)
