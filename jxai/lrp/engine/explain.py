@@ -106,7 +106,7 @@ def explain(
         )
     context.warn()
     _warn_if_held(plan, composite)
-    if any(not is_float(x) for x in leaves) and not any(step.tokens for step in plan.operations()):
+    if any(not is_float(x) for x in leaves) and not plan.embeds:
         x = next(x for x in leaves if not is_float(x))
         raise InputTypeError(
             f"expected integers to be looked up in a table, as nn.Embed does, got {jnp.result_type(x)} of shape "

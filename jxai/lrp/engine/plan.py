@@ -93,7 +93,10 @@ class _Planner:
         outputs = self.program.outputs
         steps = rectified(keep_zeros(steps, [v for v in outputs if self._carries(v)]), outputs)
         flags = tuple(map(self._flags, outputs))
-        return Plan(self.program, tuple(steps), flags, frozenset(self.facts.tokens))
+        embeds = any(node.kind is Kind.EMBEDDING for node in self.graph.nodes) or any(
+            plan.embeds for loop in self.loops.values() for plan in loop.plans
+        )
+        return Plan(self.program, tuple(steps), flags, frozenset(self.facts.tokens), embeds)
 
     def _begins(self, node: Node) -> bool:
         """Whether relevance ends in a node, at tokens."""

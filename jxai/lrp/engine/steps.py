@@ -73,12 +73,14 @@ class Plan:
         steps: in order.
         flags: of the outputs.
         tokens: integers that stand for tokens.
+        embeds: whether tokens are looked up, be it where no relevance passes.
     """
 
     program: Program
     steps: tuple[Step, ...]
     flags: tuple[Flags, ...]
     tokens: frozenset[Value] = frozenset()
+    embeds: bool = False
 
     def operations(self) -> Iterator[Step]:
         """All steps with an operation, those inside of loops and branches after their step."""
