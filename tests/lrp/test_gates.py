@@ -59,6 +59,19 @@ def test_gates_get_half_where_a_composite_says_so():
     assert_close(ours, [0 * relevance, relevance])
 
 
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "normalized"])
+def test_activations_that_are_held_hand_on_nothing(name):
+    held = lrp.Composite(((lrp.Kind.ACTIVATION, lrp.Constant()),)) | lrp.AttnLRP(epsilon=0.0)
+    relevance = normal(*X.shape, seed=2)
+
+    def f(g, u):
+        return ACTIVATIONS[name](g) * u + u
+
+    _, (of_gate, of_value) = explain(f, X, Y, composite=held, relevance=relevance)
+    assert not np.asarray(of_gate).any()
+    assert_close(of_value, by_gradient(lambda u: f(X, u), Y, relevance))
+
+
 def test_a_gate_is_none_of_what_is_explained_in_loops_too():
     kernels = normal(3, 2, 4, 4, seed=3)
 

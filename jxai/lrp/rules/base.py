@@ -273,13 +273,17 @@ class Norm(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread(Pass):
-    """R_in = R_out of a scale, summed over what it is broadcast to."""
+class Spread(Gradient):
+    """The plain derivative of a scale, and R_in = R_out, summed over what x is broadcast to, where x is exactly 0."""
 
     def apply(self, application: Application) -> list[jax.Array]:
         """The results; see `Rule`."""
-        (x,), constants = application.inputs, application.constants
-        return [pass_relevance(jnp.broadcast_to(x, y.shape), y) for y in application.function([x], constants)]
+        (x,) = application.inputs
+        found = []
+        for y in application.function([x], application.constants):
+            spread = jnp.broadcast_to(x, y.shape)
+            found.append(jnp.where(spread == 0, _shifted(spread, y), y))
+        return found
 
 
 # What operations without a rule of the composite get.
