@@ -5,11 +5,12 @@ from jxai.lrp.conservation import Conservation, conservation
 from jxai.lrp.coverage import Coverage, Row, coverage
 from jxai.lrp.engine.marks import fixed
 from jxai.lrp.engine.primitives import declare, linear_operation
-from jxai.lrp.rules.base import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule, Shift, Split
+from jxai.lrp.patching import relevance_patching
+from jxai.lrp.rules.base import Constant, Gradient, HoldGate, Norm, Pass, Rule, Shift, Split
 from jxai.lrp.rules.composites import Composite
 from jxai.lrp.rules.layers import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
 from jxai.lrp.rules.linear import LinearRule, Of, Part, Term
-from jxai.lrp.rules.operation import Application, Kind, Linear, Operation, first
+from jxai.lrp.rules.operation import Application, Kind, Linear, Operation, attention_weights, first
 from jxai.lrp.rules.presets import (
     CPLRP,
     AttnLRP,
@@ -23,7 +24,9 @@ from jxai.lrp.rules.presets import (
     GuidedBackprop,
     sun2020,
 )
+from jxai.lrp.rules.relu import DeconvRelu, GuidedRelu
 from jxai.lrp.vjp import relevance, vjp
+from jxai.lrp.weight_relevance import weight_relevance
 
 __all__ = [
     "CPLRP",
@@ -49,6 +52,7 @@ __all__ = [
     "Gradient",
     "GuidedBackprop",
     "GuidedRelu",
+    "HoldGate",
     "Kind",
     "Linear",
     "LinearRule",
@@ -64,6 +68,7 @@ __all__ = [
     "Term",
     "WSquare",
     "ZPlus",
+    "attention_weights",
     "conservation",
     "coverage",
     "declare",
@@ -72,6 +77,8 @@ __all__ = [
     "linear_operation",
     "mark",
     "relevance",
+    "relevance_patching",
     "sun2020",
     "vjp",
+    "weight_relevance",
 ]

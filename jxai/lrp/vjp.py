@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jxai.checks import as_array, finite, shown
+from jxai.checks import as_array, check_choice, finite, shown
 from jxai.errors import InputError, InputTypeError
 from jxai.lrp.engine.explain import ARRAY, explain, is_float
 from jxai.lrp.engine.run import Probes
@@ -63,7 +63,9 @@ def vjp(
         (y, pullback), or (y, pullback, aux). The pullback is a pytree, as `jax.vjp`'s, and may leave a `jit`.
         `pullback(relevance)` takes a tree of y's shape and gives the
         tuple of the primals' relevances, of the primals' shapes and, where they are floats, dtypes; with `watch`
-        it gives a pair of that and a dictionary of relevances by path, before masks.
+        it gives a pair of that and a dictionary of relevances by path, before masks. `pullback(relevance,
+        ratios=True)` gives LRP's coefficients R / x in the place of relevances, of floats and of what is watched;
+        they are what travels here, so that they are known where x is zero too.
 
     Raises:
         TypeError: a primal is no array, float16, in which ratios overflow, or of integers that meet no embedding; no
@@ -93,7 +95,7 @@ def vjp(
     )
     steps = explained.plan.metered() if check else []
     shapes = explained.plan.watched()
-    taps = {path: jnp.zeros(shapes[path]) for path in watch}
+    taps = {path: (jnp.zeros(shapes[path]), jnp.zeros(shapes[path])) for path in watch}
     tokens = {i: jnp.ones(jnp.shape(x)) for i, x in enumerate(explained.leaves) if not is_float(x)}
     floats = [x for x in explained.leaves if is_float(x)]
 
@@ -148,24 +150,35 @@ class _Known:
 
 
 def _pull_back(
-    known: _Known, ratio_pullback: Any, found: list[jax.Array], floats: list[jax.Array], relevance: Any
+    known: _Known,
+    ratio_pullback: Any,
+    found: list[jax.Array],
+    floats: list[jax.Array],
+    relevance: Any,
+    *,
+    ratios: bool = False,
 ) -> Any:
     """Relevance of the primals, and of what is watched, from that of the outputs; see `vjp`."""
+    check_choice("ratios", ratios, (True, False))
     _check_same_shapes(relevance, jax.tree.unflatten(known.outputs, found))
     given = [
         finite("relevance of the outputs", as_array(r, z.dtype))
         for r, z in zip(jax.tree.leaves(relevance), found, strict=True)
     ]
     given = [to_ratio(r, z) for r, z in zip(given, found, strict=True)] if known.ratios else given
-    of_floats, watched, of_tokens, meters = ratio_pullback(given)
+    coefficients, watched, of_tokens, meters = ratio_pullback(given)
+    watched = {path: pair[ratios] for path, pair in watched.items()}
+    of_floats = coefficients
     if known.ratios:
-        of_floats = [to_relevance(c, x) for c, x in zip(of_floats, floats, strict=True)]
+        of_floats = [to_relevance(c, x) for c, x in zip(coefficients, floats, strict=True)]
     if known.checked is not None:
         starts = [to_relevance(c, z) for c, z in zip(given, found, strict=True)]
         kept = _is_conserved(starts, [*of_floats, *of_tokens.values()], meters, known)
-        of_floats = [jnp.where(kept, r, jnp.nan) for r in of_floats]
+        coefficients, of_floats = (
+            [jnp.where(kept, r, jnp.nan) for r in of] for of in (coefficients, of_floats)
+        )
         of_tokens = {i: jnp.where(kept, r, jnp.nan) for i, r in of_tokens.items()}
-    rest = iter(of_floats)
+    rest = iter(coefficients if ratios else of_floats)
     leaves = [
         next(rest).astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else of_tokens[i]
         for i, dtype in enumerate(known.dtypes)

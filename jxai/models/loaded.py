@@ -42,9 +42,9 @@ class Loaded:
         """Embeddings (N, T, C) of tokens (N, T), before positions."""
         return self.apply(ids, method="embed")
 
-    def encode(self, x: jax.Array, mask: jax.Array | None = None, *args: Any) -> jax.Array:
+    def encode(self, x: jax.Array, mask: jax.Array | None = None, *args: Any, **options: Any) -> jax.Array:
         """Hidden states (N, T, C) of embeddings (N, T, C), where a mask (N, T) is true."""
-        return self.apply(x, mask, *args, method="encode")
+        return self.apply(x, mask, *args, method="encode", **options)
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Scores (..., V) of hidden states (..., C)."""

@@ -28,6 +28,7 @@ EXEMPT = {
     "Row": "a row of results",
     "Rule": "has no rule of its own: subclasses give one",
     "Term": "what a rule gives",
+    "attention_weights": "a pattern: takes what the walk hands it",
     "first": "a pattern: takes what the walk hands it",
 }
 
@@ -86,6 +87,14 @@ LINEAR = {"epsilon": EPSILON, "only_zeros": FLAG}
 PRESET = {"epsilon": EPSILON, "norm": FLAG, "merge_batch_norm": FLAG}
 GRADIENTS = {"merge_batch_norm": FLAG, "complete": FLAG}
 GAMMA = number(0.25, 0.0, 10.0, wrong=(-0.25,), odd=(1e38,))
+ATTENTION = {
+    "gamma": GAMMA,
+    "convolution_gamma": one_of(
+        None, 0.25, bad=[Spoilt(v, refused=True) for v in (-0.25, np.nan, np.inf, "text", 1j, [])]
+    ),
+    "bias": FLAG,
+    **PRESET,
+}
 LOW = one_of(
     0.0, -1.0, np.zeros(2), bad=[Spoilt(v, refused=True) for v in (5.0, np.nan, np.inf, None, "text", 1j)]
 )
@@ -99,12 +108,17 @@ COMPOSITE = one_of(
     lrp.EpsilonAlpha2Beta1Flat(),
     bad=[*(Spoilt(v, refused=True) for v in (None, 3, "EpsilonPlus", lrp.Epsilon(), lrp.EpsilonPlus))],
 )
+START = one_of(
+    None,
+    lambda y: y * 0 + 1,
+    bad=[Spoilt(v, refused=True) for v in (3, lambda y: y[:, :1], lambda y: None, lambda y: y * np.nan)],
+)
 PATHS = [Spoilt(v, refused=True) for v in ("nothing", "conv/", 3, ("conv", 3), ("nothing",))]
 
 
-def pulled(x, composite, start, watch, masks, relevance):
+def pulled(x, composite, start, watch, masks, relevance, ratios):
     y, pullback = lrp.vjp(scores, x, composite=composite, start=start, watch=watch, masks=masks)
-    return pullback(relevance(y))
+    return pullback(relevance(y), ratios=ratios)
 
 
 _numbers = itertools.count()
@@ -139,12 +153,12 @@ CASES = {
             **LINEAR,
         },
     ),
-    "AttnLRP": Case(of_composite(lrp.AttnLRP), {"gamma": GAMMA, **PRESET}),
+    "AttnLRP": Case(of_composite(lrp.AttnLRP), ATTENTION),
     "Box": Case(
         of_composite(lambda **given: lrp.Composite(((lrp.first, lrp.Box(**given)),)) | lrp.EpsilonPlus()),
         {"low": LOW, "high": HIGH, **LINEAR},
     ),
-    "CPLRP": Case(of_composite(lrp.CPLRP), {"gamma": GAMMA, **PRESET}),
+    "CPLRP": Case(of_composite(lrp.CPLRP), ATTENTION),
     "Composite": Case(
         of_composite(lrp.Composite),
         {
@@ -175,10 +189,11 @@ CASES = {
     "EpsilonPlusFlat": Case(of_composite(lrp.EpsilonPlusFlat), PRESET),
     "ExcitationBackprop": Case(of_composite(lrp.ExcitationBackprop), PRESET),
     "Flat": Case(of_composite(lrp.Flat), LINEAR),
-    "Gamma": Case(of_composite(lrp.Gamma), {"gamma": GAMMA, **LINEAR}),
+    "Gamma": Case(of_composite(lrp.Gamma), {"gamma": GAMMA, "bias": FLAG, **LINEAR}),
     "Gradient": Case(of_composite(lrp.Gradient)),
     "GuidedBackprop": Case(of_composite(lrp.GuidedBackprop), GRADIENTS),
     "GuidedRelu": Case(of_composite(lrp.GuidedRelu)),
+    "HoldGate": Case(of_composite(lrp.HoldGate), {"share_zeros": FLAG}),
     "Norm": Case(of_composite(lrp.Norm), {"epsilon": EPSILON, "share_zeros": FLAG}),
     "Pass": Case(
         of_composite(lambda: lrp.Composite(((lrp.Kind.ACTIVATION, lrp.Pass()),)) | lrp.EpsilonPlus())
@@ -199,14 +214,7 @@ CASES = {
         {
             "x": IMAGES,
             "composite": COMPOSITE,
-            "start": one_of(
-                None,
-                lambda y: y * 0 + 1,
-                bad=[
-                    Spoilt(v, refused=True)
-                    for v in (lambda y: y[:, :1], lambda y: None, lambda y: y * np.nan)
-                ],
-            ),
+            "start": START,
         },
         holds=lambda found, given: found.start.shape == given["x"].shape[:1],
     ),
@@ -288,6 +296,25 @@ CASES = {
         {"x": IMAGES, "target": integers("n", below="k"), "composite": COMPOSITE},
         holds=lambda found, given: found.shape == given["x"].shape and found.dtype == given["x"].dtype,
     ),
+    "relevance_patching": Case(
+        lambda **given: lrp.relevance_patching(scores, **given),
+        {
+            "clean": IMAGES,
+            "patched": IMAGES,
+            "taps": one_of(
+                ["conv"],
+                ("conv", "dense"),
+                bad=[*PATHS, *(Spoilt(v, refused=True) for v in ((), None, "conv"))],
+            ),
+            "composite": one_of(
+                None,
+                lrp.EpsilonPlus(),
+                lrp.GuidedBackprop(),
+                bad=[Spoilt(v, refused=True) for v in (3, "EpsilonPlus", lrp.Epsilon(), lrp.EpsilonPlus)],
+            ),
+        },
+        holds=lambda found, given: set(found) == set(given["taps"]),
+    ),
     "vjp": Case(
         pulled,
         {
@@ -295,6 +322,9 @@ CASES = {
             "composite": COMPOSITE,
             "start": one_of(None, "dense", bad=PATHS[:3]),
             "watch": one_of((), ["conv"], bad=PATHS),
+            "ratios": one_of(
+                False, True, bad=[Spoilt(v, refused=True) for v in (None, "text", 2, np.ones(2))]
+            ),
             "masks": one_of(
                 None,
                 {"conv": np.array([1.0, 0.0])},
@@ -320,9 +350,39 @@ CASES = {
             ),
         },
     ),
+    "weight_relevance": Case(
+        lambda **given: lrp.weight_relevance(
+            lambda params, x: jnp.tanh(checked(x).mean((1, 2)) @ params["kernel"]) * 2.0, **given
+        ),
+        {
+            "params": Argument(
+                lambda size: (
+                    array("ck").good(size).map(lambda kernel: {"kernel": kernel, "count": np.arange(2)})
+                ),
+                lambda size: st.sampled_from(
+                    [
+                        *(Spoilt({"kernel": v}, refused=True) for v in (np.full((9, 2), np.nan), "text", 1j)),
+                        *(Spoilt(v, refused=True) for v in ({}, None, {"kernel": np.ones((size.c, 2), int)})),
+                        Spoilt({"kernel": np.ones((size.c + 1, 2))}),
+                    ]
+                ),
+            ),
+            "x": IMAGES,
+            "composite": one_of(
+                lrp.EpsilonPlus(),
+                lrp.AttnLRP(0.25),
+                bad=[
+                    Spoilt(v, refused=True) for v in (None, 3, "Epsilon", lrp.Epsilon(), lrp.GuidedBackprop())
+                ],
+            ),
+            "start": START,
+        },
+        holds=lambda found, given: found["kernel"].shape == given["params"]["kernel"].shape,
+    ),
 }
 
 
+@pytest.mark.filterwarnings("ignore:expected relevance to reach the inputs, got none")
 @EFFORTS
 @pytest.mark.parametrize("name", CASES)
 def test_an_answer_or_a_clear_error(name, examples):

@@ -245,9 +245,10 @@ def test_sun2020():
     assert not lrp.sun2020.merge_batch_norm
 
 
-def test_cp_lrp_holds_softmax():
-    assert isinstance(lrp.CPLRP().rules[lrp.CPLRP().find(lrp.Operation(Kind.SOFTMAX))][1], lrp.Constant)
-    assert lrp.AttnLRP().find(lrp.Operation(Kind.SOFTMAX)) is None
+def test_cp_lrp_holds_softmaxes_that_weigh():
+    weights = lrp.Operation(Kind.SOFTMAX, weighs=True)
+    assert isinstance(lrp.CPLRP().rules[lrp.CPLRP().find(weights)][1], lrp.Constant)
+    assert lrp.CPLRP().find(lrp.Operation(Kind.SOFTMAX)) is lrp.AttnLRP().find(weights) is None
 
 
 def test_first_layers_are_all_that_see_the_input():

@@ -165,3 +165,38 @@ def test_several_outputs_where_one_is_asked_for_are_refused():
 def test_classes_that_are_no_modules_are_no_patterns(other):
     with pytest.raises(TypeError, match=r"class of modules \(of Linen, NNX, Equinox, Haiku or Keras\)"):
         lrp.Composite(((other, lrp.Flat()),))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_layers_of_several_dtypes(dtype):
+    # Weights of a file are of float32; what they meet may be wider, or become so behind the layer.
+    w, b, v = (normal(*shape, seed=9).astype(np.float32) for shape in ((6, 4), (4,), (4, 3)))
+    x = normal(2, 6, seed=8).astype(dtype)
+    forms = {
+        "bias": lambda x: x @ w + b,
+        "then wider": lambda x: (x @ w).astype(np.float64) + b,
+        "scaled wider": lambda x: 2.0 * (x @ w + b).astype(np.float64),
+        "moved and wider": lambda x: (x @ w + b).reshape(2, 2, 2).swapaxes(1, 2) * normal(2, 2, 2, seed=7),
+        "next layer": lambda x: jnp.maximum((x @ w).astype(np.float64) + b, 0) @ v,
+    }
+    with jax.enable_x64(True):
+        for name, f in forms.items():
+            y, (ours,) = explain(f, x, composite=LRP_0)
+            assert y.dtype == jax.eval_shape(f, x).dtype, name
+            assert ours.dtype == dtype, name
+            _, back = jax.vjp(f, x)
+            assert_close(ours, x * back(jnp.ones_like(y))[0], 1e-5, name=name)
+
+
+@pytest.mark.parametrize("f", ["others", "itself"])
+def test_choices_by_other_entries_move_and_by_the_entry_itself_are_functions(f):
+    x, relevance = normal(3, 6), normal(3, 6, seed=1)
+    f = {
+        "others": lambda x: jnp.where(x >= jnp.sort(x, -1)[:, 2:3], x, -7.0),
+        "itself": lambda x: jnp.where(x < 0.3, x, 0.3),
+    }[f]
+    y, (ours,) = explain(f, x, composite=LRP_0, relevance=relevance)
+    kept = np.asarray(y) == x
+    expected = np.where(kept, relevance, 0) if (np.asarray(y) == -7).any() else relevance
+    assert 0 < kept.sum() < kept.size
+    assert_close(ours, expected, 1e-5)

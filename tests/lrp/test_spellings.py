@@ -447,9 +447,22 @@ def test_what_is_not_recognized_is_refused_by_name(family, name):
 HELD = tuple(name for name in list(SOFTMAX)[::3] if ("softmax", name) not in MAY_BE_REFUSED)
 
 
-def test_cp_lrp_holds_every_softmax():
+def test_cp_lrp_holds_every_softmax_that_weighs():
     composite = lrp.CPLRP()
     forms = FAMILIES["softmax"][1] | FAMILIES["softmax with epsilon"][1]
     names = [*HELD, *FAMILIES["softmax with epsilon"][1]]
-    for name, ours in jax.jit(lambda x: {n: relevance(forms[n], x, composite)[1] for n in names})(X).items():
-        assert not np.asarray(ours).any(), name
+
+    def weighed(n):
+        # What the weights multiply stands in the other rows of x.
+        def f(x):
+            weights = forms[n](x[:4])
+            return weights * x[4:].reshape(-1)[: weights.size].reshape(weights.shape)
+
+        return f
+
+    x = np.concatenate([X, normal(*X.shape, seed=4)])
+    for name, (_, ours) in jax.jit(lambda x: {n: relevance(weighed(n), x, composite) for n in names})(
+        x
+    ).items():
+        assert not np.asarray(ours)[:4].any(), name
+        assert np.asarray(ours)[4:].any(), name

@@ -14,8 +14,7 @@ from jax import lax
 
 from jxai.jaxprs import scan_operands
 from jxai.lrp.engine import primitives
-from jxai.lrp.engine.facts import Flags, Status
-from jxai.lrp.engine.graph import Equation, Loop, Tokens, widen
+from jxai.lrp.engine.graph import Equation, Flags, Loop, Status, Tokens, widen
 
 Inside = Callable[[Any, list[Flags]], Any]
 
@@ -42,6 +41,12 @@ def plan(equation: Equation, flags: list[Flags], inside: Inside) -> Loop:
     return dataclasses.replace(loop, plans=tuple(plans))
 
 
+def num_carried(equation: Equation) -> int:
+    """How many of a loop's first results each iteration hands to the next."""
+    scans = primitives.row(equation).loop is primitives.Loop.SCAN
+    return scan_operands(equation.params)[1] if scans else 0
+
+
 def _what(loop: Loop) -> primitives.Loop | None:
     """How it runs what is inside."""
     return primitives.row(loop.equation).loop
@@ -62,14 +67,14 @@ def flags_of(loop: Loop) -> list[Flags]:
     return [joined(flags) for flags in zip(*(plan.flags for plan in loop.plans), strict=True)]
 
 
-def run(loop: Loop, arguments: list[Any], inside: Any, taps: dict[str, jax.Array]) -> list[Any]:
+def run(loop: Loop, arguments: list[Any], inside: Any, taps: Any) -> list[Any]:
     """Run a loop or branch.
 
     Args:
         loop: the loop or branch.
         arguments: arrays in place of the equation's operands.
         inside: function of (plan, arrays, taps) to results.
-        taps: arrays whose cotangents are asked for, by path; for a scan, one an iteration along the first axis.
+        taps: a tree of arrays whose cotangents are asked for; for a scan, one an iteration along the first axis.
 
     Returns:
         Its results.
@@ -82,7 +87,7 @@ def run(loop: Loop, arguments: list[Any], inside: Any, taps: dict[str, jax.Array
         tokens = [flags.token for flags in flags_of(loop)]
 
         def branch(plan: Any) -> Any:
-            def run_branch(operands: list[Any], taps: dict[str, jax.Array]) -> list[Any]:
+            def run_branch(operands: list[Any], taps: Any) -> list[Any]:
                 found = inside(plan, list(operands), taps)
                 return [_as_tokens(y) if token else widen(y) for y, token in zip(found, tokens, strict=True)]
 
@@ -155,7 +160,7 @@ def _rules(plan: Any, prefix: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...]
             yield from _rules(inner, (*key, i))
 
 
-def _run_scan(loop: Loop, arguments: list[Any], inside: Any, taps: dict[str, jax.Array]) -> list[Any]:
+def _run_scan(loop: Loop, arguments: list[Any], inside: Any, taps: Any) -> list[Any]:
     params = loop.equation.params
     *firsts, general = loop.plans
     start, count = scan_operands(loop.equation.params)

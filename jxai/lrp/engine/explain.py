@@ -1,6 +1,7 @@
 """A function traced and planned: what `vjp`, `coverage` and `conservation` share."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +12,7 @@ import numpy as np
 from jxai.checks import as_array, finite
 from jxai.errors import InputError, InputTypeError
 from jxai.lrp.calls import normal
-from jxai.lrp.engine.facts import Flags, Status
-from jxai.lrp.engine.graph import Tokens, widen
+from jxai.lrp.engine.graph import Flags, Status, Tokens, widen
 from jxai.lrp.engine.places import Context
 from jxai.lrp.engine.plan import make_plan
 from jxai.lrp.engine.run import Probes, run
@@ -105,7 +105,8 @@ def explain(
             "where no relevance passes: leave them out"
         )
     context.warn()
-    if any(not is_float(x) for x in leaves) and not any(step.tokens for step in plan.operations()):
+    _warn_if_held(plan, composite)
+    if any(not is_float(x) for x in leaves) and not plan.embeds:
         x = next(x for x in leaves if not is_float(x))
         raise InputTypeError(
             f"expected integers to be looked up in a table, as nn.Embed does, got {jnp.result_type(x)} of shape "
@@ -129,6 +130,17 @@ def _split(tree: Any) -> tuple[list[Any], Any]:
         [ARRAY if is_array else leaf for leaf, is_array in zip(leaves, arrays, strict=True)]
     )
     return [leaf for leaf, is_array in zip(leaves, arrays, strict=True) if is_array], rest
+
+
+def _warn_if_held(plan: Plan, composite: Composite) -> None:
+    """Warn where rules hold all of the outputs constant, so that no relevance passes."""
+    held = [str(step.operation) for step in plan.operations() if step.computes]
+    if held and all(flag.status is Status.HELD for flag in plan.flags):
+        warnings.warn(
+            f"expected relevance to reach the inputs, got none: {composite.name} holds constant what all outputs "
+            f"come from, {', '.join(held[-3:])}; explain what comes before, such as logits, or give it another rule",
+            stacklevel=4,
+        )
 
 
 def is_float(x: Any) -> bool:

@@ -9,7 +9,6 @@ graph in which several equations are one node.
 """
 
 import dataclasses
-import enum
 import functools
 import math
 from collections.abc import Callable, Iterable
@@ -18,36 +17,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.lrp.engine.graph import CallKey, Equation, Program, Value
+from jxai.lrp.engine.graph import CallKey, Equation, Flags, Program, Status, Value
 from jxai.lrp.engine.primitives import Linear, Row, never_negative, row
 from jxai.lrp.rules.operation import Kind
-
-
-class Status(enum.IntEnum):
-    """What a value is to relevance."""
-
-    INDEPENDENT = 0
-    HELD = 1
-    VARYING = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Flags:
-    """What is known of an input of a program, or of a result of what is inside of a loop.
-
-    Attributes:
-        status: what it is to relevance.
-        fixed: independent, and given by constant expressions alone.
-        nonnegative: it holds no negative number.
-        deep: it lies behind a layer.
-        token: integers that stand for tokens, or follow from them.
-    """
-
-    status: Status = Status.VARYING
-    fixed: bool = False
-    nonnegative: bool = False
-    deep: bool = False
-    token: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -347,7 +319,7 @@ def kind_of(facts: Facts, equation: Equation) -> Kind:
         return Kind.PRODUCT if known.linear is Linear.EACH else Kind.ACTIVATION if not several else Kind.OTHER
     if known.sums:
         return Kind.MEAN
-    mask = known.selects and facts.independent(equation.inputs[0])
+    mask = known.selects and not chosen_by(facts, equation.inputs[0], equation.inputs[1:])
     if rounds(equation):
         return Kind.ACTIVATION
     if known.copies or mask or (known.moves and not (known.entrywise and not several)):
@@ -358,6 +330,26 @@ def kind_of(facts: Facts, equation: Equation) -> Kind:
     if known.linear is not Linear.NO and _is_linear_here(facts, equation):
         return Kind.MOVE
     return Kind.OTHER
+
+
+def chosen_by(facts: Facts, answer: Value, values: Iterable[Value]) -> bool:
+    """Whether a choice is made entry by entry by what some values are there, and not by a mask or other entries."""
+    pending, found, ends = [answer], False, {*values}
+    while pending:
+        value = pending.pop()
+        if value.literal is not None or facts.independent(value):
+            continue
+        found, equation = True, facts.producer.get(value)
+        if value in ends:
+            continue
+        if (
+            equation is None
+            or not row(equation).entrywise
+            or any(v.shape != value.shape for v in equation.inputs if v.shape)
+        ):
+            return False
+        pending += equation.inputs
+    return found
 
 
 def _is_real(value: Value) -> bool:

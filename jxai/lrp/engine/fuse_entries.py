@@ -8,7 +8,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jxai.lrp.engine.facts import Facts, Graph, Node, make_node, rounds
+from jxai.lrp.engine.facts import Facts, Graph, Node, chosen_by, make_node, rounds
 from jxai.lrp.engine.graph import Value
 from jxai.lrp.engine.primitives import Linear, row
 from jxai.lrp.rules.operation import Kind
@@ -102,6 +102,9 @@ def _extended(facts: Facts, node: Node, chains: dict[Value, _Chain], watched: se
         return None
     if any(v.shape != root.shape for v in (*node.inputs, *node.outputs)):
         return None
+    # A choice by a mask or by other entries moves entries; by the entry itself it is a function of it.
+    if known.selects and not chosen_by(facts, equation.inputs[0], [root]):
+        return None
     held = frozenset(v for v in node.constants if facts.varies(v))
     return _Chain(
         root,
@@ -123,11 +126,9 @@ def _is_entrywise(facts: Facts, node: Node) -> bool:
     known = row(equation)
     if node.kind is Kind.OTHER and equation.name in ("exp", "exp2"):
         return False  # of a normalization that is not known
-    # A choice by a mask moves entries; by the entry itself it is a function of it.
-    mask = known.selects and facts.independent(equation.inputs[0])
     values = (*node.outputs, *node.inputs)
     real = not any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in values)
-    return known.entrywise and not mask and real and facts.varies(node.outputs[0])
+    return known.entrywise and real and facts.varies(node.outputs[0])
 
 
 def _of_itself(node: Node) -> bool:

@@ -7,7 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jxai.lrp.engine.graph import Equation, Value, evaluate, kernel_axes, same_shapes, through, widen
+from jxai.lrp.engine.graph import (
+    Equation,
+    Value,
+    evaluate,
+    kernel_axes,
+    same_shapes,
+    through,
+    wide_dtype,
+    widen,
+)
 from jxai.lrp.engine.primitives import row
 from jxai.lrp.rules.operation import Linear
 
@@ -64,6 +73,7 @@ def builder(facts: Any, layer: Layer, names: list[Value]) -> Callable[[list[Any]
         channels = (*next(iter(x_axes.items())), *next(iter(y_axes.items())))
         batch = equation.params["dimension_numbers"].lhs_spec[0]
     moves = [one for one in layer.after if not row(one).affine]
+    wide = wide_dtype(layer.output.dtype)
 
     def build(arrays: list[Any], nonnegative: bool, rectified: bool) -> Linear:
         known = dict(
@@ -82,7 +92,7 @@ def builder(facts: Any, layer: Layer, names: list[Value]) -> Callable[[list[Any]
             z = _contracted(inputs, kernel)
             for move in moves:
                 (z,) = evaluate(move, [z])
-            return z
+            return z.astype(wide)  # layers of several dtypes
 
         def _contracted(xs: list[jax.Array], kernel: jax.Array) -> jax.Array:
             if layer.front:
@@ -100,7 +110,7 @@ def builder(facts: Any, layer: Layer, names: list[Value]) -> Callable[[list[Any]
                 next(rest) if v in inputs or facts.varies(v) else known[v] if v.literal is None else v.literal
             )
 
-        def affine(steps: list[Equation], shape: tuple[int, ...]) -> tuple[Any, Any]:
+        def affine(steps: list[Equation]) -> tuple[Any, Any]:
             """(scale, shift) of a chain, each None where there is none."""
 
             def chain(x: Any) -> Any:
@@ -108,7 +118,8 @@ def builder(facts: Any, layer: Layer, names: list[Value]) -> Callable[[list[Any]
                     x = run(one, x, next(v for v in one.inputs if not facts.independent(v)))
                 return x
 
-            x = same_shapes(shape).astype(kernel_of.dtype)
+            before = next(v for v in steps[0].inputs if not facts.independent(v))
+            x = same_shapes(before.shape).astype(wide_dtype(before.dtype))
             shift, scale = jax.jvp(chain, (x,), (jnp.ones_like(x),))
             scales = any(row(one).scales or (row(one).copies and not row(one).moves) for one in steps)
             turned = scales or any(one.name == "sub" and facts.independent(one.inputs[0]) for one in steps)
@@ -117,7 +128,7 @@ def builder(facts: Any, layer: Layer, names: list[Value]) -> Callable[[list[Any]
         kernel_of = known[names[0]]
         kernel, bias = kernel_of, None
         if layer.before:
-            scale, shift = affine(layer.before, inputs[0].shape)
+            scale, shift = affine(layer.before)
             if shift is not None:
                 bias = _contracted([jnp.broadcast_to(shift.astype(kernel.dtype), inputs[0].shape)], kernel)
             if scale is not None:
@@ -132,7 +143,7 @@ def builder(facts: Any, layer: Layer, names: list[Value]) -> Callable[[list[Any]
                     (bias,) = evaluate(one, [jnp.broadcast_to(bias, one.inputs[0].shape)])
                 done.append(one)
                 continue
-            scale, shift = affine([one], one.outputs[0].shape)
+            scale, shift = affine([one])
             if scale is not None:
                 onto = through(done, {a: a for a in y_axes})
                 kernel = kernel * _onto_kernel(scale, {b: y_axes[a] for a, b in onto.items()}, rank)

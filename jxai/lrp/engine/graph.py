@@ -1,6 +1,7 @@
 """A traced function: its values, its operations in order, the modules that it calls; and how an operation is run."""
 
 import dataclasses
+import enum
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -112,6 +113,33 @@ class Loop:
         return self.equation.params.get("length")
 
 
+class Status(enum.IntEnum):
+    """What a value is to relevance."""
+
+    INDEPENDENT = 0
+    HELD = 1
+    VARYING = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What is known of an input of a program, or of a result of what is inside of a loop.
+
+    Attributes:
+        status: what it is to relevance.
+        fixed: independent, and given by constant expressions alone.
+        nonnegative: it holds no negative number.
+        deep: it lies behind a layer.
+        token: integers that stand for tokens, or follow from them.
+    """
+
+    status: Status = Status.VARYING
+    fixed: bool = False
+    nonnegative: bool = False
+    deep: bool = False
+    token: bool = False
+
+
 def evaluate(equation: Equation, arguments: Sequence[Any]) -> list[Any]:
     """Run one operation as it stands; operands wider than traced (float32 for bfloat16) give wider results.
 
@@ -138,9 +166,9 @@ def evaluate(equation: Equation, arguments: Sequence[Any]) -> list[Any]:
                 else widen(a)
                 for i, (a, v) in enumerate(zip(arguments, equation.inputs, strict=True))
             ]
-            params = {k: _wide_dtype(p, rounded) if k in _DTYPE_PARAMS else p for k, p in params.items()}
+            params = {k: wide_dtype(p, rounded) if k in _DTYPE_PARAMS else p for k, p in params.items()}
     elif equation.name == "convert_element_type" and equation.inputs[0].is_float:
-        params = {**params, "new_dtype": _wide_dtype(params["new_dtype"])}
+        params = {**params, "new_dtype": wide_dtype(params["new_dtype"])}
     if equation.name == "conv_general_dilated":
         return [depthwise_convolution(*arguments, **params)]  # as it is, or its fast form
     results = equation.primitive.bind(*arguments, **equation.primitive.get_bind_params(params))
@@ -163,7 +191,7 @@ def evaluate_all(
 
 def widen(x: Any) -> Any:
     """x in float32 where it is a float of fewer bits; other dtypes stay."""
-    return jnp.asarray(x, _wide_dtype(jnp.result_type(x)))
+    return jnp.asarray(x, wide_dtype(jnp.result_type(x)))
 
 
 def as_float(x: Any) -> Any:
@@ -182,7 +210,8 @@ def _is_value(equation: Equation, index: int) -> bool:
     return index == 0 or not equation.name.startswith(("gather", "dynamic_"))
 
 
-def _wide_dtype(dtype: Any, rounded: bool = False) -> Any:
+def wide_dtype(dtype: Any, rounded: bool = False) -> Any:
+    """What a dtype is computed in: float32 for floats of fewer bits, and for what was rounded to integers."""
     if dtype is None:
         return None
     if rounded and jnp.issubdtype(dtype, np.integer):

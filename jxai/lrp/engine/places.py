@@ -64,7 +64,7 @@ class Context:
                 stacklevel=5,
             )
 
-    def operation(self, program: Program, node: Node, first: bool = False) -> Operation:
+    def operation(self, program: Program, node: Node, first: bool = False, weighs: bool = False) -> Operation:
         """A node as patterns and reports see it; its place is that of its last equation."""
         return Operation(
             node.kind,
@@ -74,6 +74,7 @@ class Context:
             inputs=tuple(v.shape for v in node.inputs),
             outputs=tuple(v.shape for v in node.outputs),
             entrywise=all(row_of(one.primitive, one.params).scales for one in node.equations),
+            weighs=weighs,
         )
 
     def has_rule(self, program: Program, node: Node) -> bool:

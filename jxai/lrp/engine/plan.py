@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jxai.lrp.engine import control_flow
+from jxai.lrp.engine import control_flow, gates
 from jxai.lrp.engine.divide_first import divide_first
-from jxai.lrp.engine.facts import Facts, Flags, Graph, Node, Status, analyze, graph_of
+from jxai.lrp.engine.facts import Facts, Graph, Node, analyze, graph_of
 from jxai.lrp.engine.fuse_entries import fuse_entries
 from jxai.lrp.engine.fuse_layers import fuse_layers
 from jxai.lrp.engine.fuse_modules import fuse_modules
 from jxai.lrp.engine.fuse_statistics import fuse_statistics
 from jxai.lrp.engine.fuse_sums import fuse_sums
-from jxai.lrp.engine.graph import Equation, Loop, Program, Value, as_float, evaluate_all
+from jxai.lrp.engine.graph import Equation, Flags, Loop, Program, Status, Value, as_float, evaluate_all
 from jxai.lrp.engine.places import Context
 from jxai.lrp.engine.primitives import Linear, is_relu, rectifies, row_of
 from jxai.lrp.engine.steps import Function, Plan, Step, keep_zeros, rectified
@@ -28,6 +28,7 @@ def make_plan(
     context: Context,
     flags: Iterable[Flags],
     taps: Mapping[Value, Iterable[str]] | None = None,
+    weighing: Iterable[Value] = (),
 ) -> Plan:
     """Give every operation of a program its rule.
 
@@ -37,6 +38,7 @@ def make_plan(
         flags: of the program's inputs.
         taps: values that are watched or masked, with the paths of their places; by default what `context.places`
             names inside of the program.
+        weighing: those of the outputs that multiply activations outside of the program.
 
     Returns:
         The plan.
@@ -46,7 +48,7 @@ def make_plan(
     """
     flags = list(flags)
     if not context.composite.relevance:
-        return _gradient_plan(program, context, flags)
+        return _gradient_plan(program, context, flags, context.taps(program) if taps is None else taps)
     program = divide_first(program)
     found = {v: tuple(paths) for v, paths in (context.taps(program) if taps is None else taps).items()}
     facts = analyze(program, flags)
@@ -55,7 +57,7 @@ def make_plan(
     graph = fuse_sums(graph, facts, functools.partial(context.has_rule, program))
     graph = fuse_layers(graph, facts, set(found), context.composite.merge_batch_norm)
     graph = fuse_entries(graph, facts, set(found))
-    return _Planner(graph, facts, context, flags, _moved_to_ends(graph, found)).plan()
+    return _Planner(graph, facts, context, flags, _moved_to_ends(graph, found), weighing).plan()
 
 
 class _Planner:
@@ -68,9 +70,11 @@ class _Planner:
         context: Context,
         flags: list[Flags],
         taps: dict[Value, tuple[str, ...]],
+        weighing: Iterable[Value],
     ):
         self.graph, self.facts, self.context, self.taps = graph, facts, context, taps
         self.program = graph.program
+        self.weighing = gates.weighing(graph, weighing)
         self.held: set[Value] = {v for v, s in facts.status.items() if s is Status.HELD}
         self.deep = {v for v, flag in zip(graph.program.inputs, flags, strict=True) if flag.deep}
         self.nodes: list[tuple[Node, Operation]] = []
@@ -89,7 +93,10 @@ class _Planner:
         outputs = self.program.outputs
         steps = rectified(keep_zeros(steps, [v for v in outputs if self._carries(v)]), outputs)
         flags = tuple(map(self._flags, outputs))
-        return Plan(self.program, tuple(steps), flags, frozenset(self.facts.tokens))
+        embeds = any(node.kind is Kind.EMBEDDING for node in self.graph.nodes) or any(
+            plan.embeds for loop in self.loops.values() for plan in loop.plans
+        )
+        return Plan(self.program, tuple(steps), flags, frozenset(self.facts.tokens), embeds)
 
     def _begins(self, node: Node) -> bool:
         """Whether relevance ends in a node, at tokens."""
@@ -116,7 +123,11 @@ class _Planner:
         elif varying and node.layer is None and not all(map(self._carries, node.inputs)):
             node = _with_held(node, self.held)
         first = self.deep.isdisjoint(node.inputs)
-        operation = self.context.operation(self.program, node, first)
+        weighs = not self.weighing.isdisjoint(node.outputs)
+        operation = self.context.operation(self.program, node, first, weighs)
+        if (gate := self._held_gate(node, operation)) is not None:
+            node = _with_held(node, {gate})
+            operation = self.context.operation(self.program, node, first, weighs)
         if node.layer is not None and node.kind is not Kind.FIXED:
             parameters = [v for v in node.constants if not self.facts.varies(v) and v.is_float]
             operation = dataclasses.replace(operation, parameters=sum(math.prod(v.shape) for v in parameters))
@@ -139,6 +150,11 @@ class _Planner:
         self.holding[node] = rule
         return True
 
+    def _held_gate(self, node: Node, operation: Operation) -> Value | None:
+        gate = gates.gate_of(self.graph, node)
+        rule = None if gate is None else self.context.find(operation)
+        return gate if rule is not None and rule.holds_gates else None
+
     def _live(self) -> set[Value]:
         """Values whose relevance reaches an output."""
         live = {v for v in self.program.outputs if self._carries(v)}
@@ -149,10 +165,13 @@ class _Planner:
 
     def _nested(self, node: Node) -> None:
         (equation,) = node.equations
+        carried = control_flow.num_carried(equation)  # may be of use in the next iteration
+        outside = [i < carried or v in self.weighing for i, v in enumerate(equation.outputs)]
 
         def inside(jaxpr: Any, flags: list[Flags]) -> Plan:
-            within = (self.program, equation)
-            return make_plan(program_of(jaxpr, self.context.records, within), self.context, flags)
+            program = program_of(jaxpr, self.context.records, (self.program, equation))
+            ends = [v for v, weighs in zip(program.outputs, outside, strict=True) if weighs]
+            return make_plan(program, self.context, flags, weighing=ends)
 
         loop = control_flow.plan(equation, [*map(self._flags, equation.inputs)], inside)
         self.loops[node] = loop
@@ -185,7 +204,7 @@ class _Planner:
             node.inputs,
             names,
             node.outputs,
-            _function(node, build),
+            _function(self.facts, node, build),
             operation,
             rule,
             linear,
@@ -242,7 +261,7 @@ def _is_plain(equation: Equation, node: Node) -> bool:
     return ((known.scales or known.copies) and not itself) or rectifies(equation)
 
 
-def _function(node: Node, build: Any) -> Function | None:
+def _function(facts: Facts, node: Node, build: Any) -> Function | None:
     if node.kind is Kind.NESTED:
         return None
     if build is not None:
@@ -258,9 +277,9 @@ def _function(node: Node, build: Any) -> Function | None:
         found = evaluate_all(
             node.equations, [*node.inputs, *node.constants], [*inputs, *arrays], node.outputs
         )
-        # Numbers that were rounded to integers are floats to relevance.
+        # Numbers that were rounded to integers are floats to relevance; places, as of a top-k, stay.
         return [
-            as_float(y) if v.dtype != bool and not v.is_float and node.inputs else y
+            as_float(y) if facts.varies(v) and not v.is_float and node.inputs else y
             for v, y in zip(node.outputs, found, strict=True)
         ]
 
@@ -297,9 +316,15 @@ def _moved_to_ends(graph: Graph, taps: dict[Value, tuple[str, ...]]) -> dict[Val
 # Gradients.
 
 
-def _gradient_plan(program: Program, context: Context, flags: list[Flags]) -> Plan:
+def _gradient_plan(
+    program: Program, context: Context, flags: list[Flags], taps: Mapping[Value, Iterable[str]]
+) -> Plan:
     """A plan under which gradients travel: only ReLU, max(x, 0), has a rule."""
-    steps: list[Step] = []
+
+    def watch(values: Iterable[Value]) -> list[Step]:
+        return [Step((v,), (), (v,), taps=tuple(taps[v])) for v in values if v in taps]
+
+    steps = watch(program.inputs)
     for equation in program.equations:
         given = tuple(v for v in equation.inputs if v.literal is None)
         nested = row_of(equation.primitive, equation.params).loop is not None
@@ -320,4 +345,5 @@ def _gradient_plan(program: Program, context: Context, flags: list[Flags]) -> Pl
             steps.append(Step(given, (), node.outputs, ruled, operation, rule, loop=loop))
         else:
             steps.append(Step((), given, node.outputs, function))
+        steps += watch(node.outputs)
     return Plan(program, tuple(steps), (Flags(),) * len(program.outputs))

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from jxai.errors import InputError
 from jxai.lrp.engine import control_flow
-from jxai.lrp.engine.facts import Status
-from jxai.lrp.engine.graph import Equation, Tokens, Value, as_float, evaluate
+from jxai.lrp.engine.graph import Equation, Status, Tokens, Value, as_float, evaluate
 from jxai.lrp.engine.primitives import row_of
 from jxai.lrp.rules.base import hold, scale_ratio
 from jxai.lrp.rules.operation import Application
@@ -21,14 +20,19 @@ class Probes:
     """Arrays whose cotangents are what is asked for, and masks.
 
     Attributes:
-        taps: zeros of the watched modules' outputs' shapes, by path; their cotangents are relevances.
+        taps: by path, two arrays of zeros of the watched module's output's shape; their cotangents are its relevance
+            and its ratio.
+        values: by path, zeros likewise; their cotangents are the outputs themselves.
         masks: by path, what relevance is multiplied by there.
         meters: for every operation four zeros: relevance in, out, absorbed by bias, by stabilizer.
+        weights: whether ratios of weights are wanted too.
     """
 
-    taps: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    taps: dict[str, tuple[jax.Array, jax.Array]] = dataclasses.field(default_factory=dict)
+    values: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     masks: dict[str, Any] = dataclasses.field(default_factory=dict)
     meters: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    weights: bool = False
 
 
 def run(plan: Any, arguments: list[Any], probes: Probes, *, gradients: bool = False) -> list[Any]:
@@ -81,7 +85,13 @@ def _run_step(
         inputs = [_metered(x, meters[0]) for x in inputs]
     linear = step.linear(constants, step.rectified) if step.linear is not None else None
     application = Application(
-        step.operation, inputs, constants, step.function, linear, None if meters is None else meters[2:]
+        step.operation,
+        inputs,
+        constants,
+        step.function,
+        linear,
+        None if meters is None else meters[2:],
+        probes.weights,
     )
     results = step.rule.apply(application)
     return results if meters is None else [_metered(y, meters[1]) for y in results]
@@ -93,12 +103,13 @@ def _run_loop(step: Any, known: dict[Value, Any], probes: Probes, gradients: boo
         for v in step.loop.equation.inputs
     ]
     paths = {path for plan in step.loop.plans for path in plan.watched()}
-    taps = {path: probes.taps[path] for path in paths & set(probes.taps)}
+    here = [{path: of[path] for path in sorted(paths & set(of))} for of in (probes.taps, probes.values)]
 
-    def inside(plan: Any, arguments: list[Any], taps: dict[str, jax.Array]) -> list[Any]:
-        return run(plan, arguments, dataclasses.replace(probes, taps=taps), gradients=gradients)
+    def inside(plan: Any, arguments: list[Any], here: Any) -> list[Any]:
+        within = dataclasses.replace(probes, taps=here[0], values=here[1])
+        return run(plan, arguments, within, gradients=gradients)
 
-    return control_flow.run(step.loop, operands, inside, taps)
+    return control_flow.run(step.loop, operands, inside, here)
 
 
 # Tokens.
@@ -180,7 +191,9 @@ def _tapped(x: jax.Array, paths: tuple[str, ...], probes: Probes) -> jax.Array:
                 ) from error
             x = scale_ratio(x, mask)
         if path in probes.taps:
-            x = _tap(x, probes.taps[path])
+            x = _tap(x, *probes.taps[path])
+        if path in probes.values:
+            x = _shown(x, probes.values[path])
     return x
 
 
@@ -190,11 +203,19 @@ def _arriving(ratio: jax.Array, x: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def _tap(x: jax.Array, zeros: jax.Array) -> jax.Array:
+def _tap(x: jax.Array, of_relevance: jax.Array, of_ratio: jax.Array) -> jax.Array:
     return x
 
 
-_tap.defvjp(lambda x, zeros: (x, x), lambda x, ratio: (ratio, _arriving(ratio, x)))
+_tap.defvjp(lambda x, *_: (x, x), lambda x, ratio: (ratio, _arriving(ratio, x), ratio))
+
+
+@jax.custom_vjp
+def _shown(x: jax.Array, zeros: jax.Array) -> jax.Array:
+    return x
+
+
+_shown.defvjp(lambda x, _: (x, x), lambda x, ratio: (ratio, x))
 
 
 @jax.custom_vjp

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jxai.lrp.engine.facts import Flags
-from jxai.lrp.engine.graph import Equation, Loop, Program, Value
+from jxai.lrp.engine.graph import Equation, Flags, Loop, Program, Value
 from jxai.lrp.rules.base import Rule, keeping_zeros
 from jxai.lrp.rules.operation import Kind, Linear, Operation
 
@@ -74,12 +73,14 @@ class Plan:
         steps: in order.
         flags: of the outputs.
         tokens: integers that stand for tokens.
+        embeds: whether tokens are looked up, be it where no relevance passes.
     """
 
     program: Program
     steps: tuple[Step, ...]
     flags: tuple[Flags, ...]
     tokens: frozenset[Value] = frozenset()
+    embeds: bool = False
 
     def operations(self) -> Iterator[Step]:
         """All steps with an operation, those inside of loops and branches after their step."""

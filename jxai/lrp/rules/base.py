@@ -34,11 +34,13 @@ class Rule:
         gives_zeros: inputs of exactly zero may receive relevance from results that are not.
         hands_on_zeros: where a result of exactly zero carries relevance, inputs of zero do.
         masks_relu: on max(x, 0), nothing is handed on where x is negative.
+        holds_gates: of a gated product, the gate is a constant.
     """
 
     kinds: ClassVar[frozenset[Kind]] = ANY
     takes_modules: ClassVar[bool] = True
     holds: ClassVar[bool] = False
+    holds_gates: ClassVar[bool] = False
     masks_relu: ClassVar[bool] = False
     gives_zeros: ClassVar[bool] = False
     hands_on_zeros: ClassVar[bool] = True
@@ -234,6 +236,17 @@ class Split(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
+class HoldGate(Split):
+    """All of a gated product's relevance to what the gate multiplies, as CP-LRP has it (Ali et al. 2022).
+
+    The gate is the one factor that an activation function gives, normalized or not: act(g) in act(g) * u, the weights
+    of attention by a sigmoid, or of experts. Where both factors are such, or neither is, each gets half.
+    """
+
+    holds_gates: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Norm(Rule):
     """In proportion to the inputs, stabilized: LRP-ε without weights, for sums and average pooling.
 
@@ -259,8 +272,22 @@ class Norm(Rule):
         return [scale_ratio(z, z / stabilize(z, self.epsilon)) if self.epsilon else z]
 
 
+@dataclasses.dataclass(frozen=True)
+class Spread(Gradient):
+    """The plain derivative of a scale, and R_in = R_out, summed over what x is broadcast to, where x is exactly 0."""
+
+    def apply(self, application: Application) -> list[jax.Array]:
+        """The results; see `Rule`."""
+        (x,) = application.inputs
+        found = []
+        for y in application.function([x], application.constants):
+            spread = jnp.broadcast_to(x, y.shape)
+            found.append(jnp.where(spread == 0, _shifted(spread, y), y))
+        return found
+
+
 # What operations without a rule of the composite get.
-_PLAIN, _SPLIT, _PASS = Gradient(), Split(), Pass()
+_PLAIN, _SPLIT, _PASS, _SPREAD = Gradient(), Split(), Pass(), Spread()
 _DEFAULTS: dict[Kind, Rule] = {
     Kind.SUM: _PLAIN,
     Kind.MEAN: _PLAIN,
@@ -291,8 +318,9 @@ def default_rule(operation: Operation, plain: bool) -> Rule | None:
 def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool) -> Rule:
     """What stands in a default rule's place where results of exactly zero carry relevance, so that none is lost.
 
-    Under rules that are not in proportion to the inputs (flat, w², z^B) a value tells nothing of its relevance:
-    scales, shifts and normalizations hand R itself on there, for R / x would be without bounds where x is small.
+    A scale hands R itself on: the angles of position 0 have their share. Under rules that are not in proportion to
+    the inputs (flat, w², z^B) a value tells nothing of its relevance: shifts and normalizations hand R itself on
+    there, for R / x would be without bounds where x is small.
 
     Args:
         rule: the rule that the operation got.
@@ -305,8 +333,9 @@ def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool)
         if kind is Kind.FIXED or (kind in (Kind.SUM, Kind.MEAN) and not constants):
             return Norm(0.0, share_zeros=True)
         same = len(operation.inputs) == 1 and all(shape == operation.inputs[0] for shape in operation.outputs)
-        scales = kind is Kind.MOVE and constants and operation.entrywise
-        if kind is Kind.ACTIVATION or (free and (scales or kind in (Kind.SHIFT, Kind.NORMALIZATION))):
+        if kind is Kind.MOVE and constants and operation.entrywise and len(operation.inputs) == 1:
+            return _SPREAD
+        if kind is Kind.ACTIVATION or (free and kind in (Kind.SHIFT, Kind.NORMALIZATION)):
             return _PASS if same else rule
     if rule is _SPLIT and kind is Kind.PRODUCT and not constants:
         return Split(share_zeros=True)
@@ -354,44 +383,6 @@ def _share_zeros(application: Application, z: jax.Array, epsilon: float = 0.0) -
 
     shared.defvjp(lambda inputs, constants, z: (z, (inputs, constants, z)), bwd)
     return shared(application.inputs, application.constants, z)
-
-
-@dataclasses.dataclass(frozen=True)
-class GuidedRelu(Rule):
-    """The gradient where both it and the ReLU's input are positive (Springenberg et al. 2015)."""
-
-    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.ACTIVATION})
-
-    def apply(self, application: Application) -> list[jax.Array]:
-        """The results; see `Rule`."""
-        return [_guided(*application.inputs)]
-
-
-@dataclasses.dataclass(frozen=True)
-class DeconvRelu(Rule):
-    """The gradient where it is positive, whatever the ReLU's input (Zeiler and Fergus 2014)."""
-
-    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.ACTIVATION})
-
-    def apply(self, application: Application) -> list[jax.Array]:
-        """The results; see `Rule`."""
-        return [_deconvolved(*application.inputs)]
-
-
-@jax.custom_vjp
-def _guided(x: jax.Array) -> jax.Array:
-    return jax.nn.relu(x)
-
-
-_guided.defvjp(lambda x: (jax.nn.relu(x), x > 0), lambda mask, g: (jax.nn.relu(g) * mask,))
-
-
-@jax.custom_vjp
-def _deconvolved(x: jax.Array) -> jax.Array:
-    return jax.nn.relu(x)
-
-
-_deconvolved.defvjp(lambda x: (jax.nn.relu(x), None), lambda _, g: (jax.nn.relu(g),))
 
 
 def check_stabilizer(epsilon: float) -> None:

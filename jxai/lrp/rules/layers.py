@@ -103,9 +103,11 @@ class Gamma(LinearRule):
 
     Attributes:
         gamma: at least 0; 0 is LRP-ε.
+        bias: whether the denominators hold the bias, which then absorbs its share.
     """
 
     gamma: float = 0.25
+    bias: bool = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -122,13 +124,14 @@ class Gamma(LinearRule):
                 Term(raised(linear.kernel, sign), Of.POSITIVE),
                 Term(raised(linear.kernel, -sign), Of.NEGATIVE),
             ]
-            return Part(terms, raised(linear.bias, sign), where=sign)
+            return Part(terms, raised(linear.bias if self.bias else None, sign), where=sign)
 
         return [part(1)] if linear.rectified else [part(1), part(-1)]
 
     def output(self, denominators: list[jax.Array]) -> jax.Array | None:
         """Every contribution stands 1 + γ times in one of the two and once in the other; see `LinearRule`."""
-        return None if len(denominators) == 1 else (denominators[0] + denominators[1]) / (2 + self.gamma)
+        alone = len(denominators) == 1 or not self.bias
+        return None if alone else (denominators[0] + denominators[1]) / (2 + self.gamma)
 
     # The two parts apply at opposite signs of z, and no share is negative: one array with signs holds both.
 

@@ -142,15 +142,19 @@ class LinearRule(Rule):
         """z, with this rule as its VJP; see `Rule`."""
         assert application.linear is not None
         self.check(application.linear, application.inputs)
-        return [self.explain(application.linear, application.inputs, application.meters)]
+        linear, inputs = application.linear, application.inputs
+        return [self.explain(linear, inputs, application.meters, application.weights)]
 
-    def explain(self, linear: Linear, inputs: list[jax.Array], meters: Any = None) -> jax.Array:
+    def explain(
+        self, linear: Linear, inputs: list[jax.Array], meters: Any = None, weights: bool = False
+    ) -> jax.Array:
         """z = map(x, kernel) + bias, with this rule as its VJP in x.
 
         Args:
-            linear: the layer; neither kernel nor bias receives relevance.
+            linear: the layer; neither kernel nor bias receives relevance, unless `weights`.
             inputs: x.
             meters: see `Application`.
+            weights: see `Application`.
 
         Returns:
             z; its VJP takes R_out / z to R_in / x.
@@ -181,9 +185,9 @@ class LinearRule(Rule):
             absorbing = (
                 None if meters is None else [s - d for s, d in zip(stabilized, denominators, strict=True)]
             )
-            needs_inputs = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
+            selects = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
             shapes = [jax.typeof(x) for x in inputs]  # and how they lie on devices
-            held = inputs if needs_inputs else [jnp.zeros((), x.dtype) for x in inputs]
+            held = inputs if selects or weights else [jnp.zeros((), x.dtype) for x in inputs]
             return z, (held, kernel, bias, kept, absorbing, _Shapes(shapes))
 
         def bwd(residuals, ratio):
@@ -199,7 +203,8 @@ class LinearRule(Rule):
                 )
                 by_stabilizer = sum(jnp.sum(a * t) for a, t in zip(absorbing, s, strict=True))
                 meters = (jnp.asarray(by_bias, ratio.dtype), jnp.asarray(by_stabilizer, ratio.dtype))
-            return found, None, None, meters
+            of_kernel, of_bias = _of_weights(linear, parts, s, inputs) if weights else (None, None)
+            return found, of_kernel, of_bias, meters
 
         explained.defvjp(fwd, bwd)
         return explained(inputs, linear.kernel, linear.bias, meters)
@@ -322,3 +327,23 @@ def _gated(linear: Linear, term: Term, back: list[jax.Array], inputs: list[jax.A
     if term.inputs is Of.NEGATIVE:
         return [jnp.where(x < 0, b, 0) for b, x in zip(back, inputs, strict=True)]
     return [to_ratio(_taken(linear, term, x) * b, x) for b, x in zip(back, inputs, strict=True)]
+
+
+def _of_weights(
+    linear: Linear, parts: list[Part], s: list[jax.Array], inputs: list[jax.Array]
+) -> tuple[jax.Array, jax.Array | None]:
+    """Ratios of kernel and bias: what is handed on through each weight, Σ x_t W_t s, and what the bias absorbs."""
+    of_kernel, of_bias = jnp.zeros_like(linear.kernel), None
+    for part, share in zip(parts, s, strict=True):
+        for term in _terms(linear, part):
+            taken = [_taken(linear, term, x) for x in inputs]
+            taken = [jnp.broadcast_to(t, x.shape) for t, x in zip(taken, inputs, strict=True)]
+            (back,) = jax.vjp(functools.partial(linear.map, taken), term.kernel)[1](share)
+            same = term.kernel is linear.kernel
+            of_kernel += back if same else to_ratio(term.kernel * back, linear.kernel)
+        if part.bias is not None and linear.bias is not None:
+            spread = functools.partial(jnp.broadcast_to, shape=share.shape)
+            (back,) = jax.linear_transpose(spread, part.bias)(share)
+            back = back if part.bias is linear.bias else to_ratio(part.bias * back, linear.bias)
+            of_bias = back if of_bias is None else of_bias + back
+    return of_kernel, of_bias

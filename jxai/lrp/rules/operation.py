@@ -65,6 +65,7 @@ class Operation:
         outputs: shapes of the results.
         parameters: number of entries of kernel and bias.
         entrywise: whether it is a scale of each entry.
+        weighs: whether its results multiply other activations, as attention's weights do.
     """
 
     kind: Kind
@@ -77,6 +78,7 @@ class Operation:
     outputs: tuple[tuple[int, ...], ...] = ()
     parameters: int = 0
     entrywise: bool = False
+    weighs: bool = False
 
     @property
     def module(self) -> Any:
@@ -105,6 +107,18 @@ def first(operation: Operation) -> bool:
         Whether it is one.
     """
     return operation.first and operation.kind in (Kind.CONVOLUTION, Kind.DENSE)
+
+
+def attention_weights(operation: Operation) -> bool:
+    """A pattern: softmaxes whose results weigh other activations; not those of a classifier's scores.
+
+    Args:
+        operation: the operation.
+
+    Returns:
+        Whether it is one.
+    """
+    return operation.kind is Kind.SOFTMAX and operation.weighs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +157,7 @@ class Application:
         linear: the linear map, for `Kind.CONVOLUTION` and `Kind.DENSE`.
         meters: None, or two scalars whose cotangents the rule sets to the relevance that bias and stabilizer
             absorb.
+        weights: whether the kernel's and the bias's ratios are wanted too.
     """
 
     operation: Operation
@@ -151,3 +166,4 @@ class Application:
     function: Callable[[list[jax.Array], list[Any]], list[jax.Array]]
     linear: Linear | None = None
     meters: tuple[jax.Array, jax.Array] | None = None
+    weights: bool = False

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import flax.linen as nn
 
 from jxai.checks import check_number
-from jxai.lrp.rules.base import Constant, DeconvRelu, Gradient, GuidedRelu, Norm, Pass, Rule
+from jxai.lrp.rules.base import Constant, Gradient, HoldGate, Norm, Pass, Rule
 from jxai.lrp.rules.composites import Composite, Pattern
 from jxai.lrp.rules.layers import AlphaBeta, Box, Epsilon, Flat, Gamma, ZPlus
-from jxai.lrp.rules.operation import Kind, Operation, first
+from jxai.lrp.rules.operation import Kind, Operation, attention_weights, first
+from jxai.lrp.rules.relu import DeconvRelu, GuidedRelu
 
 Rules = tuple[tuple[Pattern, Rule], ...]
 
@@ -125,24 +126,41 @@ class AttnLRP(Preset):
 
     Attributes:
         gamma: of the γ rule in all linear layers; 0 for ε.
+        convolution_gamma: of the γ rule in convolutions; None for that of the other layers.
+        bias: whether linear layers' biases absorb their share.
     """
 
     gamma: float = 0.0
+    convolution_gamma: float | None = dataclasses.field(default=None, kw_only=True)
+    bias: bool = dataclasses.field(default=True, kw_only=True)
 
     def layers(self) -> Rules:
         """See `Preset`."""
-        check_number("gamma", self.gamma, least=0)
-        rule = Gamma(self.gamma, epsilon=self.epsilon) if self.gamma else Epsilon(self.epsilon)
-        return ((Kind.CONVOLUTION, rule), (Kind.DENSE, rule))
+        of_convolutions = self.gamma if self.convolution_gamma is None else self.convolution_gamma
+        return ((Kind.CONVOLUTION, self._of(of_convolutions)), (Kind.DENSE, self._of(self.gamma)))
+
+    def _of(self, gamma: float) -> Rule:
+        check_number("gamma", gamma, least=0)
+        given = {"epsilon": self.epsilon, "bias": self.bias}
+        return Gamma(gamma, **given) if gamma else Epsilon(**given)
 
 
 @dataclasses.dataclass(frozen=True)
 class CPLRP(AttnLRP):
-    """`AttnLRP` with attention's weights, and so query and key, held constant (Ali et al. 2022)."""
+    """`AttnLRP` with attention's weights, and so query and key, and gates held constant (Ali et al. 2022).
+
+    Values get all of a head's relevance, and u all of that of act(g) * u (`HoldGate`). A softmax that weighs no other
+    activation, such as that of a classifier's scores, is none of attention: it has the rule of `AttnLRP`.
+    """
 
     def layers(self) -> Rules:
         """See `Preset`."""
-        return ((Kind.SOFTMAX, Constant()), *super().layers())
+        return (
+            (attention_weights, Constant()),
+            (Kind.PRODUCT, HoldGate()),
+            (Kind.CONTRACTION, HoldGate()),
+            *super().layers(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +176,17 @@ class _GradientComposite(Composite):
     def __post_init__(self):
         object.__setattr__(self, "name", type(self).__name__)
         object.__setattr__(self, "rules", ((Kind.ACTIVATION, self.relu),))
+
+
+@dataclasses.dataclass(frozen=True)
+class _PlainGradients(_GradientComposite):
+    """No rule at all: plain gradients."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "name", "plain gradients")
+
+
+PLAIN_GRADIENTS = _PlainGradients()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from jxai.models.transformers.layers import (
     causal_mask,
     check_mask,
     check_module,
+    check_positions,
     check_sequence,
     check_tokens,
     computed,
@@ -127,12 +128,16 @@ class Decoder(nn.Module):
         x = computed(self.embedding(ids))
         return x * config.hidden_size**0.5 if config.scale_embeddings else x
 
-    def encode(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def encode(
+        self, x: jax.Array, mask: jax.Array | None = None, positions: jax.Array | None = None
+    ) -> jax.Array:
         """Hidden states behind the last norm.
 
         Args:
             x: embeddings, (N, T, C).
             mask: true where there is a token, (N, T); None for all.
+            positions: where each token stands, (T,) integers or floats; None for 0, 1, ... What is explained as a
+                function of them too has their relevance (PA-LRP).
 
         Returns:
             (N, T, C).
@@ -147,6 +152,7 @@ class Decoder(nn.Module):
             x, rank=3, what=what, context=config.max_position_embeddings, channels=config.hidden_size
         )
         check_mask(mask, x)
+        check_positions(positions, x)
         x = computed(jnp.asarray(x))
         length = x.shape[1]
 
@@ -154,7 +160,7 @@ class Decoder(nn.Module):
             """Mask, cosines and sines of the blocks of a kind."""
             local = kind == SLIDING and config.rope_local_base_freq is not None
             cosines, sines = rotations(
-                length,
+                length if positions is None else jnp.asarray(positions),
                 config.head_dim,
                 theta=config.rope_local_base_freq if local else config.rope_theta,  # pyright: ignore[reportArgumentType]
                 scaling=RopeScaling() if local else config.rope_scaling,

@@ -20,11 +20,13 @@ from jxai.models.transformers.layers import (
     Attention,
     check_mask,
     check_module,
+    check_positions,
     check_sequence,
     check_tokens,
     computed,
     init_normal,
     layer_norm,
+    learned_positions,
     make_layers,
     run_layers,
     with_padding,
@@ -190,7 +192,11 @@ class Encoder(nn.Module):
         return computed(self.embedding(ids))
 
     def encode(
-        self, x: jax.Array, mask: jax.Array | None = None, types: jax.Array | None = None
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        types: jax.Array | None = None,
+        positions: jax.Array | None = None,
     ) -> jax.Array:
         """Hidden states behind the last block.
 
@@ -198,6 +204,8 @@ class Encoder(nn.Module):
             x: embeddings, (N, T, C).
             mask: true where there is a token, (N, T); None for all.
             types: kinds of tokens, (N, T) integers; None for all of kind 0.
+            positions: where each token stands, (T,) integers; None for 0, 1, and so on. What is explained as a
+                function of them too has their relevance (PA-LRP).
 
         Returns:
             (N, T, C).
@@ -210,14 +218,15 @@ class Encoder(nn.Module):
         context = config.max_position_embeddings
         check_sequence(x, rank=3, what="embeddings (N, T, C)", context=context, channels=config.hidden_size)
         check_mask(mask, x)
+        check_positions(positions, x, table=context)
         if types is not None:
             check_tokens(types, vocab_size=config.type_vocab_size, context=context)
             if types.shape != x.shape[:2]:
                 raise InputError(f"expected types of shape {x.shape[:2]}, got {types.shape}: one a token")
         x = computed(jnp.asarray(x))
         kinds = self.types.embedding[:1] if types is None else jnp.take(self.types.embedding, types, axis=0)
-        added = self.positions.embedding[: x.shape[1]][None] + (kinds[None] if types is None else kinds)
-        x = self.norm(x + added.astype(x.dtype))
+        x = x + learned_positions(self.positions, positions, x)
+        x = self.norm(x + (kinds[None] if types is None else kinds).astype(x.dtype))
         allowed = with_padding(None, mask)
         each = [False] * config.num_hidden_layers
         return run_layers(self, x, lambda block, x, _: block(x, allowed), each=each)

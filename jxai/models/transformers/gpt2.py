@@ -20,11 +20,13 @@ from jxai.models.transformers.layers import (
     causal_mask,
     check_mask,
     check_module,
+    check_positions,
     check_sequence,
     check_tokens,
     computed,
     init_normal,
     layer_norm,
+    learned_positions,
     make_layers,
     run_layers,
     with_padding,
@@ -139,12 +141,16 @@ class GPT2(nn.Module):
         check_tokens(ids, vocab_size=self.config.vocab_size, context=self.config.n_positions)
         return computed(self.embedding(ids))
 
-    def encode(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def encode(
+        self, x: jax.Array, mask: jax.Array | None = None, positions: jax.Array | None = None
+    ) -> jax.Array:
         """Hidden states behind the last norm.
 
         Args:
             x: embeddings, (N, T, C).
             mask: true where there is a token, (N, T); None for all.
+            positions: where each token stands, (T,) integers; None for 0, 1, and so on. What is explained as a
+                function of them too has their relevance (PA-LRP).
 
         Returns:
             (N, T, C).
@@ -158,9 +164,9 @@ class GPT2(nn.Module):
             x, rank=3, what="embeddings (N, T, C)", context=config.n_positions, channels=config.n_embd
         )
         check_mask(mask, x)
+        check_positions(positions, x, table=config.n_positions)
         x = computed(jnp.asarray(x))
-        positions = self.positions.embedding[: x.shape[1]]
-        x = x + positions[None].astype(x.dtype)
+        x = x + learned_positions(self.positions, positions, x)
         allowed = with_padding(causal_mask(x.shape[1]), mask)
         each = [False] * config.n_layer
         return self.norm(run_layers(self, x, lambda block, x, _: block(x, allowed), each=each))

@@ -166,6 +166,12 @@ def causal_mask(length: int, *, window: int | None = None) -> np.ndarray:
     return (distance >= 0) & (distance < (length if window is None else window))
 
 
+def learned_positions(table: nn.Embed, positions: Any, x: jax.Array) -> jax.Array:
+    """What is added to tokens x (N, T, C) where they stand, (1, T, C): the first rows of a table, or those given."""
+    rows = table.embedding[: x.shape[1]] if positions is None else table(jnp.asarray(positions))
+    return rows[None].astype(x.dtype)
+
+
 def with_padding(allowed: Any, mask: Any) -> Any:
     """A mask (T, T) or None, and one of tokens (N, T) or None, as one that broadcasts to (N, T, T), or None."""
     if mask is None:
@@ -308,3 +314,21 @@ def check_mask(mask: Any, x: Any) -> None:
         raise InputError(
             f"expected a mask of shape {x.shape[:2]}, got {mask.shape}: true where there is a token"
         )
+
+
+def check_positions(positions: Any, x: Any, *, table: int | None = None) -> None:
+    """Refuse positions that are not one for each token, (T,); with a table, none of its rows."""
+    if positions is None:
+        return
+    kinds = (jnp.integer,) if table else (jnp.integer, jnp.floating)
+    if not isinstance(positions, jax.Array | np.ndarray) or not any(
+        jnp.issubdtype(positions.dtype, kind) for kind in kinds
+    ):
+        raise InputTypeError(
+            f"expected positions of {'integers' if table else 'numbers'} (T,), got {shown(positions)}: one a token"
+        )
+    if positions.shape != x.shape[1:2]:
+        raise InputError(f"expected positions of shape {x.shape[1:2]}, got {positions.shape}: one a token")
+    known = values(positions) if isinstance(positions, jax.Array) else positions
+    if table and known is not None and (known.min() < 0 or known.max() >= table):
+        raise InputError(f"expected positions from 0 to {table - 1}, got {known.min()} to {known.max()}")

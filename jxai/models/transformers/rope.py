@@ -134,15 +134,17 @@ def angular_frequencies(head_dim: int, *, theta: float, scaling: RopeScaling = R
 
 
 def rotations(
-    length: int, head_dim: int, *, theta: float, scaling: RopeScaling = RopeScaling()
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines of positions 0 to length - 1, (T, head_dim) each, float64."""
-    angles = np.arange(length)[:, None] * angular_frequencies(head_dim, theta=theta, scaling=scaling)
-    angles = np.concatenate([angles, angles], axis=1)
+    positions: Any, head_dim: int, *, theta: float, scaling: RopeScaling = RopeScaling()
+) -> tuple[Any, Any]:
+    """Cosines and sines, (T, head_dim) each: of the first T positions, float64 of NumPy, or of given ones, (T,)."""
+    xp: Any = jnp if isinstance(positions, jax.Array) else np
+    positions = np.arange(positions) if isinstance(positions, int) else positions
+    angles = positions[:, None] * angular_frequencies(head_dim, theta=theta, scaling=scaling)
+    angles = xp.concatenate([angles, angles], axis=1)
     hotter = 1.0
     if scaling.kind == "yarn":
         hotter = scaling.attention_factor or (0.1 * math.log(scaling.factor) + 1 if scaling.factor > 1 else 1)
-    return np.cos(angles) * hotter, np.sin(angles) * hotter
+    return xp.cos(angles) * hotter, xp.sin(angles) * hotter
 
 
 def rotate(x: jax.Array, cosines: jax.Array, sines: jax.Array) -> jax.Array:
