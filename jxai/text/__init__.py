@@ -1,0 +1,21 @@
+"""Relevance of tokens, words, heads and layers, for whatever a language model or a sentence encoder says."""
+
+from jxai.text.layers import LayerRelevance, attention_rollout, layers, strongest
+from jxai.text.pieces import Pieces, join, pieces
+from jxai.text.relevance import explain, token_relevance
+from jxai.text.similarity import Similarity, similarity, token_pairs
+
+__all__ = [
+    "LayerRelevance",
+    "Pieces",
+    "Similarity",
+    "attention_rollout",
+    "explain",
+    "join",
+    "layers",
+    "pieces",
+    "similarity",
+    "strongest",
+    "token_pairs",
+    "token_relevance",
+]
