@@ -11,11 +11,13 @@ EXTRAS = {
     "PIL": "viz",
     "array_record": "fewshot",
     "cloudpickle": "fewshot",
+    "gguf": "text",
     "grain": "fewshot",
     "matplotlib": "viz",
     "orbax": "fewshot",
     "tensorboardX": "tensorboard",
     "tensorflow_datasets": "fewshot",
+    "tokenizers": "text",
     "tqdm": "cli",
     "tyro": "cli",
 }

@@ -5,13 +5,18 @@ from jxai.models.classifier import Classifier
 from jxai.models.conv import Conv4, Conv4NP, Conv6, Conv6NP, ConvNet
 from jxai.models.densenet import DenseLayer, DenseNet, DenseNet121
 from jxai.models.efficientnet import EfficientNet, EfficientNetB0, EfficientNetLite0, MobileBlock, MobileStage
+from jxai.models.huggingface import load_transformer
 from jxai.models.layers import max_pool_2x2
+from jxai.models.loaded import Loaded
+from jxai.models.packaged import smollm2
 from jxai.models.pretrained import efficientnet_lite0, load_pretrained
 from jxai.models.registry import encoder, encoder_names
 from jxai.models.resnet import ResNet, ResNet10, ResNet18, ResNet34, SimpleBlock
 from jxai.models.resnet12 import ResNet12
 from jxai.models.split import split
 from jxai.models.squeezenet import Fire, SqueezeNet
+from jxai.models.transformers.decoder import Decoder, DecoderBlock, DecoderConfig
+from jxai.models.transformers.rope import RopeScaling
 from jxai.models.vgg import VGG, VGG16
 from jxai.models.vit import TransformerBlock, VisionTransformer
 from jxai.models.weights import WeightsReport, fill_variables, read_weights
@@ -27,6 +32,9 @@ __all__ = [
     "Conv6",
     "Conv6NP",
     "ConvNet",
+    "Decoder",
+    "DecoderBlock",
+    "DecoderConfig",
     "DenseLayer",
     "DenseNet",
     "DenseNet121",
@@ -34,6 +42,7 @@ __all__ = [
     "EfficientNetB0",
     "EfficientNetLite0",
     "Fire",
+    "Loaded",
     "MobileBlock",
     "MobileStage",
     "ResNet",
@@ -44,6 +53,7 @@ __all__ = [
     "ResNet50",
     "ResNet101",
     "ResNet152",
+    "RopeScaling",
     "SimpleBlock",
     "SqueezeNet",
     "TransformerBlock",
@@ -54,7 +64,9 @@ __all__ = [
     "encoder_names",
     "fill_variables",
     "load_pretrained",
+    "load_transformer",
     "max_pool_2x2",
     "read_weights",
+    "smollm2",
     "split",
 ]

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformer_cases
 from hypothesis import strategies as st
 from strategies import EFFORTS, Argument, Case, Spoilt, choice, count, given_as, one_of, search, unheard_of
 
@@ -297,9 +298,9 @@ CASES = {
             ),
         },
     ),
-}
+} | transformer_cases.CASES
 # They ask for a file that nobody put there.
-NEVER_ANSWERED = ("efficientnet_lite0", "load_pretrained", "read_weights")
+NEVER_ANSWERED = ("efficientnet_lite0", "load_pretrained", "read_weights", *transformer_cases.NEVER_ANSWERED)
 
 
 @EFFORTS
