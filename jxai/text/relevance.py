@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jxai import lrp
-from jxai.checks import as_array, check_choice, finite, keep_nan, shown
+from jxai.checks import as_array, check_choice, check_count, finite, keep_nan, shown
 from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
 from jxai.text._inputs import as_ids, as_mask, in_range, points_of
@@ -123,6 +123,7 @@ def explain(
     ids = as_ids(ids)
     mask = as_mask(mask, ids)
     check_choice("score", score, get_args(Score))
+    check_count("chunk_size", chunk_size)
     check_method(method)
     if contrast is not None and score == "log-probability":
         raise InputError("expected contrast with score='logit', got log-probability: leave one of them out")
