@@ -2,7 +2,7 @@
 
 from jxai.text.layers import LayerRelevance, attention_rollout, layers, strongest
 from jxai.text.pieces import Pieces, join, pieces
-from jxai.text.relevance import explain, token_relevance
+from jxai.text.relevance import explain, logits, token_relevance
 from jxai.text.similarity import Similarity, similarity, token_pairs
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "explain",
     "join",
     "layers",
+    "logits",
     "pieces",
     "similarity",
     "strongest",

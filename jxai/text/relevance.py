@@ -6,6 +6,7 @@ weights are no constants of the program. What is explained are the word embeddin
 its channels.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -17,7 +18,7 @@ from jxai import lrp
 from jxai.checks import as_array, check_choice, check_count, finite, keep_nan, shown
 from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
-from jxai.text._inputs import as_ids, as_mask, in_range, points_of
+from jxai.text._inputs import as_ids, as_mask, in_range, last_positions, points_of
 
 Scores = Callable[[jax.Array], jax.Array]
 # Rules of relevance, or an explanation of (f, x, target) such as `jxai.attribution.gradient`.
@@ -135,21 +136,44 @@ def explain(
         )
     x = model.embed(ids)
 
-    def logits(x: jax.Array, where: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """(N, P, V), at the positions (N, P)."""
-        return logits_at(model, x, where, mask)
+    scores_at = functools.partial(logits_at, model)
 
     if isinstance(method, lrp.Composite):
-        y, pullback = lrp.vjp(lambda x: logits(x, where, mask), x, composite=method)
+        y, pullback = lrp.vjp(lambda x: scores_at(x, where, mask), x, composite=method)
         chosen = y.argmax(axis=-1) if tokens is None else in_range("target", tokens, y.shape[-1])
         start = coefficients(y, chosen, against, score) * (y if method.relevance else 1)
         found = each_map(pullback, start, chunk_size, channels)
     else:
         if tokens is None:
-            tokens = run_compiled(lambda: logits(x, where, mask).argmax(axis=-1))
-        found = _by_attribution(method, logits, x, (where, tokens, against, mask), score, channels)
+            tokens = run_compiled(lambda: scores_at(x, where, mask).argmax(axis=-1))
+        found = _by_attribution(method, scores_at, x, (where, tokens, against, mask), score, channels)
     found = keep_nan(found, x)
     return finite("relevance", found if span is not None else found[:, 0])
+
+
+def logits(model: Any, x: jax.Array, mask: ArrayLike | None = None) -> jax.Array:
+    """Logits of the next token, behind the last one: what estimators and metrics call `f` for a language model.
+
+    `functools.partial(text.logits, model)` is a function of embeddings, and of which tokens are there.
+
+    Args:
+        model: with encode and unembed; see the module.
+        x: embeddings, (N, T, C).
+        mask: which tokens count, (N, T) booleans; by default all.
+
+    Returns:
+        (N, V).
+
+    Raises:
+        TypeError: the mask holds no booleans, or as the model says.
+        ValueError: the mask is of another shape or empty, or as the model says.
+    """
+    x = as_array(x)
+    if x.ndim != 3 or not x.size:
+        raise InputError(f"expected embeddings (N, T, C) of at least one token, got shape {x.shape}")
+    tokens = jnp.zeros(x.shape[:2], jnp.int32)
+    mask = as_mask(mask, tokens)
+    return logits_at(model, x, last_positions(tokens, mask)[:, None], mask)[:, 0]
 
 
 def logits_at(model: Any, x: jax.Array, where: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -216,15 +240,15 @@ def each_map(pullback: Callable, start: jax.Array, chunk_size: int, channels: bo
 
 
 def _by_attribution(
-    method: Callable, logits: Callable, x: jax.Array, points: tuple, score: Score, channels: bool
+    method: Callable, scores_at: Callable, x: jax.Array, points: tuple, score: Score, channels: bool
 ) -> jax.Array:
     """The map of each position by an attribution, (N, P, T) or (N, P, T, C)."""
     where, tokens, against, mask = points
-    size = jax.eval_shape(logits, x, where, mask).shape[-1]
+    size = jax.eval_shape(scores_at, x, where, mask).shape[-1]
 
     def scores(z: jax.Array, row: dict[str, Any]) -> jax.Array:
         own = None if row["mask"] is None else jnp.broadcast_to(row["mask"], z.shape[:2])
-        y = logits(z, jnp.broadcast_to(row["where"], (len(z), 1)), own)[:, 0]
+        y = scores_at(z, jnp.broadcast_to(row["where"], (len(z), 1)), own)[:, 0]
         if score == "log-probability":
             return jax.nn.log_softmax(y, axis=-1)[:, row["token"]]
         return y[:, row["token"]] - (0 if row["against"] is None else y[:, row["against"]])

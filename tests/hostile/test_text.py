@@ -183,6 +183,11 @@ CASES = {
             "mask": MASK,
         },
     ),
+    "logits": Case(
+        text.logits,
+        {"model": MODEL, "x": array("nh4", strange=False), "mask": MASK},
+        undefined="as the model gives",
+    ),
     "pieces": Case(
         text.pieces,
         {
