@@ -1,4 +1,4 @@
-"""Metrics that judge heatmaps and relevance of tokens, pure and batched, to be called under `jax.jit`; `DIRECTIONS` says what is better."""
+"""Metrics that judge heatmaps and relevance of tokens, pure and batched; `DIRECTIONS` says what is better."""
 
 from jxai.metrics.completeness import Completeness, completeness
 from jxai.metrics.concentration import complexity, sparseness

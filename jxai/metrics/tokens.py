@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jxai.batches.checks import as_baseline, as_finite
@@ -59,8 +58,8 @@ def token_deletion(
         ValueError: if shapes do not fit, values are not finite, a target is out of range or a count below 1.
 
     References:
-        Evaluating the Visualization of What a Deep Neural Network Has Learned, Samek et al., 2017, of words: Explaining
-        Recurrent Neural Network Predictions in Sentiment Analysis, Arras et al., 2017.
+        Evaluating the Visualization of What a Deep Neural Network Has Learned, Samek et al., 2017; of words: Explaining Recurrent
+        Neural Network Predictions in Sentiment Analysis, Arras et al., 2017.
     """
     given = _Given(f, x, relevance, target, baseline, removed, mask)
     counts = jnp.arange(given.x.shape[1] + 1)[None]
@@ -78,7 +77,7 @@ def token_insertion(
     mask: ArrayLike | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    """Score of the target while the most relevant tokens enter an empty sequence, one after another. Higher is better.
+    """Score of the target while the most relevant tokens enter an empty sequence. Higher is better.
 
     Args:
         f: from embeddings (N, T, C) to scores (N, K).
@@ -117,9 +116,9 @@ def comprehensiveness(
     mask: ArrayLike | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    """How much of the probability goes with the most relevant tokens: mean of p(x) − p(x without them). Higher is better.
+    """How much of the probability goes with the most relevant tokens. Higher is better.
 
-    The mean over shares of the tokens and over none of them: Σ_k (p(x) − p(x \\ r_k)) / (|shares| + 1). A share is of
+    The mean of p(x) − p(x without them) over shares of the tokens and over none of them: Σ_k (p(x) − p(x \\ r_k)) / (|shares| + 1). A share is of
     ⌈share · T⌉ tokens.
 
     Args:
@@ -161,9 +160,9 @@ def sufficiency(
     mask: ArrayLike | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    """How much of the probability the most relevant tokens alone lack: mean of p(x) − p(them alone). Lower is better.
+    """How much of the probability the most relevant tokens alone lack. Lower is better.
 
-    The mean over shares of the tokens and over none of them, as in `comprehensiveness`.
+    The mean of p(x) − p(them alone) over shares of the tokens and over none of them, as in `comprehensiveness`.
 
     Args:
         f: from embeddings (N, T, C) to scores (N, K), before the softmax.
@@ -207,7 +206,7 @@ def soft_comprehensiveness(
     num_samples: int = 20,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    """π-Soft-NC: the probability lost where tokens fade by their relevance, over what it can lose. Higher is better.
+    """π-Soft-NC: the probability lost where tokens fade by their relevance. Higher is better.
 
     Each number of token i's embedding stays with probability 1 − a_i, a the relevance from 0 to 1 over the text, or
     becomes the baseline; max(0, p(x) − p(x')) / max(0, p(x) − p(baseline)), 0 where that can lose nothing. With
@@ -256,7 +255,7 @@ def soft_sufficiency(
     num_samples: int = 20,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    """π-Soft-NS: the probability that stays where tokens stay by their relevance, of what can be lost. Higher is better.
+    """π-Soft-NS: the probability that stays where tokens stay by their relevance. Higher is better.
 
     As `soft_comprehensiveness`, but a token's numbers stay with probability a_i: 1 − max(0, p(x) − p(x')) / max(0,
     p(x) − p(baseline)), 0 where that can lose nothing.

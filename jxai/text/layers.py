@@ -1,4 +1,4 @@
-"""Relevance inside of a language model: residual stream, heads and neurons, layer by layer; attention rollout.
+"""Relevance inside of a language model: residual stream, heads and neurons, layer by layer.
 
 Places have the names of `jxai.models.transformers`: blocks "layer0", "layer1", ..., or "layers" where one scan runs
 them all; in a block "attention/context" (the heads before the output projection) and "mlp/neurons" (hidden units
@@ -13,9 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jxai import lrp
-from jxai.batches.checks import as_finite
-from jxai.checks import as_array, as_numpy, check_count, check_number, finite, keep_nan, values
-from jxai.compiled import run_compiled
+from jxai.checks import as_array, as_numpy, check_count, finite, keep_nan
 from jxai.errors import InputError
 from jxai.text._inputs import as_ids, as_mask, in_range, points_of
 from jxai.text.relevance import Score, coefficients, logits_at, summed
@@ -139,42 +137,3 @@ def strongest(relevance: ArrayLike, *, count: int = 10) -> list[tuple[int, int, 
     order = np.argsort(-abs(sums), axis=None, kind="stable")[:count]
     places = (np.unravel_index(place, sums.shape) for place in order)
     return [(int(layer), int(unit), float(sums[layer, unit])) for layer, unit in places]
-
-
-def attention_rollout(attention: ArrayLike, *, residual: float = 0.5) -> jax.Array:
-    """How much of each token reaches each position through attention and residual connections alone.
-
-    Π over layers of (residual · I + (1 − residual) · mean over heads), the first layer last. It knows nothing of
-    values, MLPs or the score: a rival for relevance, the same for every target.
-
-    Args:
-        attention: probabilities, (N, L, H, T, T): from the query's position, last but one, to the key's.
-        residual: share of the residual connection, in [0, 1]; the paper's is one half.
-
-    Returns:
-        (N, T, T), float32: a position's shares of all tokens, which add up to 1.
-
-    Raises:
-        TypeError: no array of real numbers.
-        ValueError: another shape, values that are not finite, rows that do not add up to 1, or a share outside [0, 1].
-
-    References:
-        Abnar and Zuidema, *Quantifying Attention Flow in Transformers*, 2020.
-    """
-    attention = as_finite("attention", attention).astype(jnp.float32)
-    if attention.ndim != 5 or attention.shape[-1] != attention.shape[-2]:
-        raise InputError(f"expected attention of shape (N, L, H, T, T), got {attention.shape}")
-    check_number("residual", residual, least=0, most=1)
-    known = values(attention)
-    if known is not None and (known.min() < -1e-3 or abs(known.sum(axis=-1) - 1).max() > 1e-2):
-        raise InputError(
-            "expected attention whose rows add up to 1, got others: give probabilities, not logits"
-        )
-    mixed = residual * jnp.eye(attention.shape[-1]) + (1 - residual) * attention.mean(axis=2)
-
-    def below(reached: jax.Array, layer: jax.Array) -> tuple[jax.Array, None]:
-        return jnp.matmul(layer, reached, precision="highest"), None
-
-    start = jnp.broadcast_to(jnp.eye(attention.shape[-1]), mixed[:, 0].shape)
-    rolled = run_compiled(lambda: jax.lax.scan(below, start, jnp.moveaxis(mixed, 1, 0))[0])
-    return finite("shares", keep_nan(rolled, attention))

@@ -47,8 +47,8 @@ class Pieces:
 def pieces(ids: ArrayLike, *, tokenizer: Any) -> Pieces:
     """The texts of tokens, and the words and sentences that they make.
 
-    A word begins behind white space, where letters and punctuation meet, and with every special token; what is written
-    without spaces in wide characters (Chinese, Japanese) has a word a token. A sentence ends with ".", "!", "?", "…",
+    A word begins behind white space, where letters and punctuation meet, and with every special token; what is
+    written without spaces in wide characters (Chinese, Japanese) has a word a token. A sentence ends with ".", "!", "?", "…",
     their wide forms or a line's end, where white space or the text's end follows: "e. g." counts as two.
 
     Args:
@@ -124,8 +124,8 @@ def join(relevance: ArrayLike, groups: Sequence[int], *, axis: int = -1) -> jax.
         )
     if not -relevance.ndim <= axis < relevance.ndim or relevance.shape[axis] != len(numbers):
         raise InputError(
-            f"expected relevance of {len(numbers)} tokens along axis {axis}, got shape {relevance.shape}: give groups "
-            "of this text"
+            f"expected relevance of {len(numbers)} tokens along axis {axis}, got shape {relevance.shape}: give "
+            "groups of this text"
         )
     wide = jnp.promote_types(relevance.dtype, jnp.float32)
     moved = jnp.moveaxis(relevance.astype(wide), axis, 0)

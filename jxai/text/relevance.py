@@ -2,8 +2,8 @@
 
 A model is anything with `embed(ids (N, T)) -> (N, T, C)`, `encode(x (N, T, C), mask (N, T) or None) -> (N, T, C)` and
 `unembed(hidden (..., C)) -> (..., V)`, such as `jxai.models.Loaded`; hand it to `jax.jit` as an argument, then its
-weights are no constants of the program. What is explained are the word embeddings; a token's relevance is the sum over
-its channels.
+weights are no constants of the program. What is explained are the word embeddings; a token's relevance is the sum
+over its channels.
 """
 
 import functools
@@ -97,7 +97,7 @@ def explain(
     Args:
         model: with embed, encode and unembed; see the module.
         ids: the tokens, (N, T) integers.
-        target: the token explained, (N,) integers in [0, V); None for the one with the largest logit, and with `span`.
+        target: the token explained, (N,) integers in [0, V); None for the largest logit, and with `span`.
         positions: behind which token the next one is asked for, an integer or (N,), negative ones from the end of T;
             by default the last token of the mask.
         span: (start, stop) with 1 <= start < stop <= T: explains the tokens ids[:, start:stop], each behind the token
@@ -110,7 +110,7 @@ def explain(
         chunk_size: how many maps of a span are in flight; changes memory and rounding alone.
 
     Returns:
-        (N, T), float32; with `span` (N, stop − start, T); with `channels` one axis (C) more, in the embeddings' dtype.
+        (N, T), float32; with `span` (N, stop − start, T); with `channels` one axis (C) more, in x's dtype.
 
     Raises:
         TypeError: tokens are no integers, the mask no booleans, or the method is none.

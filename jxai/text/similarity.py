@@ -1,7 +1,7 @@
 """Which words make two sentences similar.
 
 A model is anything with `embed`, `encode` as in `jxai.text.explain` and `sentence(hidden, mask) -> (N, C)`, unit
-vectors; the similarity is their scalar product.
+vectors, such as `models.minilm()`; the similarity is their scalar product.
 """
 
 import functools
@@ -45,8 +45,8 @@ def similarity(
 ) -> Similarity:
     """Relevance of both sentences' tokens for their cosine, each side's with the other's vector held.
 
-    cos = Σ_k u_k v_k is linear in u and in v, so each side gets all of it: the sides are not to be added, they are the
-    two sums of `token_pairs` over the other side.
+    cos = Σ_k u_k v_k is linear in u and in v, so each side gets all of it: the sides are not to be added, they are
+    the two sums of `token_pairs` over the other side.
 
     Args:
         model: a sentence encoder; see the module.
@@ -153,6 +153,9 @@ def _vectors(model: Any, mask: jax.Array) -> Callable[[jax.Array], jax.Array]:
 
     def vectors(x: jax.Array) -> jax.Array:
         own = jnp.broadcast_to(mask, x.shape[:2])
-        return model.sentence(model.encode(x, own), own)
+        hidden = model.encode(x, own)
+        if hasattr(model, "sentence"):
+            return model.sentence(hidden, own)
+        return model.apply(hidden, own, method="sentence")
 
     return vectors

@@ -252,7 +252,9 @@ def token_matrix(
     scale: float | None = None,
     dpi: int = 130,
 ) -> Path:
-    """Draw a matrix of relevance: tokens by tokens (`text.explain` of a span, `text.token_pairs`), layers by positions.
+    """Draw a matrix of relevance: tokens by tokens, layers by positions.
+
+    Such as `text.explain` of a span, `text.token_pairs` and `text.layers` give.
 
     Args:
         relevance: (R, C).

@@ -64,6 +64,18 @@ class Model:
         return total / jnp.sqrt((total**2).sum(axis=-1, keepdims=True) + 1)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Attending(Model):
+    """With probabilities."""
+
+    def encode(self, x, mask=None):
+        scores = jnp.einsum("ntc,nsc->nts", x, x)[:, None]
+        with jax.named_scope("attention/weights"):
+            weights = jax.nn.softmax(scores, axis=-1)
+        return weights[:, 0] @ x
+
+
 TABLE = jnp.asarray(np.random.default_rng(0).normal(size=(VOCABULARY, 4)), jnp.float32)
 MODEL = one_of(Model(TABLE), bad=[Spoilt(Model(TABLE * jnp.nan), refused=True)])
 IDS = integers("nh", below=VOCABULARY, refused=False)
@@ -103,6 +115,18 @@ PIECES = Argument(
     ),
 )
 CASES = {
+    "attention": Case(
+        text.attention,
+        {
+            "model": one_of(
+                Attending(TABLE),
+                bad=[Spoilt(Attending(TABLE * jnp.nan), refused=True), Spoilt(Model(TABLE), True)],
+            ),
+            "ids": IDS,
+            "mask": MASK,
+        },
+        holds=lambda found, given: found.shape[1:3] == (1, 1),
+    ),
     "attention_rollout": Case(
         text.attention_rollout,
         {

@@ -9,7 +9,7 @@ import pytest
 # What the tests of this folder share is the module `tiny` beside this file. Last in the list.
 sys.path.append(str(Path(__file__).resolve().parent))
 
-from tiny import tiny  # noqa: E402
+from tiny import tiny
 
 
 @pytest.fixture(scope="session")

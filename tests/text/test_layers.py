@@ -1,4 +1,4 @@
-"""Relevance by layer, head and neuron, and rollout against a loop."""
+"""Relevance by layer, head and neuron."""
 
 import functools
 
@@ -69,27 +69,12 @@ def test_the_strongest_come_first(found):
     assert len(text.strongest(found.heads, count=99)) == 4
 
 
-def test_rollout_against_a_loop():
-    rng = np.random.default_rng(0)
-    attention = rng.dirichlet(np.ones(5), size=(2, 3, 2, 5)).astype(np.float32)
-    found = text.attention_rollout(attention, residual=0.3)
-    for n in range(2):
-        expected = np.eye(5)
-        for layer in range(3):
-            expected = (0.3 * np.eye(5) + 0.7 * attention[n, layer].mean(0)) @ expected
-        np.testing.assert_allclose(found[n], expected, **CLOSE)
-    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda m, i: text.layers(m, i, None, num_heads=4), "divides 6 channels"),
         (lambda m, i: text.layers(m, i, None, num_heads=2, num_layers=0), "num_layers"),
         (lambda m, i: text.layers(m, i, None, num_heads=2, num_layers=1), "layer0"),
-        (lambda m, i: text.attention_rollout(np.ones((1, 2, 3, 3))), "shape"),
-        (lambda m, i: text.attention_rollout(np.ones((1, 1, 1, 3, 3))), "add up to 1"),
-        (lambda m, i: text.attention_rollout(np.ones((1, 1, 1, 1, 1)), residual=2.0), "residual"),
         (lambda m, i: text.strongest(np.ones((2, 2))), "shape"),
         (lambda m, i: text.strongest(np.ones((1, 1, 1, 1)), count=0), "count"),
     ],

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import VOCABULARY
 
 from jxai import attribution, lrp, text
+from tiny import VOCABULARY
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 explain = functools.partial(jax.jit, static_argnames=("score", "method", "span", "channels", "chunk_size"))(

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny
 
 from jxai import attribution, lrp, text
+from tiny import tiny
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

@@ -1,7 +1,7 @@
 """A prompt in, the words that speak for its next token out: a language model explained by several methods.
 
     jxai explain-text "The capital of France is"
-    jxai explain-text "The capital of France is" --target Paris --contrast London --methods attnlrp integrated-gradients
+    jxai explain-text "The capital of France is" --target Paris --contrast London --methods attnlrp cp-lrp
     jxai explain-text "Paris is the capital of" --model SmolLM2-360M --out runs/paris
 
 Prints the most probable next tokens and the prompt colored by relevance: red for the token explained, blue against.
@@ -42,8 +42,8 @@ class Options:
     methods: tuple[str, ...] = DEFAULT_METHODS
     """Their names; `all` is every one."""
     target: str | None = None
-    """The next token explained; by default the most probable one. A space before it is added where the prompt does not
-    end with one and the token has one."""
+    """The next token explained; by default the most probable one. A space before it is added where the prompt does
+    not end with one and the token has one."""
     contrast: str | None = None
     """A token spoken against: explains why the target is said and not this one."""
     model: Path | None = None
@@ -145,7 +145,7 @@ def single_token(model: Any, name: str, written_as: str, prompt: str) -> tuple[s
     parts = text.pieces(found[0], tokenizer=model.tokenizer).texts
     told = ", ".join(printable(repr(part)) for part in parts) or "none"
     raise InputError(
-        f"expected --{name} of one token, got {printable(written_as)!r} of {len(parts)} ({told}): give the first of them"
+        f"expected --{name} of one token, got {printable(written_as)!r} of {len(parts)} ({told}): give the first"
     )
 
 
