@@ -34,6 +34,7 @@ def token_deletion(
     baseline: ArrayLike = 0.0,
     removed: bool = False,
     mask: ArrayLike | None = None,
+    num_tokens: int | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
     """Score of the target while the most relevant tokens are deleted, one after another. Lower is better.
@@ -48,21 +49,22 @@ def token_deletion(
         baseline: what takes a token's place: a number, an embedding (C,), or whatever broadcasts to `x`.
         removed: whether tokens leave the sequence instead.
         mask: which tokens count, (N, T) booleans; by default all.
+        num_tokens: how many at most, S; by default all, T.
         chunk_size: sequences in flight; by default about 2.4 million elements on a CPU, 40 million elsewhere.
 
     Returns:
-        (N, T + 1), float32, after 0, 1, ... T tokens; where fewer count, the last value stays.
+        (N, S + 1), float32, after 0, 1, ... S tokens; where fewer count, the last value stays.
 
     Raises:
         TypeError: if `target` holds no integers, `x` no floats, or the mask no booleans.
         ValueError: if shapes do not fit, values are not finite, a target is out of range or a count below 1.
 
     References:
-        Evaluating the Visualization of What a Deep Neural Network Has Learned, Samek et al., 2017; of words: Explaining Recurrent
-        Neural Network Predictions in Sentiment Analysis, Arras et al., 2017.
+        Evaluating the Visualization of What a Deep Neural Network Has Learned, Samek et al., 2017; of words:
+        Explaining Recurrent Neural Network Predictions in Sentiment Analysis, Arras et al., 2017.
     """
     given = _Given(f, x, relevance, target, baseline, removed, mask)
-    counts = jnp.arange(given.x.shape[1] + 1)[None]
+    counts = given.first(num_tokens)
     return given.scores(given.ranks[:, None] >= given.at_most(counts), chunk_size)
 
 
@@ -75,6 +77,7 @@ def token_insertion(
     baseline: ArrayLike = 0.0,
     removed: bool = False,
     mask: ArrayLike | None = None,
+    num_tokens: int | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
     """Score of the target while the most relevant tokens enter an empty sequence. Higher is better.
@@ -87,10 +90,11 @@ def token_insertion(
         baseline: what is there before: a number, an embedding (C,), or whatever broadcasts to `x`.
         removed: whether tokens are not in the sequence instead; the curve then starts with one.
         mask: which tokens count, (N, T) booleans; by default all.
+        num_tokens: how many at most, S; by default all, T.
         chunk_size: sequences in flight; by default about 2.4 million elements on a CPU, 40 million elsewhere.
 
     Returns:
-        (N, T + 1), float32, with 0, 1, ... T tokens; where fewer count, the last value stays.
+        (N, S + 1), float32, with 0, 1, ... S tokens; where fewer count, the last value stays.
 
     Raises:
         TypeError: if `target` holds no integers, `x` no floats, or the mask no booleans.
@@ -100,7 +104,7 @@ def token_insertion(
         RISE: Randomized Input Sampling for Explanation of Black-box Models, Petsiuk et al., 2018, of pixels.
     """
     given = _Given(f, x, relevance, target, baseline, removed, mask)
-    counts = jnp.arange(given.x.shape[1] + 1)[None]
+    counts = given.first(num_tokens)
     return given.scores(given.ranks[:, None] < given.at_least(counts), chunk_size)
 
 
@@ -118,8 +122,8 @@ def comprehensiveness(
 ) -> jax.Array:
     """How much of the probability goes with the most relevant tokens. Higher is better.
 
-    The mean of p(x) − p(x without them) over shares of the tokens and over none of them: Σ_k (p(x) − p(x \\ r_k)) / (|shares| + 1). A share is of
-    ⌈share · T⌉ tokens.
+    The mean of p(x) − p(x without them) over shares of the tokens and over none of them: Σ_k (p(x) − p(x \\ r_k)) /
+    (|shares| + 1). A share is of ⌈share · T⌉ tokens.
 
     Args:
         f: from embeddings (N, T, C) to scores (N, K), before the softmax.
@@ -330,6 +334,13 @@ class _Given:
         self.length = self.mask.sum(axis=1, keepdims=True)
         # Padding has the last places.
         self.ranks = removal_ranks(jnp.where(self.mask, self.relevance, -jnp.inf))
+
+    def first(self, num_tokens: int | None) -> jax.Array:
+        """Numbers of tokens from 0 on, (1, S + 1)."""
+        most = self.x.shape[1]
+        if num_tokens is not None and check_count("num_tokens", num_tokens) > most:
+            raise InputError(f"expected num_tokens of at most {most}, got {num_tokens}: leave it out for all")
+        return jnp.arange((num_tokens or most) + 1)[None]
 
     def counts(self, shares: Sequence[float]) -> jax.Array:
         """Numbers of tokens, (N, 1 + S), the first 0."""

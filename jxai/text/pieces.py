@@ -48,8 +48,8 @@ def pieces(ids: ArrayLike, *, tokenizer: Any) -> Pieces:
     """The texts of tokens, and the words and sentences that they make.
 
     A word begins behind white space, where letters and punctuation meet, and with every special token; what is
-    written without spaces in wide characters (Chinese, Japanese) has a word a token. A sentence ends with ".", "!", "?", "…",
-    their wide forms or a line's end, where white space or the text's end follows: "e. g." counts as two.
+    written without spaces in wide characters (Chinese, Japanese) has a word a token. A sentence ends with ".", "!",
+    "?", "…", their wide forms or a line's end, where white space or the text's end follows: "e. g." counts as two.
 
     Args:
         ids: the tokens of one text, (T,) integers.

@@ -281,8 +281,8 @@ CASES = {
         metrics.structural_similarity, {**HEATMAP, "other": array("nhw")}, holds=one_an_image
     ),
     "sufficiency": Case(metrics.sufficiency, {**DELETED, "shares": SHARES}),
-    "token_deletion": Case(metrics.token_deletion, DELETED),
-    "token_insertion": Case(metrics.token_insertion, DELETED),
+    "token_deletion": Case(metrics.token_deletion, {**DELETED, "num_tokens": count(None, 2, odd=(99,))}),
+    "token_insertion": Case(metrics.token_insertion, {**DELETED, "num_tokens": count(None, 2)}),
 }
 
 

@@ -189,7 +189,7 @@ def explain(
     best = tuple((_text_of(model, number), float(probabilities[number])) for number in order.tolist())
     explained = given["target"] or (best[0][0], int(order[0]))
     against = given["contrast"]
-    arguments = (jnp.asarray([explained[1]]), None if against is None else jnp.asarray([against[1]]))
+    arguments = (jnp.asarray([explained[1]]), None if against is None else jnp.asarray([against[1]]), None)
     relevance = {
         method.name: np.asarray(jax.jit(method.explain)(model, key, batch, *arguments))[0]
         for method in chosen
