@@ -3,8 +3,8 @@
     python -m experiments.text.deletion --out runs/text
 
 For each prompt the most probable next token is explained by every method; then the k most relevant tokens are
-deleted, k = 1, 2, 3, in two ways: they leave the sequence, or their embedding becomes the mean of the vocabulary's (of
-a zero, RMSNorm makes no token at all). A method is good if the logit drops. Random is the mean over several draws of
+deleted, k = 1, 2, 3, in two ways: they leave the sequence, or their embedding becomes the vocabulary's mean (of zeros
+RMSNorm makes no token at all). A method is good if the logit drops. Random is the mean over several draws of
 a prompt, so that the others' paired differences from it are not its own noise. Leaves `deletion.md` and
 `deletion.json`.
 """

@@ -46,7 +46,7 @@ def test_what_is_refused(call, message):
 
 def test_lines_without_a_kind_are_refused(tmp_path):
     (tmp_path / "p.txt").write_text("no kind\n")
-    with pytest.raises(ValueError, match="expected lines 'kind | text'"):
+    with pytest.raises(ValueError, match=r"expected lines 'kind \| text'"):
         deletion.read_prompts(tmp_path / "p.txt")
 
 

@@ -138,10 +138,14 @@ def single_token(model: Any, name: str, written_as: str, prompt: str) -> tuple[s
     """
     spaced = not prompt[-1:].isspace() and not written_as[:1].isspace()
     candidates = [f" {written_as}", written_as] if spaced else [written_as]
-    found = [model.tokenizer.encode(one, add_special_tokens=False).ids for one in candidates]
+    found = [
+        model.tokenizer.encode(one, add_special_tokens=False).ids if written_as else [] for one in candidates
+    ]
     for ids in found:
-        if len(ids) == 1:
-            return text.pieces(ids, tokenizer=model.tokenizer).texts[0], ids[0]
+        told = text.pieces(ids, tokenizer=model.tokenizer).texts
+        # A word that the vocabulary lacks may be one token too: that of all unknown ones.
+        if len(ids) == 1 and told[0].strip().casefold() == written_as.strip().casefold():
+            return told[0], ids[0]
     parts = text.pieces(found[0], tokenizer=model.tokenizer).texts
     told = ", ".join(printable(repr(part)) for part in parts) or "none"
     raise InputError(
