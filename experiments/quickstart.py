@@ -46,7 +46,7 @@ class Options:
     """The row that is trained plainly, and guided."""
     shot: int = 1
     """Labeled pictures a class."""
-    episodes: int = 300
+    episodes: int = 200
     """Of the evaluation, a domain."""
     domains: tuple[str, ...] = tuple(data.DOMAINS)
     photographs: bool = True

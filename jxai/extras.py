@@ -14,6 +14,7 @@ EXTRAS = {
     "gguf": "text",
     "grain": "fewshot",
     "matplotlib": "viz",
+    "onnx": "text",
     "orbax": "fewshot",
     "tensorboardX": "tensorboard",
     "tensorflow_datasets": "fewshot",

@@ -8,7 +8,29 @@ from typing import Any, Literal, Self, TypeVar
 Progress = bool | Literal["lines"]
 """True: a bar on a terminal, lines elsewhere. "lines": lines anywhere. False: nothing."""
 
-_SECONDS = 60.0  # between lines
+_SECONDS = 60.0  # between lines, and between what is no longer one work
+
+
+class _Work:
+    """Stages that follow one another are one work: a line a minute, however short each stage is."""
+
+    said = seen = float("-inf")
+
+    @classmethod
+    def begins(cls) -> float:
+        """A stage begins: where nothing went before it, the work; returns the time."""
+        now = time.monotonic()
+        if not 0 <= now - cls.seen < _SECONDS:
+            cls.said = now
+        cls.seen = now
+        return now
+
+    @classmethod
+    def is_due(cls) -> bool:
+        """The work goes on: whether a line is due."""
+        cls.seen = time.monotonic()
+        return cls.seen - cls.said >= _SECONDS
+
 
 Item = TypeVar("Item")
 
@@ -31,7 +53,7 @@ class Bar:
         self._bar: Any = None
         self._total, self._unit, self._name, self._done = total, unit, name, initial
         self._shown, self._lines = "", bool(progress)
-        self._began = self._last = time.monotonic()
+        self._began, self._spoke = _Work.begins(), False
         if progress is True and sys.stderr.isatty():
             try:
                 from tqdm import tqdm
@@ -50,7 +72,7 @@ class Bar:
         self._done += steps
         if self._bar is not None:
             self._bar.update(steps)
-        elif self._lines and time.monotonic() - self._last >= _SECONDS:
+        elif self._lines and _Work.is_due():
             self._line()
 
     def name(self, name: str) -> None:
@@ -76,13 +98,14 @@ class Bar:
         """Leave it as it is; the end of what took long enough for a line gets one too."""
         if self._bar is not None:
             self._bar.close()
-        elif self._lines and self._last > self._began:
+        elif self._lines and self._spoke:
             self._line()
         self._lines = False
 
     def _line(self) -> None:
-        self._last = time.monotonic()
-        minutes = (self._last - self._began) / 60
+        self._spoke = True
+        _Work.said = _Work.seen = time.monotonic()
+        minutes = (_Work.said - self._began) / 60
         name = f"{self._name}: " if self._name else ""
         shown = f", {self._shown}" if self._shown else ""
         print(

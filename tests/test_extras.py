@@ -133,6 +133,7 @@ NEEDS = {
     ],
     "array_record": ["prepared.prepare(Path('birds'), lambda: listing, **plain)"],
     "cloudpickle": ["next(data.iterate(data.episode_dataset(source, **task), num_workers=1))"],
+    "gguf": ["models.load_transformer('model.gguf')"],
     "grain": [
         "data.episode_dataset(source, **task)",
         "data.classification_dataset(source, batch_size=2, seed=0)",
@@ -141,9 +142,11 @@ NEEDS = {
         SHEET,
         "viz.learning_curves({'plain': [[{'step': 1, 'loss': 1}]]}, metrics=['loss'], path='curves.png')",
     ],
+    "onnx": ["models.magika(path='model.onnx')", "models.focus(path='model.onnx')"],
     "orbax": ["training.Checkpoints('checkpoints')", "training.load_variables('.')"],
     "tensorboardX": ["training.MetricsWriter('metrics.jsonl', tensorboard='.')"],
     "tensorflow_datasets": ["data.prepare('thai')", "data.load('tfds:mnist')"],
+    "tokenizers": ["models.load_transformer('model.gguf')"],
     "tyro": [f"command({name!r})" for name in COMMANDS],
 }
 
@@ -207,7 +210,8 @@ def test_the_core_works_without_any_of_them(tmp_path):
 
 def test_what_is_missing_is_named_with_its_extra(tmp_path):
     assert set(NEEDS) == set(EXTRAS) - {"tqdm"}  # without which there are lines in place of bars
-    (tmp_path / "picture.png").write_bytes(b"no picture")
+    for name in ("picture.png", "model.gguf", "model.onnx"):
+        (tmp_path / name).write_bytes(b"nothing")
     calls = [(package, call) for package, several in NEEDS.items() for call in several]
     told = list(map(json.loads, process(CALLS, tmp_path, json.dumps(calls)).splitlines()))
     for (package, call), said in zip(calls, told, strict=True):

@@ -32,6 +32,19 @@ def test_a_line_a_minute_and_one_at_the_end(clock, capsys, progress):
     assert lines == [f"training: step {n} of 10, {m} min, loss 0.5" for n, m in ((5, 1), (8, 2), (8, 2))]
 
 
+def test_short_stages_are_one_work(clock, capsys):
+    for stage in range(9):
+        with Bar(2, unit="step", name=f"stage {stage}") as bar:
+            for _ in range(2):
+                clock[0] += 10
+                bar.update()
+    clock[0] += 1000  # something else
+    for _ in tracked("abc", unit="letter", name="later"):
+        clock[0] += 10
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["stage 2", "stage 2", "stage 5", "stage 5", "stage 8", "stage 8"]
+
+
 def test_quick_work_says_nothing_and_false_never_does(clock, capsys):
     assert list(tracked("abc", unit="letter")) == ["a", "b", "c"]
     for _ in tracked("abc", unit="letter", progress=False):

@@ -15,7 +15,7 @@ import numpy as np
 from jxai import extras
 from jxai.checks import printable, reason, shown
 from jxai.errors import InputError
-from jxai.models.transformers.decoder import FULL, SLIDING, DecoderConfig
+from jxai.models.transformers.decoder_config import FULL, SLIDING, DecoderConfig
 from jxai.models.transformers.rope import RopeScaling
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
@@ -75,14 +75,15 @@ def read_gguf(path: Path) -> tuple[DecoderConfig, dict[str, np.ndarray], Any]:
         facts = {name: field.contents() for name, field in reader.fields.items()}
     except Exception as error:  # whatever the library meets in bytes that are no such file
         raise InputError(
-            f"expected a GGUF file, got {printable(path)} ({reason(error)}): it is damaged, or has a quantization that "
-            "the installed package gguf does not know; download it again, or as Q8_0"
+            f"expected a GGUF file, got {printable(path)} ({reason(error)}): it is damaged, or has a quantization "
+            "that the installed package gguf does not know; download it again, or as Q8_0"
         ) from error
     architecture = facts.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise InputError(
-            f"expected a GGUF file of {', '.join(ARCHITECTURES)}, got {shown(architecture)} in {printable(path.name)}: "
-            "take the model's folder of Hugging Face; in jxai, add it to jxai/models/gguf_file.py"
+            f"expected a GGUF file of {', '.join(ARCHITECTURES)}, got {shown(architecture)} in "
+            f"{printable(path.name)}: take the model's folder of Hugging Face; in jxai, add it to "
+            "jxai/models/gguf_file.py"
         )
     tensors = {tensor.name: _floats(gguf, tensor, path) for tensor in reader.tensors}
     try:
@@ -119,8 +120,8 @@ def _config(facts: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Deco
     head_dim = get("attention.key_length", get("rope.dimension_count", channels // heads))
     if get("rope.dimension_count", head_dim) != head_dim:
         raise InputError(
-            f"expected rotary positions on all {head_dim} channels of a head, got {get('rope.dimension_count')}: such "
-            "models are not computed here"
+            f"expected rotary positions on all {head_dim} channels of a head, got {get('rope.dimension_count')}: "
+            "such models are not computed here"
         )
     window = get("attention.sliding_window", None) if gemma else None
     # In blocks of Gemma 3: five local ones, then a global one.
@@ -208,7 +209,7 @@ def halves(tensor: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _tokenizer(facts: Mapping[str, Any]) -> Any:
-    """The tokenizer in a file's metadata: byte pairs (Radford et al., 2019), of the kinds in `_CUTS` and beside it."""
+    """The tokenizer in a file's metadata: byte pairs (Radford et al., 2019), cut in one of the ways above."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 

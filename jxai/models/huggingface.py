@@ -17,13 +17,26 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jxai import extras
-from jxai.checks import as_path, check_choice, printable, reason, shown
+from jxai.checks import as_path, check_choice, check_count, printable, reason, shown
 from jxai.errors import InputError
 from jxai.models.gguf_file import read_gguf
 from jxai.models.loaded import Loaded
-from jxai.models.transformers.decoder import Decoder, DecoderConfig
+from jxai.models.transformers.config import refuse_others
+from jxai.models.transformers.decoder import Decoder
+from jxai.models.transformers.decoder_config import DecoderConfig
+from jxai.models.transformers.encoder import Encoder, EncoderConfig
 from jxai.models.transformers.filling import fill_transformer
-from jxai.models.transformers.names import decoder_names
+from jxai.models.transformers.gpt2 import GPT2, GPT2Config
+from jxai.models.transformers.names import (
+    base_of,
+    bert_names,
+    decoder_names,
+    gpt2_names,
+    gpt2_tensors,
+    vision_names,
+    vision_tensors,
+)
+from jxai.models.transformers.vision import VisionTransformer
 from jxai.models.weights import WeightsReport, read_weights
 
 _CONFIG = "config.json"
@@ -81,15 +94,71 @@ class Family:
         return module, variables, report
 
 
+def _bert_config(given: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> EncoderConfig:
+    """A file may be of the encoder alone, without the layers above it that the configuration tells of."""
+    base = base_of(tensors, "embeddings.word_embeddings.weight")
+    config = EncoderConfig.from_json(given)
+    if f"{base.removesuffix('bert.')}classifier.weight" not in tensors:
+        config = dataclasses.replace(config, num_labels=0)
+    if f"{base}pooler.dense.weight" not in tensors:
+        config = dataclasses.replace(config, pooler=False, num_labels=0)
+    return config
+
+
+def _vision_config(given: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Fields of a `VisionTransformer` for a config.json of ViT or DINOv2."""
+    is_dino = given["model_type"] != "vit"
+    refuse_others(given, use_swiglu_ffn=False, qkv_bias=True, hidden_act="gelu", num_channels=3)
+    sizes = {name: given.get(name, default) for name, default in _VISION_SIZES.items()}
+    patch = given.get("patch_size", 16)
+    image = given.get("image_size", 224)
+    for name, value in (*sizes.items(), ("patch_size", patch), ("image_size", image)):
+        check_count(name, value)
+    width = sizes["hidden_size"]
+    mlp_width = given.get("mlp_ratio", 4) * width if is_dino else given.get("intermediate_size", 4 * width)
+    head = tensors.get("classifier.weight")
+    return {
+        "num_classes": None if head is None or not head.ndim else head.shape[0],
+        "patch_size": patch,
+        "width": width,
+        "depth": sizes["num_hidden_layers"],
+        "num_heads": sizes["num_attention_heads"],
+        "mlp_width": int(mlp_width),
+        "epsilon": given.get("layer_norm_eps", 1e-6 if is_dino else 1e-12),
+        "num_registers": given.get("num_register_tokens", 4) if "register" in given["model_type"] else 0,
+        "layer_scale": is_dino,
+        "position_grid": image // patch,
+        "pooling": "class and mean" if is_dino else "class",
+    }
+
+
+_VISION_SIZES = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
 _DECODER = Family(
     lambda given, tensors: DecoderConfig.from_json(given),
     Decoder,
     decoder_names,
     lambda config: config.num_hidden_layers,
 )
-FAMILIES: dict[str, Family] = dict.fromkeys(
-    ("llama", "mistral", "qwen2", "qwen3", "gemma3", "gemma3_text"), _DECODER
+_VISION = Family(
+    _vision_config,
+    lambda config, **options: VisionTransformer(**config, **options),
+    vision_names,
+    lambda config: config["depth"],
+    vision_tensors,
+    lambda config: jax.ShapeDtypeStruct((1, config["patch_size"], config["patch_size"], 3), jnp.float32),
 )
+FAMILIES: dict[str, Family] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma3", "gemma3_text"), _DECODER),
+    "bert": Family(_bert_config, Encoder, bert_names, lambda config: config.num_hidden_layers),
+    "gpt2": Family(
+        lambda given, tensors: GPT2Config.from_json(given),
+        GPT2,
+        gpt2_names,
+        lambda config: config.n_layer,
+        gpt2_tensors,
+    ),
+    **dict.fromkeys(("vit", "dinov2", "dinov2_with_registers"), _VISION),
+}
 """`model_type` of config.json to how it is read."""
 
 
@@ -121,9 +190,9 @@ def load_transformer(
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: a file is damaged or missing, a shard too; the configuration is of a family that is not known here;
-            a tensor is missing or of another shape, or quantized in a way that is not read; or the tokenizer has more
-            tokens than the model.
+        ValueError: a file is damaged or missing, a shard too; the configuration is of a family that is not known
+            here; a tensor is missing or of another shape, or quantized in a way that is not read; or the
+            tokenizer has more tokens than the model.
         TypeError: no path.
         ModuleNotFoundError: a package of `jxai[text]` is missing.
     """
@@ -153,7 +222,7 @@ def load_transformer(
     source = f"{printable(path.name)}"
     module, variables, report = family.load(given, _tensors(path), source=source, **options)
     tokenizer = read_tokenizer(path / _TOKENIZER) if (path / _TOKENIZER).is_file() else None
-    _check_vocabulary(tokenizer, module.config)  # pyright: ignore[reportAttributeAccessIssue]
+    _check_vocabulary(tokenizer, getattr(module, "config", None))
     return Loaded(module, variables, tokenizer, report)
 
 
@@ -176,7 +245,8 @@ def _checked_dtype(dtype: Any) -> Any:
         found = jnp.dtype(dtype)
     except TypeError:
         found = None
-    if found not in map(jnp.dtype, ("float32", "bfloat16", "float64")):
+    # NumPy holds None for float64.
+    if found is None or found.name not in ("float32", "bfloat16", "float64"):
         raise InputError(f"expected dtype float32, bfloat16 or float64, got {shown(dtype)}: choose one")
     return found
 
@@ -214,8 +284,8 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
         if (folder / f"{name}.index.json").is_file():
             return _shards(folder, folder / f"{name}.index.json")
     raise FileNotFoundError(
-        f"expected {' or '.join(_WEIGHTS)} in {printable(folder, 200)}, or its .index.json, got none: copy the model's "
-        "whole folder"
+        f"expected {' or '.join(_WEIGHTS)} in {printable(folder, 200)}, or its .index.json, got none: copy the "
+        "model's whole folder"
     )
 
 

@@ -163,7 +163,7 @@ def check_block(
 
 
 # Fields that may be 0, or empty.
-_MAY_BE_NONE = ("num_pools", "padding", "pooled_padding", "dense_widths")
+_MAY_BE_NONE = ("num_pools", "padding", "pooled_padding", "dense_widths", "labels", "num_registers")
 
 
 def check_fields(module: nn.Module) -> None:

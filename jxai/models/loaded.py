@@ -38,11 +38,6 @@ class Loaded:
     tokenizer: Any = dataclasses.field(metadata={"static": True})
     report: WeightsReport = dataclasses.field(metadata={"static": True})
 
-    @property
-    def config(self) -> Any:
-        """The module's configuration."""
-        return self.module.config  # pyright: ignore[reportAttributeAccessIssue]
-
     def embed(self, ids: jax.Array) -> jax.Array:
         """Embeddings (N, T, C) of tokens (N, T), before positions."""
         return self.apply(ids, method="embed")

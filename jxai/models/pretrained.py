@@ -16,6 +16,9 @@ from jxai.checks import check_count, printable, shown
 from jxai.errors import InputError, InputTypeError
 from jxai.models.efficientnet import EfficientNetLite0
 from jxai.models.published_names import NETWORKS, as_in_file, prefixes, published_names, recognized
+from jxai.models.transformers.filling import fill_transformer
+from jxai.models.transformers.names import base_of, torchvision_vit_names, torchvision_vit_tensors
+from jxai.models.transformers.vision import VisionTransformer
 from jxai.models.vgg import VGG
 from jxai.models.weights import WeightsReport, fill_variables, read_weights, tensor_names
 
@@ -43,6 +46,7 @@ def load_pretrained(
     | `DenseNet121()` | densenet121, also with its older names (norm.1 for norm1) |
     | `SqueezeNet()` | squeezenet1_1 |
     | `EfficientNetLite0()` | the authors' release, see `efficientnet_lite0` |
+    | `VisionTransformer(width=768, num_heads=12, mlp_width=3072)` | vit_b_16; of other sizes vit_l_16 and so on |
 
     torchvision's networks take RGB in [0, 1] less the mean (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225).
     VGG16's first dense layer has its rows reordered, from channels first to channels last. Other sizes of a network
@@ -75,9 +79,11 @@ def load_pretrained(
     check_count("image_size", image_size)
     if not isinstance(prefix, str | None):
         raise InputTypeError(f'expected prefix as a text, got {shown(prefix)}: give one such as "module."')
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    if isinstance(model, VisionTransformer):
+        return _vision_transformer(model, read_weights(path), image, prefix, strict, Path(path))
     names = published_names(model)
     everything = read_weights(path)
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
 
     def init(key: jax.Array, x: jax.Array) -> Any:
         return model.init(key, x, train=False)
@@ -109,6 +115,41 @@ def load_pretrained(
     mapped = tuple((variable, begins + tensor) for variable, tensor in report.mapped)
     left_over = sorted(set(everything) - {tensor for _, tensor in mapped})
     return variables, dataclasses.replace(report, mapped=mapped, left_over=tuple(left_over))
+
+
+def _vision_transformer(
+    model: VisionTransformer,
+    tensors: Mapping[str, np.ndarray],
+    image: jax.ShapeDtypeStruct,
+    prefix: str | None,
+    strict: bool,
+    path: Path,
+) -> tuple[dict[str, Any], WeightsReport]:
+    """The same of a vision transformer: its tensors hold several modules', and its blocks may be a loop."""
+    if not strict:
+        raise InputError(
+            "expected strict loading of a VisionTransformer, got strict=False: give the whole file"
+        )
+    begins = base_of(tensors, "conv_proj.weight") if prefix is None else prefix
+    behind = {name.removeprefix(begins): value for name, value in tensors.items() if name.startswith(begins)}
+    apart = torchvision_vit_tensors(behind)
+    variables, report = fill_transformer(
+        model,
+        apart,
+        modules=torchvision_vit_names(model.depth),
+        example=image,
+        number=model.depth,
+        dtype=jnp.float32,
+        source=printable(path.name),
+    )
+    if report.left_over:
+        raise InputError(
+            f"expected a file of {_called(model)} alone, got {_first(report.left_over)} left over in "
+            f"{printable(path.name)}: give the sizes of the model that it is of"
+        )
+    mapped = tuple((variable, begins + tensor) for variable, tensor in report.mapped)
+    others = sorted(name for name in tensors if not name.startswith(begins))
+    return variables, dataclasses.replace(report, mapped=mapped, left_over=tuple(others))
 
 
 def _prefix(names: Mapping[str, str], tensors: Mapping[str, np.ndarray], path: Path) -> str:

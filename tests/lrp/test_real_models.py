@@ -17,8 +17,8 @@ from jxai.models.bottleneck import BottleneckResNet
 from jxai.models.densenet import DenseNet
 from jxai.models.efficientnet import EfficientNet, MobileStage
 from jxai.models.squeezenet import SqueezeNet
+from jxai.models.transformers.vision import VisionTransformer
 from jxai.models.vgg import VGG
-from jxai.models.vit import VisionTransformer
 
 STAGES = (MobileStage(1, 4, expansion=1), MobileStage(2, 6, kernel=5, stride=2, expansion=2))
 CONVOLUTIONAL = {
@@ -168,19 +168,19 @@ def vit_by_hand(params, x, *, constant_attention):
         return (x - mean) / lax.stop_gradient(std) * p["scale"] + p["bias"]
 
     def passed(x):  # the ratio of GELU is constant: relevance stays
-        return x * lax.stop_gradient(nn.gelu(x) / x)
+        return x * lax.stop_gradient(nn.gelu(x, approximate=False) / x)
 
     def dense(x, p):
         return x @ p["kernel"] + p["bias"]
 
     def attention(x, p):
         q, k, v = (
-            jnp.einsum("ntc,chd->nhtd", x, p[n]["kernel"]) + p[n]["bias"][:, None]
+            dense(x, p[n]).reshape(*x.shape[:2], VIT.num_heads, -1).swapaxes(1, 2)
             for n in ("query", "key", "value")
         )
         weights = nn.softmax(halved(q) @ halved(k).swapaxes(2, 3) / np.sqrt(q.shape[-1]))
         y = lax.stop_gradient(weights) @ v if constant_attention else halved(weights) @ halved(v)
-        return jnp.einsum("nhtd,hdc->ntc", y, p["out"]["kernel"]) + p["out"]["bias"]
+        return dense(y.swapaxes(1, 2).reshape(x.shape), p["out"])
 
     side = VIT.patch_size
     n, height, width, channels = x.shape
@@ -189,10 +189,10 @@ def vit_by_hand(params, x, *, constant_attention):
     token = jnp.broadcast_to(params["class_token"], (n, 1, VIT.width))
     x = jnp.concatenate([token, x.reshape(n, -1, VIT.width)], 1) + params["positions"]
     for i in range(VIT.depth):
-        p = params[f"block{i}"]
+        p = params[f"layer{i}"]
         x = x + attention(norm(x, p["norm1"]), p["attention"])
-        x = x + dense(passed(dense(norm(x, p["norm2"]), p["mlp1"])), p["mlp2"])
-    return dense(norm(x, params["norm_last"])[:, 0], params["head"])
+        x = x + dense(passed(dense(norm(x, p["norm2"]), p["mlp"]["up"])), p["mlp"]["down"])
+    return dense(norm(x, params["norm"])[:, 0], params["head"])
 
 
 @pytest.mark.parametrize("constant", [False, True], ids=["AttnLRP", "CPLRP"])

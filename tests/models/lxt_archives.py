@@ -10,6 +10,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jxai.models.huggingface import FAMILIES
+from jxai.models.transformers.filling import fill_transformer
+from jxai.models.transformers.names import torchvision_vit_names, torchvision_vit_tensors
+from jxai.models.transformers.vision import VisionTransformer
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "bert", "gpt2", "vit")
 
@@ -70,8 +73,26 @@ def load(path: Path, *, dtype: DTypeLike = np.float64, scan: bool = True, remat:
     arch = next(arch for arch in ARCHITECTURES if path.stem.removeprefix("lxt_").split("_")[0] == arch)
     config = json.loads(str(arrays.pop("config")))
     tensors = {name[2:]: arrays.pop(name).astype(dtype) for name in list(arrays) if name.startswith("w:")}
-    module, variables, report = FAMILIES[arch].load(
-        config | {"model_type": arch}, tensors, scan=scan, remat=remat
-    )
+    options = {"scan": scan, "remat": remat}
+    if arch == "vit":
+        module, variables, report = _vision(config, tensors, **options)
+    else:
+        module, variables, report = FAMILIES[arch].load(config | {"model_type": arch}, tensors, **options)
     assert not report.missing and not report.left_over, report
     return Archive(arch, module, variables, arrays)
+
+
+def _vision(config: dict[str, Any], tensors: dict[str, np.ndarray], **options: Any) -> tuple[Any, Any, Any]:
+    side = config["image_size"]
+    module = VisionTransformer(
+        config["num_classes"],
+        config["patch_size"],
+        config["hidden_dim"],
+        config["num_layers"],
+        config["num_heads"],
+        config["mlp_dim"],
+        **options,
+    )
+    example = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    names, tensors = torchvision_vit_names(module.depth), torchvision_vit_tensors(tensors)
+    return module, *fill_transformer(module, tensors, modules=names, example=example, number=module.depth)

@@ -1,6 +1,7 @@
 """Tensors by name into the variables of a transformer, whose layers may be one stacked loop."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,11 +50,13 @@ def fill_transformer(
     """
     looped = dataclasses.replace(module, scan=True)  # pyright: ignore[reportCallIssue]
     shapes = jax.eval_shape(looped.init, jax.random.key(0), example)
+    looped_shapes: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(shapes)
     wanted: dict[tuple[str, ...], Any] = {}
-    for keys, shape in traverse_util.flatten_dict(shapes).items():
-        if keys[1] == _LOOP:
+    for keys, shape in looped_shapes.items():
+        if _LOOP in keys:
+            at = keys.index(_LOOP)
             one = jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype)
-            wanted |= {(keys[0], f"layer{index}", *keys[2:]): one for index in range(number)}
+            wanted |= {(*keys[:at], f"layer{index}", *keys[at + 1 :]): one for index in range(number)}
         else:
             wanted[keys] = shape
     names = tensor_names(traverse_util.unflatten_dict(wanted), modules=modules)
@@ -74,19 +77,24 @@ def fill_transformer(
     if not module.scan:  # pyright: ignore[reportAttributeAccessIssue]
         return variables, report
     mapped = tuple((_stacked_name(variable), tensor) for variable, tensor in report.mapped)
-    return _stacked(variables, number), dataclasses.replace(report, mapped=mapped)
+    return _stacked(variables, looped_shapes), dataclasses.replace(report, mapped=mapped)
 
 
-def _stacked(variables: dict[str, Any], number: int) -> dict[str, Any]:
-    params = dict(variables["params"])
-    layers = [params.pop(f"layer{index}") for index in range(number)]
-    stacked = jax.tree.map(
-        lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])), *layers
-    )
-    return {**variables, "params": {**params, _LOOP: stacked}}
+def _stacked(variables: dict[str, Any], shapes: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+    """Variables of layers on their own as a loop has them."""
+    flat = traverse_util.flatten_dict(variables)
+    found = {}
+    for keys, shape in shapes.items():
+        if _LOOP not in keys:
+            found[keys] = flat.pop(keys)
+            continue
+        at = keys.index(_LOOP)
+        layers = ((*keys[:at], f"layer{index}", *keys[at + 1 :]) for index in range(shape.shape[0]))
+        found[keys] = jnp.asarray(np.stack([np.asarray(flat.pop(one)) for one in layers]))
+    return traverse_util.unflatten_dict(found)
 
 
 def _stacked_name(name: str) -> str:
-    kind, first, *rest = name.split("/")
-    index = first.removeprefix("layer")
-    return f"{kind}/{_LOOP}/{'/'.join(rest)}[{index}]" if first != index and index.isdecimal() else name
+    """Of "params/layer3/mlp/up/kernel", "params/layers/mlp/up/kernel[3]"."""
+    found = re.fullmatch(r"(.*/)layer(\d+)/(.*)", name)
+    return f"{found[1]}{_LOOP}/{found[3]}[{found[2]}]" if found else name

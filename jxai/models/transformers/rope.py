@@ -24,8 +24,8 @@ class RopeScaling:
     """How the angles of rotary positions are stretched over contexts longer than those of the first training.
 
     Attributes:
-        kind: "default" (not at all), "linear" (all angles), "llama3" (slow ones, with a ramp), "yarn" (slow ones, with
-            another ramp, and hotter softmaxes), "factors" (each by its own).
+        kind: "default" (not at all), "linear" (all angles), "llama3" (slow ones, with a ramp), "yarn" (slow ones,
+            with another ramp, and hotter softmaxes), "factors" (each by its own).
         factor: what the context grew by.
         low_freq_factor: of "llama3": turns in the original context below which an angle is stretched by all of it.
         high_freq_factor: of "llama3": turns above which it is left as it is.

@@ -14,7 +14,7 @@ _ALL = tuple(data.DOMAINS)
 # Half the released queries a class: a step costs half, and so few pictures are seen often enough.
 _BASE = Config(sources=("latin",), queries=8, pretraining=Pretraining(steps=1500), steps=1200, eval_every=200)
 _QUICK = dataclasses.replace(
-    _BASE, pretraining=Pretraining(steps=500), steps=300, eval_every=150, validation_episodes=100
+    _BASE, pretraining=Pretraining(steps=500), steps=250, eval_every=125, validation_episodes=100
 )
 
 
@@ -37,7 +37,7 @@ def _judged(systems: Iterable[str]) -> dict[str, Any]:
 
 
 def letters_quick() -> Table:
-    """The quickstart takes two of its rows: a minute or two each."""
+    """The quickstart takes two of its rows: a minute each."""
     systems = plain_and_guided("relation", _QUICK)
     systems |= plain_and_guided("cross-attention", _QUICK, head="cross-attention")
     return Table(

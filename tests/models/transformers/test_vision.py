@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jxai.models.vit import TransformerBlock, VisionTransformer
+from jxai.models.transformers.vision import TransformerBlock, VisionTransformer
 
 
 def tiny(**options):
@@ -65,7 +65,7 @@ def test_block_is_the_identity_once_its_last_layers_are_zero(draw_variables):
     params = {
         **params,
         "attention": {**params["attention"], "out": jax.tree.map(np.zeros_like, params["attention"]["out"])},
-        "mlp2": jax.tree.map(np.zeros_like, params["mlp2"]),
+        "mlp": {**params["mlp"], "down": jax.tree.map(np.zeros_like, params["mlp"]["down"])},
     }
     np.testing.assert_array_equal(forward(params), x)
 
