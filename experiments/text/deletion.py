@@ -143,14 +143,18 @@ def measure(
     mask = np.arange(length) < np.array([len(one) for one in tokens])[:, None]
     ids[mask] = np.concatenate(tokens)
 
-    next_token = jax.jit(lambda model, ids, mask: text.logits(model, model.embed(ids), mask).argmax(axis=-1))
+    next_token = jax.jit(
+        lambda model, ids, mask: text.logits(model, model.embed(ids), mask=mask).argmax(axis=-1)
+    )
 
     @functools.partial(jax.jit, static_argnames="removed")
     def drops(model: Any, mean: Any, ids: Any, mask: Any, target: Any, maps: Any, removed: bool) -> jax.Array:
         """The drops after 1 to `most` tokens, mean over maps (D, T) of one prompt."""
 
         def scores(x: jax.Array, present: jax.Array | None = None) -> jax.Array:
-            return text.logits(model, x, jnp.broadcast_to(mask, x.shape[:2]) if present is None else present)
+            return text.logits(
+                model, x, mask=jnp.broadcast_to(mask, x.shape[:2]) if present is None else present
+            )
 
         x, own, targets = (jnp.repeat(array, len(maps), axis=0) for array in (model.embed(ids), mask, target))
         given: dict[str, Any] = {"removed": removed, "mask": own, "num_tokens": most, "baseline": mean}

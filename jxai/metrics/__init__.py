@@ -18,14 +18,8 @@ from jxai.metrics.road import road
 from jxai.metrics.sensitivity import maximum_sensitivity
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 from jxai.metrics.simpson import simpson
-from jxai.metrics.tokens import (
-    comprehensiveness,
-    soft_comprehensiveness,
-    soft_sufficiency,
-    sufficiency,
-    token_deletion,
-    token_insertion,
-)
+from jxai.metrics.soft_tokens import soft_comprehensiveness, soft_sufficiency
+from jxai.metrics.tokens import comprehensiveness, sufficiency, token_deletion, token_insertion
 from jxai.metrics.variation import (
     autvc,
     average_total_variation,

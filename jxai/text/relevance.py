@@ -151,10 +151,10 @@ def explain(
     return finite("relevance", found if span is not None else found[:, 0])
 
 
-def logits(model: Any, x: jax.Array, mask: ArrayLike | None = None) -> jax.Array:
+def logits(model: Any, x: jax.Array, *, mask: ArrayLike | None = None) -> jax.Array:
     """Logits of the next token, behind the last one: what estimators and metrics call `f` for a language model.
 
-    `functools.partial(text.logits, model)` is a function of embeddings, and of which tokens are there.
+    Such as `lambda x, present=None: text.logits(model, x, mask=present)`, where tokens may leave the sequence.
 
     Args:
         model: with encode and unembed; see the module.
