@@ -117,7 +117,7 @@ def _config(facts: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Deco
 
     gemma = architecture == "gemma3"
     heads, channels, layers = get("attention.head_count"), get("embedding_length"), get("block_count")
-    head_dim = get("attention.key_length", get("rope.dimension_count", channels // heads))
+    head_dim = get("attention.key_length", channels // heads)
     if get("rope.dimension_count", head_dim) != head_dim:
         raise InputError(
             f"expected rotary positions on all {head_dim} channels of a head, got {get('rope.dimension_count')}: "

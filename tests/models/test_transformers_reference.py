@@ -1,4 +1,4 @@
-"""Every family against transformers: tiny random models as `save_pretrained` writes them, read by `load_transformer`."""
+"""Every family against transformers: tiny random models, which `save_pretrained` writes and we read."""
 
 import jax
 import numpy as np

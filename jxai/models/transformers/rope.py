@@ -77,6 +77,8 @@ class RopeScaling:
                 f"expected a rope_scaling of {', '.join(KINDS[:-1])}, got {shown(kind)}: such positions are not "
                 "computed here; add them to jxai/models/transformers/rope.py"
             )
+        if kind == "default":
+            return cls()
         known = {field.name for field in dataclasses.fields(cls)} - {"kind", "factors"}
         given = {name: value for name, value in entry.items() if name in known and value is not None}
         given.setdefault("original_max_position_embeddings", context)
