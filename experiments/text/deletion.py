@@ -161,7 +161,7 @@ def measure(
         curve = metrics.token_deletion(scores, x, maps, targets, **given)
         return (curve[:, :1] - curve)[:, 1:].mean(axis=0)
 
-    vocabulary = jnp.arange(model.config.vocab_size, dtype=jnp.int32)[:, None]
+    vocabulary = jnp.arange(model.module.config.vocab_size, dtype=jnp.int32)[:, None]
     mean = jax.jit(lambda model: model.embed(vocabulary).mean(axis=(0, 1)))(model)
     explain = {method.name: jax.jit(method.explain) for method in chosen}
     found: dict[str, dict[str, list[np.ndarray]]] = {way: {one.name: [] for one in chosen} for way in WAYS}

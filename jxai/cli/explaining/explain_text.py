@@ -113,7 +113,7 @@ def tokens_of(model: Any, prompt: str) -> np.ndarray:
         raise InputError(
             "expected a prompt, got an empty one: give the text before the token that is explained"
         )
-    context = model.config.max_position_embeddings
+    context = model.module.config.max_position_embeddings
     if len(ids) > context:
         raise InputError(
             f"expected at most {context} tokens, the model's context, got {len(ids)}: shorten the prompt"
@@ -142,11 +142,11 @@ def single_token(model: Any, name: str, written_as: str, prompt: str) -> tuple[s
         model.tokenizer.encode(one, add_special_tokens=False).ids if written_as else [] for one in candidates
     ]
     for ids in found:
-        told = text.pieces(ids, tokenizer=model.tokenizer).texts
+        told = text.pieces(np.asarray(ids, int), tokenizer=model.tokenizer).texts
         # A word that the vocabulary lacks may be one token too: that of all unknown ones.
         if len(ids) == 1 and told[0].strip().casefold() == written_as.strip().casefold():
             return told[0], ids[0]
-    parts = text.pieces(found[0], tokenizer=model.tokenizer).texts
+    parts = text.pieces(np.asarray(found[0], int), tokenizer=model.tokenizer).texts
     told = ", ".join(printable(repr(part)) for part in parts) or "none"
     raise InputError(
         f"expected --{name} of one token, got {printable(written_as)!r} of {len(parts)} ({told}): give the first"
@@ -203,7 +203,7 @@ def explain(
 
 
 def _text_of(model: Any, number: int) -> str:
-    return text.pieces([number], tokenizer=model.tokenizer).texts[0]
+    return text.pieces(np.array([number]), tokenizer=model.tokenizer).texts[0]
 
 
 def write(found: Explained, chosen: Sequence[TextMethod], out: Path, *, pieces: bool = False) -> list[Path]:
