@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DARK = 0.45  # from this share of the scale on, letters are white
-_LINE = 78  # characters of a line of the picture
+_LINE = 90  # characters of a line of the picture
+_SHORTEST = 48  # characters that a picture is wide at least
+_COLUMN = 0.078  # inches a character
 _LABEL = 24  # of a label beside a matrix
 
 
@@ -195,12 +197,16 @@ def text_sheet(
     names = _one_each("names", names, len(relevance))
     shown = [printable(one_line(token)) or "∅" for token in tokens]
     lines = _lines(shown)
-    figure = new_figure(8.0, 0.3 * (len(lines) + 1) * len(relevance) + 0.5)
+    # A title and a label need some room too.
+    columns = max(
+        _SHORTEST, min(_LINE, len(title)), *(sum(len(shown[number]) for number in line) for line in lines)
+    )
+    figure = new_figure(_COLUMN * columns + 0.2, 0.24 * (len(lines) + 1.2) * len(relevance) + 0.5)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
     axes = figure.subplots(len(relevance), 1, squeeze=False)[:, 0]
     for axis, row, most, name in zip(axes, relevance, scales, names, strict=True):
-        axis.set(xlim=(0, _LINE), ylim=(len(lines), 0))
+        axis.set(xlim=(0, columns), ylim=(len(lines), 0))
         axis.axis("off")
         label = f"{name}   full color at ±{most:.2g}" if name else f"full color at ±{most:.2g}"
         axis.set_title(label, fontsize=8.5, loc="left", pad=2, parse_math=False)
