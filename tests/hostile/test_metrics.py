@@ -51,7 +51,7 @@ TOKENS = {
     "relevance": array("nh"),
     "target": BATCH["target"],
     "baseline": number(0.0, 1.0),
-    "mask": mask("nh"),
+    "mask": mask("nh", optional=True),
     **CHUNKS,
 }
 DELETED = {**TOKENS, "removed": one_of(False, True)}

@@ -89,7 +89,7 @@ METHOD = one_of(
     ],
 )
 COMPOSITE = one_of(lrp.AttnLRP(), bad=[Spoilt(v, refused=True) for v in (None, "lrp", 3)])
-MASK = mask("nh")
+MASK = mask("nh", optional=True)
 POSITIONS = one_of(
     None, -1, 0, bad=[Spoilt(v, refused=True) for v in (99, -99, 1.5, "text", np.zeros(7, int), np.nan)]
 )
