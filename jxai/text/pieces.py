@@ -8,6 +8,7 @@ import codecs
 import dataclasses
 import functools
 import json
+import operator
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -122,9 +123,13 @@ def join(relevance: ArrayLike, groups: Sequence[int], *, axis: int = -1) -> jax.
         raise InputError(
             f"expected groups from 0 to {len(numbers) - 1}, got {numbers.max()}: number them in a row"
         )
-    if not -relevance.ndim <= axis < relevance.ndim or relevance.shape[axis] != len(numbers):
+    try:
+        length = relevance.shape[operator.index(axis)]
+    except (TypeError, IndexError):
+        length = None
+    if length != len(numbers):
         raise InputError(
-            f"expected relevance of {len(numbers)} tokens along axis {axis}, got shape {relevance.shape}: give "
+            f"expected relevance of {len(numbers)} tokens along axis {shown(axis)}, got shape {relevance.shape}: give "
             "groups of this text"
         )
     wide = jnp.promote_types(relevance.dtype, jnp.float32)
