@@ -129,8 +129,8 @@ def join(relevance: ArrayLike, groups: Sequence[int], *, axis: int = -1) -> jax.
         length = None
     if length != len(numbers):
         raise InputError(
-            f"expected relevance of {len(numbers)} tokens along axis {shown(axis)}, got shape {relevance.shape}: give "
-            "groups of this text"
+            f"expected relevance of {len(numbers)} tokens along axis {shown(axis)}, got shape {relevance.shape}: "
+            "give groups of this text"
         )
     wide = jnp.promote_types(relevance.dtype, jnp.float32)
     moved = jnp.moveaxis(relevance.astype(wide), axis, 0)
