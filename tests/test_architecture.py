@@ -23,13 +23,14 @@ PACKAGES = sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
 ALLOWED: dict[str, set[str]] = {
     "attribution": {"batches"},
     "batches": {"ops"},
-    "cli": {"attribution", "data", "fewshot", "lrp", "metrics", "models", "training", "viz"},
+    "cli": {"attribution", "data", "fewshot", "lrp", "metrics", "models", "text", "training", "viz"},
     "data": {"fewshot"},  # the Episode alone
     "fewshot": {"lrp", "models", "ops"},
     "lrp": {"ops"},
     "metrics": {"batches", "ops"},
     "models": {"lrp", "ops"},  # where modules stand, for `split`
     "ops": set(),
+    "text": {"batches", "lrp"},
     "training": {"fewshot", "models"},
     "viz": set(),
 }
@@ -49,7 +50,7 @@ COMMON = {
     "sealing",
 }
 # Packages that take any function, so they know no neural network library.
-WITHOUT_FLAX = ("attribution", "batches", "metrics")
+WITHOUT_FLAX = ("attribution", "batches", "metrics", "text")
 # What `import jxai` and its packages load only when it is used.
 LAZY = (
     "PIL",

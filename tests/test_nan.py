@@ -58,6 +58,15 @@ def curve(heatmap):
     return heatmap.mean(axis=1)
 
 
+def tokens(metric, *keys, **options):
+    """A metric of tokens, of the rows of images."""
+
+    def scores(x, *present):
+        return f(x.reshape(len(x), SIDE, SIDE, 3))
+
+    return lambda x, h: metric(scores, *keys, x.reshape(len(x), SIDE, -1), h.mean(axis=2), TARGET, **options)
+
+
 AT = {"num_steps": 4}
 DRAWS = {"low": -1.0, "high": 1.0, "window": 5, "num_regions": 3, "num_draws": 3}
 # name -> of heatmaps to (N, ...)
@@ -83,6 +92,7 @@ OF_HEATMAPS = {
 }
 # name -> of (images, heatmaps) to (N, ...)
 OF_BOTH = {
+    "comprehensiveness": tokens(metrics.comprehensiveness, shares=(0.5,)),
     "completeness": lambda x, h: metrics.completeness(f, x, h, TARGET).residual,
     "deletion": lambda x, h: metrics.deletion(f, x, h, TARGET, **AT),
     "infidelity": lambda x, h: metrics.infidelity(f, KEY, x, h[..., None] * x, TARGET, num_samples=3),
@@ -93,6 +103,12 @@ OF_BOTH = {
     "perturbation_curve": lambda x, h: metrics.perturbation_curve(f, KEY, x, h, TARGET, **DRAWS),
     "pixel_flipping": lambda x, h: metrics.pixel_flipping(f, x, h, TARGET, **AT),
     "road": lambda x, h: metrics.road(f, KEY, x, h, TARGET, shares=(0.0, 0.3), noise=0.0),
+    "soft_comprehensiveness": tokens(metrics.soft_comprehensiveness, KEY, num_samples=2),
+    "soft_sufficiency": tokens(metrics.soft_sufficiency, KEY, num_samples=2),
+    "sufficiency": tokens(metrics.sufficiency, shares=(0.5,)),
+    "token_deletion": tokens(metrics.token_deletion),
+    "token_deletion, removed": tokens(metrics.token_deletion, removed=True),
+    "token_insertion": tokens(metrics.token_insertion),
 }
 OF_IMAGES = {
     "maximum_sensitivity": lambda x: metrics.maximum_sensitivity(explain, KEY, x, TARGET, num_samples=2),

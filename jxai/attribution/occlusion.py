@@ -1,4 +1,7 @@
-"""Occlusion: how much the score drops when a window of the image is covered."""
+"""Occlusion: how much the score drops when a window of the image, or a few tokens in a row, are covered."""
+
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +29,12 @@ def occlusion(
 ) -> jax.Array:
     """Mean over the windows that cover a pixel of f_t(x) − f_t(x with the window replaced by the baseline).
 
-    Windows stand every `stride` pixels, and one more at the end of a side that they would not reach.
+    Windows stand every `stride` pixels, and one more at the end of a side that they would not reach. Of tokens
+    (N, T, C) `window=1, stride=1` covers one embedding after another, and volumes are as images.
 
     Args:
-        f: from images (N, H, W, C) to scores (N, K).
-        x: images, (N, H, W, C), floats.
+        f: from images (N, H, W, C), or inputs (N, ..., C) with any number of sides, to scores (N, K).
+        x: images, (N, H, W, C), or (N, ..., C), floats.
         target: (N,), integers in [0, K).
         window: side of the square window in pixels, at most the image's.
         stride: pixels from a window to the next, from 1 to `window`.
@@ -43,7 +47,7 @@ def occlusion(
 
     Raises:
         TypeError: `x` holds no floats, or `target` no integers.
-        ValueError: `x` is no batch of images, the window does not fit, the stride leaves pixels out, values are not
+        ValueError: `x` has no sides, the window does not fit, the stride leaves pixels out, values are not
             finite or a target is out of range (values are not seen under jit).
 
     References:
@@ -51,20 +55,20 @@ def occlusion(
     """
     x, target = as_array(x), as_array(target)
     check_inputs(f, x, target)
-    if x.ndim != 4:
-        raise InputError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
+    if x.ndim < 3:
+        raise InputError(f"expected inputs of shape (N, ..., C), such as images, got {x.shape}: add sides")
     check_count("window", window)
-    height, width, channels = x.shape[1:]
-    if window > min(height, width):
-        raise InputError(f"expected a window of at most {min(height, width)} pixels, got {window}: shrink it")
+    sides, channels = x.shape[1:-1], x.shape[-1]
+    if window > min(sides):
+        raise InputError(f"expected a window of at most {min(sides)} pixels, got {window}: shrink it")
     check_count("stride", stride)
     if stride > window:
         raise InputError(
             f"expected a stride from 1 to the window's {window}, got {stride}: every pixel is covered"
         )
     whole = as_baseline(baseline, x)
-    tops, lefts = _starts(height, window, stride), _starts(width, window, stride)
-    corners = jnp.array([(top, left) for top in tops for left in lefts])
+    starts = [_starts(side, window, stride) for side in sides]
+    corners = jnp.array([*itertools.product(*starts)])
 
     def score(z: jax.Array, images: jax.Array) -> jax.Array:
         scores = jnp.take_along_axis(f(z), target[images][:, None], axis=1)[:, 0]
@@ -74,17 +78,18 @@ def occlusion(
         return score(x[images], images)
 
     def terms(images: jax.Array, positions: jax.Array) -> jax.Array:
-        top, left = corners[positions].T[:, :, None]
-        row, column = jnp.arange(height)[None], jnp.arange(width)[None]
-        rows = (row >= top) & (row < top + window)
-        columns = (column >= left) & (column < left + window)
-        covered = rows[:, :, None] & columns[:, None]
+        covered = jnp.ones((len(positions), *sides), bool)
+        for axis, side in enumerate(sides):
+            start, place = corners[positions, axis][:, None], jnp.arange(side)[None]
+            inside = (place >= start) & (place < start + window)
+            covered &= jnp.expand_dims(inside, [1 + other for other in range(len(sides)) if other != axis])
         drop = before[images] - score(jnp.where(covered[..., None], whole[images], x[images]), images)
-        return jnp.where(covered, drop[:, None, None], 0)
+        return jnp.where(covered, jnp.expand_dims(drop, [*range(1, covered.ndim)]), 0)
 
     before = sum_over_roots(initial, x, num_roots=1, chunk_size=chunk_size, mesh=mesh)
     total = sum_over_roots(terms, x, num_roots=len(corners), chunk_size=chunk_size, mesh=mesh)
-    mean = total / np.outer(_cover(tops, height, window), _cover(lefts, width, window))[None]
+    cover = [_cover(first, side, window) for first, side in zip(starts, sides, strict=True)]
+    mean = total / functools.reduce(np.multiply.outer, cover)[None]
     attributions = jnp.broadcast_to((mean / channels)[..., None], x.shape).astype(x.dtype)
     return finite("attributions", keep_nan(attributions, x))
 

@@ -11,6 +11,10 @@ COMMANDS = {
         "explaining.explain",
         "pictures in, heat maps out: a page, sheets and arrays, by several methods",
     ),
+    "explain-text": (
+        "explaining.explain_text",
+        "a prompt in, the words behind its next token out: in the terminal and as a page",
+    ),
     "judge": ("judging.judge", "which explanation to trust: methods by metrics, with intervals"),
     "prepare": ("fewshot.prepare", "check a data set's files and store its pictures for quick reading"),
     "train": ("fewshot.train", "train a few-shot system, plain or guided by its explanations"),
@@ -56,7 +60,7 @@ def _run() -> None:
 
 
 def _help() -> str:
-    lines = [f"  {name:<11}{about}" for name, (_, about) in COMMANDS.items()]
+    lines = [f"  {name:<14}{about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(
         [
             "Explanations as pure functions in JAX, and training that uses them.",

@@ -1,4 +1,4 @@
-"""Metrics that judge heatmaps, pure and batched, to be called under `jax.jit`; `DIRECTIONS` says what is better."""
+"""Metrics that judge heatmaps and relevance of tokens, pure and batched; `DIRECTIONS` says what is better."""
 
 from jxai.metrics.completeness import Completeness, completeness
 from jxai.metrics.concentration import complexity, sparseness
@@ -18,6 +18,8 @@ from jxai.metrics.road import road
 from jxai.metrics.sensitivity import maximum_sensitivity
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 from jxai.metrics.simpson import simpson
+from jxai.metrics.soft_tokens import soft_comprehensiveness, soft_sufficiency
+from jxai.metrics.tokens import comprehensiveness, sufficiency, token_deletion, token_insertion
 from jxai.metrics.variation import (
     autvc,
     average_total_variation,
@@ -34,6 +36,7 @@ __all__ = [
     "average_total_variation",
     "completeness",
     "complexity",
+    "comprehensiveness",
     "curve_area",
     "deletion",
     "gaussian_pyramid",
@@ -54,6 +57,11 @@ __all__ = [
     "road",
     "shuffled_parameters",
     "simpson",
+    "soft_comprehensiveness",
+    "soft_sufficiency",
     "sparseness",
     "structural_similarity",
+    "sufficiency",
+    "token_deletion",
+    "token_insertion",
 ]

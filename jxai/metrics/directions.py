@@ -12,6 +12,7 @@ DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
         "average_total_variation": "lower",
         "completeness": "lower",
         "complexity": "lower",
+        "comprehensiveness": "higher",
         "deletion": "lower",
         "infidelity": "lower",
         "insertion": "higher",
@@ -24,6 +25,11 @@ DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
         "relevance_mass": "higher",
         "relevance_rank": "higher",
         "road": "lower",
+        "soft_comprehensiveness": "higher",
+        "soft_sufficiency": "higher",
         "sparseness": "higher",
+        "sufficiency": "lower",
+        "token_deletion": "lower",
+        "token_insertion": "higher",
     }
 )

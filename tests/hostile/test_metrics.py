@@ -28,6 +28,42 @@ HEATMAP = {"heatmap": array("nhw")}
 PIXELS = {**BATCH, **HEATMAP, **CHUNKS}
 REMOVAL = {**PIXELS, "baseline": number(0.0, -1.0), "num_steps": count(1, 3)}
 MASKED = {**HEATMAP, "mask": mask("nhw")}
+
+
+def token_network(size):
+    weights = np.random.default_rng(0).normal(size=(size.h * size.c, size.k)).astype(np.float32)
+
+    def f(x, *present):
+        return jnp.tanh(x.reshape(len(x), -1) @ jnp.asarray(weights, x.dtype) / 10) + 2
+
+    return f
+
+
+TOKENS = {
+    "f": given_as(
+        token_network,
+        Spoilt(lambda x, *present: jnp.zeros(len(x)), refused=True),
+        Spoilt(lambda x, *present: None, refused=True),
+        Spoilt(lambda x, *present: jnp.full((len(x), 4), jnp.nan), refused=True),
+        Spoilt(lambda x, *present: jnp.zeros((len(x), 4))),
+    ),
+    "x": array("nhc"),
+    "relevance": array("nh"),
+    "target": BATCH["target"],
+    "baseline": number(0.0, 1.0),
+    "mask": mask("nh", optional=True),
+    **CHUNKS,
+}
+DELETED = {**TOKENS, "removed": one_of(False, True)}
+SHARES = one_of(
+    (0.1, 0.5), [1.0], bad=[Spoilt(v, refused=True) for v in ((), (0.0,), (1.5,), 0.5, None, "0.5", ("a",))]
+)
+SOFT = {
+    **TOKENS,
+    "key": key(),
+    "keep": number(None, 0.5, wrong=(0.0, 1.0, -1.0)),
+    "num_samples": count(1, 2),
+}
 # What `explain` makes of an image goes by the image alone; the second is 0 everywhere.
 EXPLAIN = one_of(
     lambda x, target: jnp.sin(x),
@@ -116,6 +152,7 @@ CASES = {
         holds=lambda found, given: not jnp.isnan(found.residual).any(),
     ),
     "complexity": Case(metrics.complexity, HEATMAP, holds=lambda found, given: bool((found >= 0).all())),
+    "comprehensiveness": Case(metrics.comprehensiveness, {**DELETED, "shares": SHARES}),
     "curve_area": Case(metrics.curve_area, {"curve": array("n3")}),
     "deletion": Case(metrics.deletion, REMOVAL, holds=in_unit),
     "gaussian_pyramid": Case(
@@ -233,10 +270,19 @@ CASES = {
         metrics.shuffled_parameters, {"key": key(), "variables": TREE}, undefined="as given"
     ),
     "simpson": Case(metrics.simpson, {"values": array("n3")}),
+    "soft_comprehensiveness": Case(
+        metrics.soft_comprehensiveness, SOFT, holds=lambda found, given: bool((found >= 0).all())
+    ),
+    "soft_sufficiency": Case(
+        metrics.soft_sufficiency, SOFT, holds=lambda found, given: bool((found <= 1).all())
+    ),
     "sparseness": Case(metrics.sparseness, HEATMAP, holds=in_unit),
     "structural_similarity": Case(
         metrics.structural_similarity, {**HEATMAP, "other": array("nhw")}, holds=one_an_image
     ),
+    "sufficiency": Case(metrics.sufficiency, {**DELETED, "shares": SHARES}),
+    "token_deletion": Case(metrics.token_deletion, {**DELETED, "num_tokens": count(None, 2, odd=(99,))}),
+    "token_insertion": Case(metrics.token_insertion, {**DELETED, "num_tokens": count(None, 2)}),
 }
 
 

@@ -26,7 +26,7 @@ from strategies import (
 
 from jxai import viz
 
-EXEMPT = {"InlineMaps": "what `inline` returns"}
+EXEMPT = {"InlineMaps": "what `inline` returns", "TextMaps": "what `text_maps` returns"}
 RELEVANCE = array("nhwc", wrap=np.asarray)
 PICTURES = Argument(
     lambda size: st.integers(0, 5).map(
@@ -110,6 +110,22 @@ EPISODE = {
     ),
 }
 RUN = [{"step": 1, "loss": 0.5, "accuracy": 0.1}, {"step": 2, "loss": 0.4}]
+
+
+def texts(axis):
+    """As many as an axis is long."""
+    return given_as(
+        lambda size: ["<a>", "\x1b", "\ud800", "\u202e", ""][: getattr(size, axis)],
+        *(Spoilt(v, refused=True) for v in ([], ["one"] * 9, None, 3, [1, 2, 3, 4], "abcd")),
+    )
+
+
+NAMES = given_as(
+    lambda size: ["$name$ <b>"] * size.n,
+    *(Spoilt(v, refused=True) for v in (None, ["one"] * 9, 3, "text", [3, 3])),
+)
+TEXTS = {"relevance": array("nh", wrap=np.asarray), "tokens": texts("h")}
+SCALE = number(None, 1.0, wrong=(0.0, -1.0))
 CASES = {
     "diverging_colors": Case(viz.diverging_colors, {"values": RELEVANCE}, holds=bytes_like),
     "episode_sheet": Case(
@@ -231,6 +247,43 @@ CASES = {
         viz.signed_sum,
         {"relevance": RELEVANCE},
         holds=lambda found, given: found.shape == given["relevance"].shape[:-1],
+    ),
+    "patch_means": Case(
+        viz.patch_means,
+        {"relevance": array("n444", wrap=np.asarray), "patch": count(1, 2, 4, odd=(3, 8))},
+        holds=lambda found, given: found.shape == (*given["relevance"].shape[:3], 1),
+    ),
+    "text_ansi": Case(
+        viz.text_ansi,
+        {
+            "relevance": array("h", wrap=np.asarray),
+            "tokens": texts("h"),
+            "scale": SCALE,
+            "colors": one_of(True, False),
+        },
+        holds=lambda found, given: found.replace("\x1b", "").isprintable(),
+    ),
+    "text_maps": Case(
+        viz.text_maps,
+        {**TEXTS, "names": NAMES, "captions": NAMES, "scale": SCALE},
+        holds=lambda found, given: "<a>" not in found.page(title="<a>"),
+    ),
+    "text_sheet": Case(
+        drawn(viz.text_sheet),
+        {**TEXTS, "names": NAMES, "title": TITLE, "scale": SCALE, "dpi": DPI},
+        holds=is_true,
+    ),
+    "token_matrix": Case(
+        drawn(viz.token_matrix),
+        {
+            "relevance": array("hc", wrap=np.asarray),
+            "rows": texts("h"),
+            "columns": texts("c"),
+            "title": TITLE,
+            "scale": SCALE,
+            "dpi": DPI,
+        },
+        holds=is_true,
     ),
 }
 
