@@ -58,7 +58,7 @@ def in_torch(model: models.Loaded) -> Any:
     import torch  # pyright: ignore[reportMissingImports]
     from transformers import LlamaConfig, LlamaForCausalLM  # pyright: ignore[reportMissingImports]
 
-    config = model.config
+    config = model.module.config
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     names += (
         "num_key_value_heads",

@@ -10,8 +10,8 @@ from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.checks import as_array, check_count, check_number, finite, keep_nan, values
 from jxai.errors import InputError, InputTypeError
-from jxai.metrics._inputs import as_batch, probabilities, target_scores
-from jxai.metrics._pixels import removal_ranks
+from jxai.metrics.inputs import as_batch, probabilities, target_scores
+from jxai.metrics.pixels import removal_ranks
 
 # From embeddings, and with `removed` which tokens are there.
 TokenScores = Callable[..., jax.Array]

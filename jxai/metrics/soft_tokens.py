@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import row_keys
 from jxai.checks import check_count, check_key, check_number, finite, keep_nan
-from jxai.metrics._inputs import target_scores
 from jxai.metrics._tokens import TokenInputs, TokenScores, probabilities_of
+from jxai.metrics.inputs import target_scores
 
 
 def soft_comprehensiveness(
