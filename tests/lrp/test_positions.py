@@ -118,7 +118,7 @@ def test_sinusoidal_positions_too(dtype):
 # The models.
 
 
-@pytest.mark.parametrize("name", ["lxt_llama", "lxt_gpt2"])
+@pytest.mark.parametrize("name", ["lxt_llama", pytest.param("lxt_gpt2", marks=pytest.mark.slow)])
 def test_models_take_positions(golden, name):
     archive = load(golden / f"{name}.npz", scan=True)
     module, x = archive.module, archive.x

@@ -24,7 +24,11 @@ def gpt2(golden):
 
 
 @pytest.mark.parametrize(
-    "composite", [lrp.AttnLRP(), lrp.CPLRP(epsilon=0.01, bias=False)], ids=["AttnLRP", "CPLRP"]
+    "composite",
+    [
+        pytest.param(lrp.AttnLRP(), id="AttnLRP", marks=pytest.mark.slow),
+        pytest.param(lrp.CPLRP(epsilon=0.01, bias=False), id="CPLRP, no biases"),
+    ],
 )
 def test_what_biases_and_stabilizers_absorb_is_metered_in_loops_too(gpt2, composite):
     @jax.jit

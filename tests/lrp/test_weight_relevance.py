@@ -59,7 +59,12 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+QUICK = ("ε", "γ", "αβ")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in RULES]
+)
 def test_weights_share_what_a_layer_hands_on(name):
     rule, model, x = RULES[name], Net(), normal(2, 4, 4, 2, seed=4)
     variables = draw(model, x)
