@@ -123,17 +123,9 @@ def explain(
     """
     ids = as_ids(ids)
     mask = as_mask(mask, ids)
-    check_choice("score", score, get_args(Score))
     check_count("chunk_size", chunk_size)
     check_method(method)
-    if contrast is not None and score == "log-probability":
-        raise InputError("expected contrast with score='logit', got log-probability: leave one of them out")
-    where, tokens = points_of(ids, mask, target, positions, span)
-    against = None if contrast is None else as_array(contrast)
-    if against is not None and (against.shape != ids.shape[:1]):
-        raise InputError(
-            f"expected `contrast` of shape {ids.shape[:1]}, got {against.shape}: one token a sequence"
-        )
+    where, tokens, against = as_points(ids, mask, target, positions, span, contrast, score)
     x = model.embed(ids)
 
     scores_at = functools.partial(logits_at, model)
@@ -174,6 +166,24 @@ def logits(model: Any, x: jax.Array, *, mask: ArrayLike | None = None) -> jax.Ar
     tokens = jnp.zeros(x.shape[:2], jnp.int32)
     mask = as_mask(mask, tokens)
     return logits_at(model, x, last_positions(tokens, mask)[:, None], mask)[:, 0]
+
+
+def as_points(
+    ids: jax.Array, mask: jax.Array | None, target: Any, positions: Any, span: Any, contrast: Any, score: Any
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """What is explained where, checked: positions (N, P), tokens (N, P) or None, tokens spoken against (N,) or None."""
+    check_choice("score", score, get_args(Score))
+    where, tokens = points_of(ids, mask, target, positions, span)
+    if contrast is None:
+        return where, tokens, None
+    if score == "log-probability":
+        raise InputError("expected contrast with score='logit', got log-probability: leave one of them out")
+    against = as_array(contrast)
+    if against.shape != ids.shape[:1]:
+        raise InputError(
+            f"expected `contrast` of shape {ids.shape[:1]}, got {against.shape}: one token a sequence"
+        )
+    return where, tokens, against
 
 
 def logits_at(model: Any, x: jax.Array, where: jax.Array, mask: jax.Array | None) -> jax.Array:
