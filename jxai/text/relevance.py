@@ -158,20 +158,20 @@ def logits(model: Any, x: jax.Array, *, mask: ArrayLike | None = None) -> jax.Ar
 
     Raises:
         TypeError: the mask holds no booleans, or as the model says.
-        ValueError: the mask is of another shape or empty, or as the model says.
+        ValueError: the mask is of another shape or empty, logits are not finite, or as the model says.
     """
     x = as_array(x)
     if x.ndim != 3 or not x.size:
         raise InputError(f"expected embeddings (N, T, C) of at least one token, got shape {x.shape}")
     tokens = jnp.zeros(x.shape[:2], jnp.int32)
     mask = as_mask(mask, tokens)
-    return logits_at(model, x, last_positions(tokens, mask)[:, None], mask)[:, 0]
+    return finite("logits", logits_at(model, x, last_positions(tokens, mask)[:, None], mask)[:, 0])
 
 
 def as_points(
     ids: jax.Array, mask: jax.Array | None, target: Any, positions: Any, span: Any, contrast: Any, score: Any
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
-    """What is explained where, checked: positions (N, P), tokens (N, P) or None, tokens spoken against (N,) or None."""
+    """What is explained where, checked: positions (N, P), tokens (N, P), tokens spoken against (N,), or None."""
     check_choice("score", score, get_args(Score))
     where, tokens = points_of(ids, mask, target, positions, span)
     if contrast is None:

@@ -207,11 +207,7 @@ CASES = {
             "mask": MASK,
         },
     ),
-    "logits": Case(
-        text.logits,
-        {"model": MODEL, "x": array("nh4", strange=False), "mask": MASK},
-        undefined="as the model gives",
-    ),
+    "logits": Case(text.logits, {"model": MODEL, "x": array("nh4", strange=False), "mask": MASK}),
     "pieces": Case(
         text.pieces,
         {
