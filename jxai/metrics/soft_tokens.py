@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import row_keys
 from jxai.checks import check_count, check_key, check_number, finite, keep_nan
-from jxai.metrics._tokens import TokenInputs, TokenScores, probabilities_of
 from jxai.metrics.inputs import target_scores
+from jxai.metrics.token_inputs import TokenInputs, TokenScores
 
 
 def soft_comprehensiveness(
@@ -57,7 +57,7 @@ def soft_comprehensiveness(
         Incorporating Attribution Importance for Improving Faithfulness Metrics, Zhao and Aletras, 2023; Faithfulness
         Evaluation for Decoder-only LLM Attributions with Controlled Retained Information, Huang and Chan, 2026.
     """
-    given = TokenInputs(probabilities_of(f), x, relevance, target, baseline, False, mask)
+    given = TokenInputs(f, x, relevance, target, baseline, False, mask, probability=True)
     possible, lost = _faded(given, 1 - _unit(given), key, keep, num_samples, chunk_size)
     share = jnp.where(possible > 0, lost / jnp.where(possible > 0, possible, 1), 0)
     return given.told(keep_nan(share, possible, lost))
@@ -103,7 +103,7 @@ def soft_sufficiency(
     References:
         As `soft_comprehensiveness`.
     """
-    given = TokenInputs(probabilities_of(f), x, relevance, target, baseline, False, mask)
+    given = TokenInputs(f, x, relevance, target, baseline, False, mask, probability=True)
     possible, lost = _faded(given, _unit(given), key, keep, num_samples, chunk_size)
     share = jnp.where(possible > 0, 1 - lost / jnp.where(possible > 0, possible, 1), 0)
     return given.told(keep_nan(share, possible, lost))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jxai.metrics._tokens import TokenInputs, TokenScores, probabilities_of
+from jxai.metrics.token_inputs import TokenInputs, TokenScores
 
 
 def token_deletion(
@@ -136,7 +136,7 @@ def comprehensiveness(
     References:
         ERASER: A Benchmark to Evaluate Rationalized NLP Models, DeYoung et al., 2020, equations 1 and 3.
     """
-    given = TokenInputs(probabilities_of(f), x, relevance, target, baseline, removed, mask)
+    given = TokenInputs(f, x, relevance, target, baseline, removed, mask, probability=True)
     counts = given.counts(shares)
     found = given.scores(given.ranks[:, None] >= given.at_most(counts), chunk_size)
     return (found[:, :1] - found).mean(axis=1)
@@ -179,7 +179,7 @@ def sufficiency(
     References:
         ERASER: A Benchmark to Evaluate Rationalized NLP Models, DeYoung et al., 2020, equations 2 and 3.
     """
-    given = TokenInputs(probabilities_of(f), x, relevance, target, baseline, removed, mask)
+    given = TokenInputs(f, x, relevance, target, baseline, removed, mask, probability=True)
     counts = given.counts(shares)
     alone = given.ranks[:, None] < given.at_least(counts)
     whole = jnp.ones_like(alone[:, :1])

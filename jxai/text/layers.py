@@ -13,10 +13,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jxai import lrp
-from jxai.checks import as_array, as_numpy, check_count, finite, keep_nan
+from jxai.checks import as_numpy, check_count, finite, keep_nan
 from jxai.errors import InputError
-from jxai.text._inputs import as_ids, as_mask, in_range, points_of
-from jxai.text.relevance import Score, coefficients, logits_at, summed
+from jxai.text.inputs import as_ids, as_mask, in_range
+from jxai.text.relevance import Score, as_points, coefficients, logits_at, summed
 
 
 class LayerRelevance(NamedTuple):
@@ -76,7 +76,7 @@ def layers(
     mask = as_mask(mask, ids)
     check_count("num_heads", num_heads)
     blocks = ("layers",) if num_layers is None else _numbered(num_layers)
-    where, tokens = points_of(ids, mask, target, positions, None)
+    where, tokens, against = as_points(ids, mask, target, positions, None, contrast, score)
     x = model.embed(ids)
     y, pullback = lrp.vjp(
         lambda x: logits_at(model, x, where, mask),
@@ -85,7 +85,6 @@ def layers(
         watch=[f"{block}{place}" for block in blocks for place in ("", *_PLACES)],
     )
     chosen = y.argmax(axis=-1) if tokens is None else in_range("target", tokens, y.shape[-1])
-    against = None if contrast is None else as_array(contrast)
     start = coefficients(y, chosen, against, score) * y
     (found,), watched = pullback(start)
 

@@ -18,7 +18,7 @@ from jxai import lrp
 from jxai.checks import as_array, check_choice, check_count, finite, keep_nan, shown
 from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
-from jxai.text._inputs import as_ids, as_mask, in_range, last_positions, points_of
+from jxai.text.inputs import as_ids, as_mask, in_range, last_positions, points_of
 
 Scores = Callable[[jax.Array], jax.Array]
 # Rules of relevance, or an explanation of (f, x, target) such as `jxai.attribution.gradient`.
@@ -123,17 +123,9 @@ def explain(
     """
     ids = as_ids(ids)
     mask = as_mask(mask, ids)
-    check_choice("score", score, get_args(Score))
     check_count("chunk_size", chunk_size)
     check_method(method)
-    if contrast is not None and score == "log-probability":
-        raise InputError("expected contrast with score='logit', got log-probability: leave one of them out")
-    where, tokens = points_of(ids, mask, target, positions, span)
-    against = None if contrast is None else as_array(contrast)
-    if against is not None and (against.shape != ids.shape[:1]):
-        raise InputError(
-            f"expected `contrast` of shape {ids.shape[:1]}, got {against.shape}: one token a sequence"
-        )
+    where, tokens, against = as_points(ids, mask, target, positions, span, contrast, score)
     x = model.embed(ids)
 
     scores_at = functools.partial(logits_at, model)
@@ -166,14 +158,32 @@ def logits(model: Any, x: jax.Array, *, mask: ArrayLike | None = None) -> jax.Ar
 
     Raises:
         TypeError: the mask holds no booleans, or as the model says.
-        ValueError: the mask is of another shape or empty, or as the model says.
+        ValueError: the mask is of another shape or empty, logits are not finite, or as the model says.
     """
     x = as_array(x)
     if x.ndim != 3 or not x.size:
         raise InputError(f"expected embeddings (N, T, C) of at least one token, got shape {x.shape}")
     tokens = jnp.zeros(x.shape[:2], jnp.int32)
     mask = as_mask(mask, tokens)
-    return logits_at(model, x, last_positions(tokens, mask)[:, None], mask)[:, 0]
+    return finite("logits", logits_at(model, x, last_positions(tokens, mask)[:, None], mask)[:, 0])
+
+
+def as_points(
+    ids: jax.Array, mask: jax.Array | None, target: Any, positions: Any, span: Any, contrast: Any, score: Any
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """What is explained where, checked: positions (N, P), tokens (N, P), tokens spoken against (N,), or None."""
+    check_choice("score", score, get_args(Score))
+    where, tokens = points_of(ids, mask, target, positions, span)
+    if contrast is None:
+        return where, tokens, None
+    if score == "log-probability":
+        raise InputError("expected contrast with score='logit', got log-probability: leave one of them out")
+    against = as_array(contrast)
+    if against.shape != ids.shape[:1]:
+        raise InputError(
+            f"expected `contrast` of shape {ids.shape[:1]}, got {against.shape}: one token a sequence"
+        )
+    return where, tokens, against
 
 
 def logits_at(model: Any, x: jax.Array, where: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -16,7 +16,7 @@ from jxai.checks import check_number, finite, keep_nan, values
 from jxai.compiled import run_compiled
 from jxai.errors import InputError
 from jxai.jaxprs import opened, scan_operands
-from jxai.text._inputs import as_ids, as_mask
+from jxai.text.inputs import as_ids, as_mask
 
 _PLACE = "attention/weights"
 

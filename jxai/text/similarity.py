@@ -16,7 +16,7 @@ from jxai import lrp
 from jxai.checks import check_count, finite, keep_nan
 from jxai.compiled import run_compiled
 from jxai.errors import InputError
-from jxai.text._inputs import as_ids, as_mask
+from jxai.text.inputs import as_ids, as_mask
 from jxai.text.relevance import Method, by_rows, check_method, summed
 
 

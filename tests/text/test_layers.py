@@ -74,6 +74,8 @@ def test_the_strongest_come_first(found):
     [
         (lambda m, i: text.layers(m, i, None, num_heads=4), "divides 6 channels"),
         (lambda m, i: text.layers(m, i, None, num_heads=2, num_layers=0), "num_layers"),
+        (lambda m, i: text.layers(m, i, None, num_heads=2, score="nonsense"), "score among"),
+        (lambda m, i: text.layers(m, i, None, num_heads=2, contrast=np.zeros(3, int)), "`contrast` of shape"),
         (lambda m, i: text.layers(m, i, None, num_heads=2, num_layers=1), "layer0"),
         (lambda m, i: text.strongest(np.ones((2, 2))), "shape"),
         (lambda m, i: text.strongest(np.ones((1, 1, 1, 1)), count=0), "count"),

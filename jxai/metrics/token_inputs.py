@@ -34,6 +34,8 @@ class TokenInputs:
         baseline: ArrayLike,
         removed: bool,
         mask: ArrayLike | None,
+        *,
+        probability: bool = False,
     ):
         x = as_array(x)
         if x.ndim != 3:
@@ -55,7 +57,7 @@ class TokenInputs:
                 f"expected `relevance` of shape {x.shape[:2]}, got {self.relevance.shape}: one value a token, summed "
                 "over channels"
             )
-        self.f, self.removed = f, removed
+        self.f, self.removed = (probabilities_of(f) if probability else f), removed
         self.baseline = as_baseline(baseline, self.x)
         self.length = self.mask.sum(axis=1, keepdims=True)
         # Padding has the last places.
