@@ -56,7 +56,10 @@ def ours(composite: lrp.Composite | None) -> Any:
 def in_torch(model: models.Loaded) -> Any:
     """The same network by transformers."""
     import torch  # pyright: ignore[reportMissingImports]
-    from transformers import LlamaConfig, LlamaForCausalLM  # pyright: ignore[reportMissingImports]
+    from transformers import (  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+        LlamaConfig,  # pyright: ignore[reportAttributeAccessIssue]
+        LlamaForCausalLM,  # pyright: ignore[reportAttributeAccessIssue]
+    )
 
     config = model.module.config
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
