@@ -2,15 +2,15 @@
 
     python -m experiments.text.patching --out runs/text
 
-A pair of prompts differs in one token, and so do their answers. Activation patching runs the first prompt once for each
-block, position and kind of activation (residual stream, attention's output, MLP's output) with that activation of the
-second prompt put in, and reads the difference of the answers' logits. `lrp.relevance_patching` estimates all of these
-changes at once, by LRP's coefficients (RelP) or by gradients (attribution patching). The table has Pearson's correlation
-with the true changes over blocks and positions, a mean over pairs. Leaves `patching.md` and `patching.json`. About eight
-minutes on two cores.
+A pair of prompts differs in one token, and so do their answers. Activation patching runs the first prompt once for
+each block, position and kind of activation (residual stream, attention's output, MLP's output) with that activation of
+the second prompt put in, and reads the difference of the answers' logits. `lrp.relevance_patching` estimates all of
+these changes at once, by LRP's coefficients (RelP) or by gradients (attribution patching). The table has Pearson's
+correlation with the true changes over blocks and positions, a mean over pairs. Leaves `patching.md` and
+`patching.json`. About eight minutes on two cores.
 
-Jafari et al., *RelP*, 2025, report on GPT-2 small: residual stream 0.753 by gradients and 0.968 by RelP, MLP 0.195 and
-0.992, attention 0.979 and 0.962.
+Jafari et al., *RelP*, 2025, report on GPT-2 small: residual stream 0.753 by gradients and 0.968 by RelP, MLP 0.195
+and 0.992, attention 0.979 and 0.962.
 """
 
 import dataclasses
@@ -37,17 +37,8 @@ METHODS: dict[str, lrp.Composite | None] = {
     "AttnLRP": lrp.AttnLRP(epsilon=0),
     "CP-LRP": lrp.CPLRP(epsilon=0),
 }
-_CAPITALS = (
-    "France Paris",
-    "Italy Rome",
-    "Spain Madrid",
-    "Germany Berlin",
-    "Japan Tokyo",
-    "Egypt Cairo",
-    "Russia Moscow",
-    "China Beijing",
-)
-_NAMES = ("Mary John", "Tom James", "Dan Sarah", "Anna Mark")
+_CAPITALS = "France Paris, Italy Rome, Spain Madrid, Germany Berlin, Japan Tokyo, Egypt Cairo, Russia Moscow"
+_NAMES = "Mary John, Tom James, Dan Sarah, Anna Mark"
 _SITES_AT_ONCE = 32
 
 Pair = tuple[str, str, str, str]
@@ -74,14 +65,15 @@ def pairs(*, count: int | None = None) -> dict[str, list[Pair]]:
     Returns:
         Capitals of countries, and indirect objects (Wang et al., *Interpretability in the Wild*, 2023).
     """
-    known = [line.split() for line in _CAPITALS]
+    known = [pair.split() for pair in _CAPITALS.split(", ")]
     capitals = [
         (f"The capital of {a} is", f" {x}", f"The capital of {b} is", f" {y}")
         for (a, x), (b, y) in zip(known, [*known[1:], known[0]], strict=True)
     ]
     start = "When {} and {} went to the store, {} gave a drink to"
     objects = [
-        (start.format(a, b, b), f" {a}", start.format(a, b, a), f" {b}") for a, b in map(str.split, _NAMES)
+        (start.format(a, b, b), f" {a}", start.format(a, b, a), f" {b}")
+        for a, b in map(str.split, _NAMES.split(", "))
     ]
     return {"capital": capitals[:count], "indirect object": objects[:count]}
 
