@@ -3,8 +3,8 @@
     python -m experiments.text.patching --out runs/text
 
 A pair of prompts differs in one token, and so do their answers. Activation patching runs the first prompt once for
-each block, position and kind of activation (residual stream, attention's output, MLP's output) with that activation of
-the second prompt put in, and reads the difference of the answers' logits. `lrp.relevance_patching` estimates all of
+each block, position and kind of activation (residual stream, outputs of attention and MLP) with that activation of the
+second prompt put in, and reads the difference of the answers' logits. `lrp.relevance_patching` estimates all of
 these changes at once, by LRP's coefficients (RelP) or by gradients (attribution patching). The table has Pearson's
 correlation with the true changes over blocks and positions, a mean over pairs. Leaves `patching.md` and
 `patching.json`. About eight minutes on two cores.
@@ -70,11 +70,11 @@ def pairs(*, count: int | None = None) -> dict[str, list[Pair]]:
         (f"The capital of {a} is", f" {x}", f"The capital of {b} is", f" {y}")
         for (a, x), (b, y) in zip(known, [*known[1:], known[0]], strict=True)
     ]
-    start = "When {} and {} went to the store, {} gave a drink to"
-    objects = [
-        (start.format(a, b, b), f" {a}", start.format(a, b, a), f" {b}")
-        for a, b in map(str.split, _NAMES.split(", "))
-    ]
+    start, names = (
+        "When {} and {} went to the store, {} gave a drink to",
+        [pair.split() for pair in _NAMES.split(", ")],
+    )
+    objects = [(start.format(a, b, b), f" {a}", start.format(a, b, a), f" {b}") for a, b in names]
     return {"capital": capitals[:count], "indirect object": objects[:count]}
 
 
