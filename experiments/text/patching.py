@@ -3,7 +3,7 @@
     python -m experiments.text.patching --out runs/text
 
 A pair of prompts differs in one token, and so do their answers. Activation patching runs the first prompt once for
-each block, position and kind of activation (residual stream, outputs of attention and MLP) with that activation of the
+each block, position and kind of activation (residual stream, outputs of attention and MLP) with that of the
 second prompt put in, and reads the difference of the answers' logits. `lrp.relevance_patching` estimates all of
 these changes at once, by LRP's coefficients (RelP) or by gradients (attribution patching). The table has Pearson's
 correlation with the true changes over blocks and positions, a mean over pairs. Leaves `patching.md` and
