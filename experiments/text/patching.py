@@ -16,7 +16,7 @@ and 0.992, attention 0.979 and 0.962.
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def estimated(
 
 
 def correlations(
-    model: Any, chosen: dict[str, Sequence[Pair]], *, progress: bool = True
+    model: Any, chosen: Mapping[str, Sequence[Pair]], *, progress: bool = True
 ) -> dict[str, dict[str, np.ndarray]]:
     """Pearson's correlation of each estimate with the truth over blocks and positions.
 
