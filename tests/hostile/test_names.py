@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jxai import data
+from jxai import InputError, data
 from jxai.checks import printable
 from jxai.cli.explaining.picture_files import read_pictures
 from jxai.cli.fewshot import run_record
@@ -101,7 +101,7 @@ def test_warnings_are_printable(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_lines_of_scripts_are_lines(name, capsys):
     def main():
-        raise ValueError(f"expected a file, got {name}: give one")
+        raise InputError(f"expected a file, got {name}: give one")
 
     with pytest.raises(SystemExit):
         command_line.guarded(main)
