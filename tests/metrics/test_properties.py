@@ -44,8 +44,16 @@ def explain(x, target):
     return jnp.sin(x) * (1 + target.reshape(-1, 1, 1, 1))
 
 
+def of_tokens(metric, d, *key, **options):
+    """A metric of tokens: rows of pixels are the tokens."""
+    return metric(
+        f, *key, d.x.reshape(*SHAPE[:2], -1), d.heatmap.sum(axis=-1), d.target, baseline=0.5, **options
+    )
+
+
 # name -> of (d, options of chunks) to (N,) or (N, S)
 CHUNKED = {
+    "comprehensiveness": lambda d, **o: of_tokens(metrics.comprehensiveness, d, **o),
     "completeness": lambda d, **o: metrics.completeness(f, d.x, d.attributions, d.target, **o).residual,
     "deletion": lambda d, **o: metrics.deletion(f, d.x, d.heatmap, d.target, num_steps=4, **o),
     "infidelity": lambda d, **o: metrics.infidelity(
@@ -60,6 +68,11 @@ CHUNKED = {
     ),
     "pixel_flipping": lambda d, **o: metrics.pixel_flipping(f, d.x, d.heatmap, d.target, num_steps=4, **o),
     "road": lambda d, **o: metrics.road(f, KEY, d.x, d.heatmap, d.target, shares=(0.2, 0.7), noise=0.0, **o),
+    "soft_comprehensiveness": lambda d, **o: of_tokens(metrics.soft_comprehensiveness, d, KEY, **o),
+    "soft_sufficiency": lambda d, **o: of_tokens(metrics.soft_sufficiency, d, KEY, **o),
+    "sufficiency": lambda d, **o: of_tokens(metrics.sufficiency, d, **o),
+    "token_deletion": lambda d, **o: of_tokens(metrics.token_deletion, d, num_tokens=4, **o),
+    "token_insertion": lambda d, **o: of_tokens(metrics.token_insertion, d, num_tokens=4, **o),
 }
 WHOLE = {
     "aupc": lambda d: metrics.aupc(d.heatmap[:, 0]),
@@ -78,7 +91,7 @@ WHOLE = {
 }
 METRICS = {**CHUNKED, **WHOLE}
 # Their noise goes by an image's place in the batch.
-RANDOM = {"infidelity", "maximum_sensitivity"}
+RANDOM = {"infidelity", "maximum_sensitivity", "soft_comprehensiveness", "soft_sufficiency"}
 
 
 def values(d, names=tuple(METRICS), **options):
