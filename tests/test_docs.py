@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "experiments/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"```.*?```", re.DOTALL)
 # Ten seconds of small programs each; README.md shows in the quick tests that code of pages runs.
-LONG = {"attribution.md", "coming_from.md", "explain.md", "few_shot.md", "index.md", "text.md"}
+LONG = {"attribution.md", "coming_from.md", "data.md", "explain.md", "few_shot.md", "index.md", "text.md"}
 
 
 @pytest.mark.parametrize(

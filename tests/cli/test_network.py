@@ -232,6 +232,7 @@ def test_options_that_do_not_go_together(folder, changes, message):
         load_network(NetworkOptions(**changes))
 
 
+@pytest.mark.slow
 def test_grad_cam_weighs_the_maps_that_are_named(folder, capsys):
     place = written(folder, "own_maps", MODELS["linen"])
     pictures = (folder / "pictures",)

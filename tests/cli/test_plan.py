@@ -1,11 +1,14 @@
 import dataclasses
 
+import pytest
+
 from jxai.cli.fewshot.configs import TABLES
 from jxai.cli.fewshot.configs.systems import plain_and_guided
 from jxai.cli.fewshot.plan import CORES, PICTURES_PER_CORE, plan
 from jxai.cli.fewshot.reproduce import Options, jobs
 
 
+@pytest.mark.slow
 def test_a_plan_names_work_command_and_published_numbers(tiny):
     systems = plain_and_guided("prototype", dataclasses.replace(tiny, head="prototype", steps=10**9))
     table = dataclasses.replace(

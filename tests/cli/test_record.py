@@ -76,6 +76,7 @@ def test_the_commit_is_the_repositorys(tmp_path, monkeypatch):
     assert made_with.start()["changed"]
 
 
+@pytest.mark.slow
 def test_a_run_keeps_each_start_that_differs(short, tmp_path, now, capsys):
     run_record.keep(tmp_path, short)
     run_record.keep(tmp_path, short)

@@ -99,6 +99,7 @@ def test_pictures_are_augmented_within_the_step(plain, tmp_path, monkeypatch):
         chex.assert_trees_all_close(states[0].params["encoder"], states[2].params["encoder"])
 
 
+@pytest.mark.slow
 def test_too_few_pictures_are_repeated_where_asked_for(plain, tmp_path):
     """Every class of the domain has fewer pictures than 200 shots and one query."""
     config = dataclasses.replace(
@@ -112,6 +113,7 @@ def test_too_few_pictures_are_repeated_where_asked_for(plain, tmp_path):
     assert train(run_of(config, tmp_path / "run")).accuracy is not None
 
 
+@pytest.mark.slow
 def test_the_encoder_is_pretrained_once_for_all_runs(tiny, tmp_path):
     for name, guidance in (("plain", fewshot.PLAIN), ("guided", fewshot.Guidance())):
         train(run_of(dataclasses.replace(tiny, guidance=guidance, steps=1), tmp_path / name))
@@ -119,6 +121,7 @@ def test_the_encoder_is_pretrained_once_for_all_runs(tiny, tmp_path):
     assert [line["step"] for line in lines] == [tiny.pretraining.steps]
 
 
+@pytest.mark.slow
 def test_an_encoder_is_shared_by_whoever_names_its_sources(plain, tmp_path):
     own = dataclasses.replace(plain, steps=1, shot=1, queries=1)
     named = dataclasses.replace(
@@ -130,6 +133,7 @@ def test_an_encoder_is_shared_by_whoever_names_its_sources(plain, tmp_path):
     assert [line["step"] for line in lines] == [plain.pretraining.steps]
 
 
+@pytest.mark.slow
 def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
     config = dataclasses.replace(
         tiny,
@@ -255,6 +259,7 @@ def test_nan_stops_training(plain, tmp_path):
     assert all(jax.tree.leaves(jax.tree.map(lambda leaf: bool(jax.numpy.isfinite(leaf).all()), saved)))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_made_longer_but_not_shorter(plain, tmp_path):
     plain = dataclasses.replace(plain, pretraining=dataclasses.replace(plain.pretraining, steps=0))
     longer = dataclasses.replace(plain, steps=plain.steps + 2)

@@ -68,6 +68,7 @@ def started(folder):
     return [line.split()[0] for line in (folder / "started").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_what_is_cut_off_killed_or_fails_leaves_the_others_alone(fake, capfd):
     only = ("right", "guided", "lrp", "attribution", "growth")
     with pytest.raises(SystemExit, match="the lines below the tables of guided, lrp, attribution"):

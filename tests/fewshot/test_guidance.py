@@ -127,6 +127,7 @@ def test_without_weight_no_explanation_is_computed(tiny, monkeypatch):
     jax.eval_shape(head_loss(tiny, fewshot.Guidance(guided_weight=0.0)), *where)
 
 
+@pytest.mark.slow
 def test_no_gradient_passes_through_the_weights(tiny):
     """The gradient is that of the loss with the weights as constants, and that one is checked by differences."""
     with jax.enable_x64(True):

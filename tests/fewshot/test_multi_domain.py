@@ -330,6 +330,7 @@ def train(system, num_devices, deterministic, steps=2):
     return state, *jax.device_get((training.unreplicate(replicated), training.unreplicate(metrics)))
 
 
+@pytest.mark.slow
 def test_the_step_trains_model_transformation_and_classifier(domains):
     before, after, metrics = train(domains, 2, deterministic=False)
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params, after.params)

@@ -113,6 +113,7 @@ def test_guided_training_traces_once_and_is_bit_identical_on_one_and_eight_devic
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(one))
 
 
+@pytest.mark.slow
 def test_guided_training_traces_once_in_the_fast_mode(tiny):
     *_, metrics = run(tiny, 2, steps=2, deterministic=False)
     assert np.isfinite(metrics["loss"])

@@ -127,6 +127,7 @@ def test_without_biases_lrp_0_absorbs_nothing():
     assert_close(found.end, found.start, 1e-9)
 
 
+@pytest.mark.slow
 def test_images_do_not_mix_and_jit_changes_nothing():
     variables = draw(Net(use_bias=False))
     f = lambda x: Net(use_bias=False).apply(variables, x)  # noqa: E731

@@ -21,6 +21,7 @@ def logits(model, x, position=-1):
     return model.unembed(model.encode(x, None))[:, position]
 
 
+@pytest.mark.slow
 def test_relevance_of_the_next_token_is_that_of_its_logit(model, ids):
     target = np.array([3, 9])
     expected = lrp.relevance(lambda x: logits(model, x), model.embed(ids), target, composite=lrp.AttnLRP())

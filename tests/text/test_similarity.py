@@ -41,6 +41,7 @@ FIRST, SECOND = np.array([[1, 2, 3], [4, 5, 0]]), np.array([[6, 7], [8, 2]])
 MASK = np.array([[True] * 3, [True, True, False]])
 
 
+@pytest.mark.slow
 def test_pairs_of_a_linear_encoder_are_products(linear):
     found = jax.jit(lambda linear: text.token_pairs(linear, FIRST, SECOND, mask=MASK, chunk_size=2))(linear)
     u, v = linear.table[FIRST] @ linear.weights, linear.table[SECOND] @ linear.weights

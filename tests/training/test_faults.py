@@ -116,6 +116,7 @@ def found(toy: Any, folder: Path) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_every_damage_of_every_file_is_found_or_changes_nothing(toy: Any, folder: Path) -> None:
     files = sorted(path for path in (folder / "3").rglob("*") if path.is_file())
     seen: dict[str, set[str]] = {name: set() for name in DAMAGES}

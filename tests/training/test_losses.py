@@ -41,6 +41,7 @@ def test_loss_is_cross_entropy() -> None:
     assert 0 <= float(metrics["accuracy"]) <= 1
 
 
+@pytest.mark.slow
 def test_pretraining_learns_with_the_same_step_and_is_the_same_on_two_devices() -> None:
     classifier, optimizer = Classifier(), optax.adam(3e-2)
     step = training.make_step(training.classification_loss(classifier), optimizer, deterministic=True)

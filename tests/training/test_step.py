@@ -39,6 +39,7 @@ def assert_identical(a: Any, b: Any) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_deterministic_is_bit_identical_on_one_two_and_eight_devices(toy: Any) -> None:
     state, metrics = run(toy, num_devices=1, deterministic=True)
     for num_devices in (2, 8):
@@ -47,6 +48,7 @@ def test_deterministic_is_bit_identical_on_one_two_and_eight_devices(toy: Any) -
         assert_identical(metrics, other_metrics)
 
 
+@pytest.mark.slow
 def test_without_an_axis_equals_one_pmapped_device(toy: Any) -> None:
     step = jax.jit(training.make_step(toy.loss, toy.optimizer, deterministic=True))
     state, _ = step(toy.state(), toy.episodes(0, 8))
@@ -54,6 +56,7 @@ def test_without_an_axis_equals_one_pmapped_device(toy: Any) -> None:
     assert_identical(state, pmapped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_fast_gradients_agree_with_the_loop(toy: Any, num_devices: int) -> None:
     toy = dataclasses.replace(toy, optimizer=SGD)
