@@ -31,7 +31,7 @@ def tokenizer():
     return found
 
 
-def language_model():
+def language_model(*, scan=True):
     config = models.DecoderConfig(
         vocab_size=len(WORDS),
         hidden_size=8,
@@ -43,7 +43,7 @@ def language_model():
         max_position_embeddings=16,
         tie_word_embeddings=True,
     )
-    module = models.Decoder(config)
+    module = models.Decoder(config, scan=scan)
     variables = module.init(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     # Of unit size, so that something is said.
     variables = jax.tree.map(lambda p: p * 20 if p.ndim > 1 else p, variables)
