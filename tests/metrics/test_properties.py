@@ -47,7 +47,7 @@ def explain(x, target):
 def of_tokens(metric, d, *key, **options):
     """A metric of tokens: rows of pixels are the tokens."""
     return metric(
-        f, *key, d.x.reshape(*SHAPE[:2], -1), d.heatmap.sum(axis=-1), d.target, baseline=0.5, **options
+        f, *key, d.x.reshape(*d.x.shape[:2], -1), d.heatmap.sum(axis=-1), d.target, baseline=0.5, **options
     )
 
 
