@@ -107,7 +107,7 @@ def angular_frequencies(head_dim: int, *, theta: float, scaling: RopeScaling = R
         (head_dim / 2,), fastest first.
 
     References:
-        *YaRN: Efficient Context Window Extension of Large Language Models*, Peng et al., 2023.
+        Peng et al., *YaRN*, 2023.
     """
     frequency = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     if scaling.kind == "factors":
