@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jxai.checks import as_array, finite
+from jxai.checks import as_array, finite, shown
 from jxai.errors import InputError, InputTypeError
 from jxai.lrp.engine.explain import explain
 from jxai.lrp.engine.run import Probes
@@ -113,7 +113,7 @@ def conservation(
     Raises:
         ValueError: an operation has no rule, gradients travel under the composite, the function gives several
             arrays, `start` another shape, or `x` is no batch or not finite.
-        TypeError: `x` holds integers, or no composite.
+        TypeError: `x` holds integers, no composite, or `start` is no function.
     """
     check_composite(composite)
     x = finite("images", as_array(x))
@@ -123,6 +123,8 @@ def conservation(
         raise InputError(
             f"expected a composite of relevance, got {composite.name}, under which gradients travel"
         )
+    if start is not None and not callable(start):
+        raise InputTypeError(f"expected `start` as a function of the outputs, got {shown(start)}: see lrp.vjp")
     labels: dict[str, tuple[str, ...]] = {}
 
     def of_image(image: jax.Array) -> dict[str, jax.Array]:

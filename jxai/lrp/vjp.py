@@ -273,7 +273,11 @@ def _checked_paths(start: Any, watch: Any, masks: Any) -> dict[str, Any]:
             f"expected paths of modules as texts, got start {shown(start)}, watch {shown(watch)} and masks "
             f"{shown(masks)}: see lrp.vjp"
         )
-    return {path: finite("masks", as_array(mask)) for path, mask in masks.items()}
+    arrays = {path: finite("masks", as_array(mask)) for path, mask in masks.items()}
+    for path, mask in arrays.items():
+        if jnp.iscomplexobj(mask):
+            raise InputTypeError(f"expected masks of real numbers, got {mask.dtype} for {path!r}: see lrp.vjp")
+    return arrays
 
 
 def _check_same_shapes(relevance: Any, y: Any) -> None:
