@@ -124,7 +124,9 @@ def conservation(
             f"expected a composite of relevance, got {composite.name}, under which gradients travel"
         )
     if start is not None and not callable(start):
-        raise InputTypeError(f"expected `start` as a function of the outputs, got {shown(start)}: see lrp.vjp")
+        raise InputTypeError(
+            f"expected `start` as a function of the outputs, got {shown(start)}: see lrp.vjp"
+        )
     labels: dict[str, tuple[str, ...]] = {}
 
     def of_image(image: jax.Array) -> dict[str, jax.Array]:

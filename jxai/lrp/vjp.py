@@ -276,7 +276,9 @@ def _checked_paths(start: Any, watch: Any, masks: Any) -> dict[str, Any]:
     arrays = {path: finite("masks", as_array(mask)) for path, mask in masks.items()}
     for path, mask in arrays.items():
         if jnp.iscomplexobj(mask):
-            raise InputTypeError(f"expected masks of real numbers, got {mask.dtype} for {path!r}: see lrp.vjp")
+            raise InputTypeError(
+                f"expected masks of real numbers, got {mask.dtype} for {path!r}: see lrp.vjp"
+            )
     return arrays
 
 
