@@ -51,6 +51,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "--num-steps 2 --in-flight 2 --channels 4 --repeats 1",
     ),
     "together": ("", "--seeds 2 --steps 2"),
+    "language_model": ("", "--tokens 8 --remat-tokens 16 --repeats 1"),
     "planning": ("", "--depth 1 --chain 2 --no-resnet --repeats 1"),
     "start_up": ("", "--repeats 1 --no-guided-step"),
 }

