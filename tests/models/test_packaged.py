@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jxai import lrp, models
-from jxai.models.packaged import installed_file
+from jxai.models.installed import installed_file
 
 
 def package(name: str) -> Path:
