@@ -78,12 +78,14 @@ gpu:
 		--upgrade --target $(GPU_SITE) wheels/*.whl)
 	PYTHONPATH=$(CURDIR)/$(GPU_SITE)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m experiments.benchmarks.gpu $(GPU_OPTIONS)
 
-# Of the rivals, the two that few have: pure Python, without what they depend on (docs/pods.md).
-GPU_WHEELS := zennit==1.0.0 captum==0.9.0
+# Of the rivals, those that few have, without what they depend on (docs/pods.md); LXT's needs older releases than the
+# image's, and is published as sources alone.
+GPU_WHEELS := zennit==1.0.0 captum==0.9.0 transformers==4.52.4 tokenizers==0.21.4 huggingface_hub==0.36.0
 gpu-wheels: | $(BIN)/python
 	rm -rf wheels
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
 		--python-version 3.12 --dest wheels $(GPU_WHEELS)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir wheels lxt==2.1
 	ls -l wheels
 
 $(BIN)/python:

@@ -97,11 +97,14 @@ def rival(network: Any, ids: np.ndarray) -> Callable[[], np.ndarray]:
     """What `ours` gives, by PyTorch: LXT's relevance once it has patched the modules, else gradient times input."""
     import torch  # pyright: ignore[reportMissingImports]
 
+    tokens = torch.tensor(ids, device=network.device)
+
     def explain() -> np.ndarray:
-        x = network.get_input_embeddings()(torch.tensor(ids)).detach().requires_grad_()
+        x = network.get_input_embeddings()(tokens).detach().requires_grad_()
         # As ours, scores of the last position alone.
-        network(inputs_embeds=x, use_cache=False, logits_to_keep=1).logits[0, -1].max().backward()
-        return (x * x.grad).sum(-1).detach().numpy()
+        scores = network(inputs_embeds=x, use_cache=False, logits_to_keep=1).logits[:, -1]
+        scores.amax(dim=-1).sum().backward()
+        return (x * x.grad).sum(-1).detach().cpu().numpy()
 
     return explain
 

@@ -31,12 +31,13 @@ class Section:
 
 SECTIONS = {
     "right": Section("Right: golden values, explicit matrices, invariances, by precision", 90),
-    "guided": Section("Guided step", 90),
-    "lrp": Section("LRP", 80),
-    "attribution": Section("Attribution", 80),
+    "guided": Section("Guided step", 150),
+    "lrp": Section("LRP", 160),
+    "attribution": Section("Attribution", 130),
+    "text": Section("A language model", 70),
     "throughput": Section("Training throughput, one seed and many", 60),
     "science": Section("Science: the letters table, all seeds at once", 70),
-    "growth": Section("bfloat16, and how cost grows", 40),
+    "growth": Section("bfloat16, and how cost grows", 60),
 }
 
 
