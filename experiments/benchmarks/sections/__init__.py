@@ -34,7 +34,7 @@ SECTIONS = {
     "guided": Section("Guided step", 150),
     "lrp": Section("LRP", 160),
     "attribution": Section("Attribution", 130),
-    "text": Section("A language model", 70),
+    "text": Section("A language model", 135),
     "throughput": Section("Training throughput, one seed and many", 60),
     "science": Section("Science: the letters table, all seeds at once", 70),
     "growth": Section("bfloat16, and how cost grows", 60),

@@ -41,8 +41,8 @@ def parts(dry: bool) -> Parts:
     pattern = "test_golden_smooth_taylor" if dry else None
     for folder in ("attribution",) if dry else _TESTS:
         kinds[f"golden values, {folder}"] = functools.partial(golden, folder=folder, pattern=pattern)
-    for name, measure in kinds.items():
-        found |= {f"{name}, {one}": functools.partial(measure, one) for one in precisions}
+    for one in precisions:
+        found |= {f"{name}, {one}": functools.partial(measure, one) for name, measure in kinds.items()}
     return found | {"by precision": functools.partial(by_precision, dry=dry)}
 
 
