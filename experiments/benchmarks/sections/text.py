@@ -62,9 +62,7 @@ def compare(
     gradient = Program(benchmark.ours(None), model, x)
     yield row(f"{label}, gradient: compiled in", gradient.compile_seconds, "s", precision=precision)
     benchmark.patch()
-    theirs = torch_device.finished(
-        benchmark.rival(benchmark.in_torch(model).to(torch_device.name()), ids)
-    )
+    theirs = torch_device.finished(benchmark.rival(benchmark.in_torch(model).to(torch_device.name()), ids))
     for name, composite in benchmark.COMPOSITES.items():
         explain = Program(benchmark.ours(composite), model, x)
         functions = {"jxai": explain, "gradient": gradient}
