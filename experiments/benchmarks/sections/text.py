@@ -1,6 +1,7 @@
 """A language model's relevance of embeddings, over the gradient and against LXT: a decoder of SmolLM2-135M's sizes.
 
-The weights are drawn, since the real ones are larger than what travels to a lent machine; `language_model.py` has them.
+The weights are drawn, since the real ones are larger than what travels to a lent machine; `language_model.py` has
+them.
 """
 
 import functools
