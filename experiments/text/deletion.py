@@ -102,6 +102,27 @@ def read_prompts(path: Path, *, count: int | None = None) -> tuple[tuple[str, st
     return tuple((kind.strip(), prompt.strip()) for kind, _, prompt in parts)
 
 
+def padded(model: Any, prompts: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts' tokens as one array, so that one compiled program explains them all.
+
+    Args:
+        model: a language model with a tokenizer.
+        prompts: (kind, text) of each.
+
+    Returns:
+        Tokens (prompts, T) int32, zeros behind a prompt's end, and a mask (prompts, T), true where there is one.
+    """
+    return _together([tokens_of(model, prompt) for _, prompt in prompts])
+
+
+def _together(tokens: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([len(one) for one in tokens])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.zeros(mask.shape, np.int32)
+    ids[mask] = np.concatenate(tokens)
+    return ids, mask
+
+
 def measure(
     model: Any,
     key: jax.Array,
@@ -138,10 +159,7 @@ def measure(
     short = [prompt for (_, prompt), ids in zip(prompts, tokens, strict=True) if len(ids) <= most]
     if short:
         raise InputError(f"expected prompts of more than {most} tokens, got {short[0]!r}: lower --most")
-    length = max(map(len, tokens))
-    ids = np.zeros((len(tokens), length), np.int32)
-    mask = np.arange(length) < np.array([len(one) for one in tokens])[:, None]
-    ids[mask] = np.concatenate(tokens)
+    ids, mask = _together(tokens)
 
     next_token = jax.jit(
         lambda model, ids, mask: text.logits(model, model.embed(ids), mask=mask).argmax(axis=-1)

@@ -19,6 +19,7 @@ from jxai import lrp, models, text, viz
 from jxai.cli.explaining.inputs import InputSpace
 from jxai.cli.explaining.photographs import photographs
 from jxai.cli.running import command_line, folders
+from jxai.data.preprocess import MEAN, STD
 from jxai.models.magika import byte_features
 
 SENTENCES = ("The cat sits on the mat in the sun.", "A kitten is resting on a warm rug.")
@@ -91,7 +92,7 @@ def focus(out: Path) -> list[Path]:
         The files.
     """
     model = models.focus()
-    space = InputSpace(224, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    space = InputSpace(224, 224, MEAN, STD)
     picture = photographs(space)[_PHOTOGRAPH].picture
     x = jnp.asarray(space(picture[None]))
     subject = jax.jit(lambda model, x: model(x) > 0)(model, x)
