@@ -127,10 +127,10 @@ def table(found: dict[str, Shares]) -> str:
     rows = {f"behind block {block + 1} of {depth}": ("stream", block) for block in blocks}
     rows |= {
         "reaches the tokens": ("tokens", None),
-        "of that, the first token": ("first", None),
+        "the first token alone": ("first", None),
         "positions an input too: reaches the tokens": ("with_positions", None),
-        "then the first token": ("first_with_positions", None),
-        "then positions": ("positions", None),
+        "positions an input too: the first token alone": ("first_with_positions", None),
+        "positions an input too: positions": ("positions", None),
     }
     count = len(next(iter(found.values())).tokens)
     lines = [f"Share of the next token's logit, mean over {count} prompts and its 95 % interval.", ""]
