@@ -146,3 +146,24 @@ def test_models_take_positions(golden, name):
         scores(archive.variables, x, positions[1:])
     with pytest.raises(TypeError, match="expected positions of"):
         scores(archive.variables, x, "positions")
+
+
+def test_learned_positions_of_a_vision_transformer_restore_what_its_pixels_miss():
+    network = models.VisionTransformer(
+        num_classes=3, patch_size=4, width=16, depth=2, num_heads=2, mlp_width=32
+    )
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
+    params = network.init(jax.random.key(1), x)["params"]  # biases are zero
+
+    def score(x, learned):
+        return network.apply({"params": params | learned}, x)[:, 0]
+
+    learned = {name: params[name] for name in ("positions", "class_token")}
+    composite = lrp.CPLRP(epsilon=0)
+    y, pullback = lrp.vjp(score, x, learned, composite=composite)
+    of_pixels, of_learned = pullback(y)
+    whole = of_pixels.sum() + sum(part.sum() for part in of_learned.values())
+    np.testing.assert_allclose(whole, y[0], rtol=1e-4)
+    (alone,) = lrp.vjp(lambda x: score(x, {}), x, composite=composite)[1](y)
+    np.testing.assert_allclose(alone, of_pixels, rtol=1e-5, atol=1e-7)
+    assert abs(alone.sum() / y[0]) < 0.5  # the rest is what the positions have
