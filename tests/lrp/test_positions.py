@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from formulas import assert_close, normal
-from jxai import lrp
+from jxai import lrp, models
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))
 from lxt_archives import load
