@@ -26,7 +26,7 @@ from jxai.cli.explaining.methods import Classifier
 from jxai.cli.explaining.network import load_network
 from jxai.cli.explaining.picture_files import Picture, read_pictures
 from jxai.cli.running import command_line, folders
-from jxai.cli.running.results_log import ResultsLog
+from jxai.results_log import ResultsLog
 from jxai.errors import InputError
 from jxai.progress import Bar
 from jxai.viz.figure import new_figure, save

@@ -27,7 +27,7 @@ from jxai import attribution, fewshot, lrp, models
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0 as SPACE
 from jxai.cli.explaining.picture_files import read_pictures
 from jxai.cli.running import command_line, folders
-from jxai.cli.running.results_log import ResultsLog
+from jxai.results_log import ResultsLog
 from jxai.fewshot.heads.head import KEPT
 from jxai.progress import Bar
 

@@ -43,17 +43,35 @@ def run_compiled(function: Callable[..., Result], *arguments: Any) -> Result:
     Returns:
         The tree of arrays.
     """
+    return prepared(function, *arguments)(*arguments)
+
+
+def prepared(function: Callable[..., Result], *arguments: Any) -> Callable[..., Result]:
+    """The function as `run_compiled` runs it, traced once: for a loop in which it changes by its arguments alone.
+
+    Args:
+        function: as in `run_compiled`; what it closes over is looked at now.
+        *arguments: trees of arrays with the shapes and dtypes of those that will come.
+
+    Returns:
+        Of such trees to the function's tree of arrays.
+    """
     if jax.config.jax_disable_jit or _is_traced():  # type: ignore[attr-defined]
-        return function(*arguments)
+        return function
     # A function of its own: JAX keeps what a function traced to by its identity, with the arrays it closed over then.
     closed, shapes = jax.make_jaxpr(lambda *given: function(*given), return_shape=True)(*arguments)
-    holders, leaves = [], jax.tree.leaves(arguments)
+    holders = []
     key = _describe(closed, holders)
     constants = [_held(holder) for holder in holders]
-    if key is None or any(isinstance(x, Tracer) for x in jax.tree.leaves((leaves, constants))):
-        return function(*arguments)
-    results = _program(key)((closed, holders), constants, leaves)
-    return jax.tree.unflatten(jax.tree.structure(shapes), results)
+    if key is None or any(isinstance(x, Tracer) for x in jax.tree.leaves((arguments, constants))):
+        return function
+    structure = jax.tree.structure(shapes)
+
+    def run(*given: Any) -> Result:
+        results = _program(key)((closed, holders), constants, jax.tree.leaves(given))
+        return jax.tree.unflatten(structure, results)
+
+    return run
 
 
 def _is_traced() -> bool:

@@ -47,6 +47,7 @@ COMMON = {
     "miscompiled",
     "npz",
     "progress",
+    "results_log",
     "sealing",
 }
 # Packages that take any function, so they know no neural network library.

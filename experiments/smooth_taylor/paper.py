@@ -42,7 +42,7 @@ from jxai.cli.running.hosts import (
     is_first,
     together,
 )
-from jxai.cli.running.results_log import ResultsLog
+from jxai.results_log import ResultsLog
 from jxai.cli.running.seeds import key_of
 from jxai.progress import Progress, tracked
 

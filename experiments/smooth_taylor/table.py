@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jxai.cli.running.results_log import ResultsLog
+from jxai.results_log import ResultsLog
 from jxai.intervals import mean_and_interval
 
 # Goh et al., 2020, tables I to IV: AUPC and AUTVC over the first 1000 pictures, lower is better for both.

@@ -1,8 +1,10 @@
 """Metrics that judge heatmaps and relevance of tokens, pure and batched; `DIRECTIONS` says what is better."""
 
+from jxai.metrics.case import Case
 from jxai.metrics.completeness import Completeness, completeness
 from jxai.metrics.concentration import complexity, sparseness
 from jxai.metrics.directions import DIRECTIONS
+from jxai.metrics.evaluation import Evaluation, evaluate
 from jxai.metrics.fidelity import infidelity
 from jxai.metrics.localization import pointing_game, relevance_mass, relevance_rank
 from jxai.metrics.perturbation import aupc, perturbation_curve, perturbation_positions
@@ -29,7 +31,9 @@ from jxai.metrics.variation import (
 
 __all__ = [
     "DIRECTIONS",
+    "Case",
     "Completeness",
+    "Evaluation",
     "ModelRandomization",
     "aupc",
     "autvc",
@@ -39,6 +43,7 @@ __all__ = [
     "comprehensiveness",
     "curve_area",
     "deletion",
+    "evaluate",
     "gaussian_pyramid",
     "infidelity",
     "insertion",

@@ -17,7 +17,7 @@ from jxai.cli.judging import judge
 from jxai.cli.judging.judge import Options, main
 from jxai.cli.judging.methods import CONTROL, REFERENCE, judged
 from jxai.cli.judging.metrics import Case, Costs, judging_metrics
-from jxai.cli.judging.report import difference_table, score_table
+from jxai.metrics.score_tables import difference_table, score_table
 
 METHODS = (REFERENCE, CONTROL)
 METRICS = ("aupc", "sparseness", "completeness")

@@ -28,14 +28,15 @@ from jxai.cli.explaining.network import Network, NetworkOptions, load_network
 from jxai.cli.explaining.picture_files import Picture, read_pictures
 from jxai.cli.judging.methods import CONTROL, REFERENCE, Judged, judged
 from jxai.cli.judging.metrics import Case, Costs, Metric, explained, judging_metrics
-from jxai.cli.judging.report import as_json, difference_table, draw_curves, score_table
+from jxai.cli.judging.report import draw_curves
 from jxai.cli.running import command_line
 from jxai.cli.running.finite import check_finite, not_finite
 from jxai.cli.running.folders import in_use, write_whole
-from jxai.cli.running.results_log import ResultsLog
 from jxai.cli.running.seeds import key_of
 from jxai.errors import InputError
+from jxai.metrics.score_tables import as_json, difference_table, score_table
 from jxai.progress import Bar, Progress
+from jxai.results_log import ResultsLog
 
 # Of the second table, as far as they are measured: the paper's two.
 _COMPARED = ("aupc", "autvc")

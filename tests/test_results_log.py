@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from jxai.cli.running.results_log import ResultsLog
+from jxai.results_log import ResultsLog
 
 SETTINGS = {"draws": 3, "rules": ("right", "σ")}
 

@@ -1,0 +1,84 @@
+"""What a metric of `evaluate` looks at, and the metrics that it knows by name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jxai.errors import InputError
+from jxai.metrics.concentration import complexity, sparseness
+from jxai.metrics.fidelity import infidelity
+from jxai.metrics.inputs import Scores
+from jxai.metrics.localization import pointing_game, relevance_mass, relevance_rank
+from jxai.metrics.removal import curve_area, deletion, insertion, pixel_flipping
+from jxai.metrics.road import road
+from jxai.metrics.sensitivity import maximum_sensitivity
+from jxai.metrics.variation import autvc, multiscale_total_variation
+
+
+class Case(NamedTuple):
+    """A batch of images explained by a method: what a metric looks at.
+
+    Attributes:
+        f: from images (n, H, W, C) to scores (n, K).
+        key: of the metric's noise.
+        x: images, (n, H, W, C).
+        target: the classes explained, (n,).
+        attributions: the method's, (n, H, W, C) or (n, H, W, 1).
+        explain: the method, from images and classes to attributions, with the noise that these came from.
+        mask: where the object is, (n, H, W) booleans, or None.
+    """
+
+    f: Scores
+    key: jax.Array
+    x: jax.Array
+    target: jax.Array
+    attributions: jax.Array
+    explain: Callable[[jax.Array, jax.Array], jax.Array]
+    mask: jax.Array | None
+
+    @property
+    def heatmap(self) -> jax.Array:
+        """The signed sum over channels, (n, H, W)."""
+        return self.attributions.sum(axis=-1)
+
+    @property
+    def located(self) -> jax.Array:
+        """The mask.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.mask is None:
+            raise InputError("expected a mask for metrics of localization, got none: give evaluate a mask")
+        return self.mask
+
+
+Metric = Callable[[Case], Any]
+
+
+def _each(case: Case) -> jax.Array:
+    """Attributions of every channel, where they were of pixels."""
+    return jnp.broadcast_to(case.attributions, case.x.shape)
+
+
+NAMED: Mapping[str, Metric] = {
+    "insertion": lambda c: curve_area(insertion(c.f, c.x, c.heatmap, c.target, num_steps=20)),
+    "deletion": lambda c: curve_area(deletion(c.f, c.x, c.heatmap, c.target, num_steps=20)),
+    "pixel_flipping": lambda c: curve_area(pixel_flipping(c.f, c.x, c.heatmap, c.target, num_steps=20)),
+    "road": lambda c: road(c.f, c.key, c.x, c.heatmap, c.target).mean(axis=1),
+    "infidelity": lambda c: infidelity(c.f, c.key, c.x, _each(c), c.target, scaled=True),
+    "maximum_sensitivity": lambda c: maximum_sensitivity(c.explain, c.key, c.x, c.target),
+    "autvc": lambda c: autvc(multiscale_total_variation(c.heatmap)),
+    "sparseness": lambda c: sparseness(c.heatmap),
+    "complexity": lambda c: complexity(c.heatmap),
+    "pointing_game": lambda c: pointing_game(c.heatmap, c.located),
+    "relevance_mass": lambda c: relevance_mass(c.heatmap, c.located),
+    "relevance_rank": lambda c: relevance_rank(c.heatmap, c.located),
+}
+"""Metrics by name, with their functions' default options but 20 steps for curves; a name's direction is in
+`DIRECTIONS`."""
+
+LOCATED = ("pointing_game", "relevance_mass", "relevance_rank")
+"""Of these, what asks for a mask."""
