@@ -26,9 +26,9 @@ from jxai.cli.explaining.methods import Classifier
 from jxai.cli.explaining.network import load_network
 from jxai.cli.explaining.picture_files import Picture, read_pictures
 from jxai.cli.running import command_line, folders
-from jxai.results_log import ResultsLog
 from jxai.errors import InputError
 from jxai.progress import Bar
+from jxai.results_log import ResultsLog
 from jxai.viz.figure import new_figure, save
 
 RULES = ("right", "trapezoid", "midpoint", "gauss-legendre")

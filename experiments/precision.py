@@ -27,9 +27,9 @@ from jxai import attribution, fewshot, lrp, models
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0 as SPACE
 from jxai.cli.explaining.picture_files import read_pictures
 from jxai.cli.running import command_line, folders
-from jxai.results_log import ResultsLog
 from jxai.fewshot.heads.head import KEPT
 from jxai.progress import Bar
+from jxai.results_log import ResultsLog
 
 _TOP = 0.05  # the share of pixels that counts as most relevant
 _MEASURES = ("largest error", "1 - cosine", "top kept")

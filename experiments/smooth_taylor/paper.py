@@ -42,9 +42,9 @@ from jxai.cli.running.hosts import (
     is_first,
     together,
 )
-from jxai.results_log import ResultsLog
 from jxai.cli.running.seeds import key_of
 from jxai.progress import Progress, tracked
+from jxai.results_log import ResultsLog
 
 _GROUP = 10  # roots whose mean is kept, so that fewer roots are the first ones of more
 _NOISE_BASELINES = (1, 5, 10, 20)

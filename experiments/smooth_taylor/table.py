@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jxai.results_log import ResultsLog
 from jxai.intervals import mean_and_interval
+from jxai.results_log import ResultsLog
 
 # Goh et al., 2020, tables I to IV: AUPC and AUTVC over the first 1000 pictures, lower is better for both.
 PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {

@@ -64,7 +64,9 @@ class Shares:
     first_with_positions: np.ndarray
 
 
-def measure(model: Any, prompts: Sequence[tuple[str, str]], *, progress: Progress = True) -> dict[str, Shares]:
+def measure(
+    model: Any, prompts: Sequence[tuple[str, str]], *, progress: Progress = True
+) -> dict[str, Shares]:
     """Explain each prompt's most probable next token.
 
     Args:

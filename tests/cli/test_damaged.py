@@ -10,8 +10,8 @@ import pytest
 
 from experiments.smooth_taylor import paper as smooth_taylor
 from jxai.cli.running.compilation_cache import Programs
-from jxai.results_log import ResultsLog
 from jxai.cli.running.unfinished_rows import Rows
+from jxai.results_log import ResultsLog
 
 DAMAGES = ("cut", "zeros", "a flipped bit", "others in between", "another's place")
 

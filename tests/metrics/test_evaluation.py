@@ -1,4 +1,4 @@
-"""Methods by metrics in one call: the numbers of the metrics themselves, whatever is beside them or was interrupted."""
+"""Methods by metrics in one call: the numbers of the metrics themselves, whatever is beside them or was stopped."""
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
     again = len(calls)
     evaluate(**given)
     assert len(calls) == again  # nothing is measured anew
-    with pytest.raises(ValueError, match="expected the settings .*targets"):
+    with pytest.raises(ValueError, match=r"expected the settings .*targets"):
         metrics.evaluate(f, KEY, X, TARGET[::-1], methods=METHODS, progress=False, batch_size=2, **given)
 
 
