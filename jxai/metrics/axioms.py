@@ -35,7 +35,7 @@ def non_sensitivity(
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
-        key: a random key; the noise of a feature depends on (key, input's place, sample's place) and its own place.
+        key: a random key; the noise of a feature depends on (key, input's place, its own place, sample's place) alone.
         x: inputs, (N, ...).
         attributions: of x's shape, every element a feature; or without x's last axis, every pixel a feature.
         target: the class whose score is read, (N,) integers.
@@ -71,11 +71,12 @@ def non_sensitivity(
 
     def scores(rows: jax.Array) -> jax.Array:
         """Scores with one feature moved, and at last with none, by the same program: rounded alike."""
-        image, feature, sample = rows // num_rows, rows % num_rows // num_samples, rows % num_samples
+        image, feature = rows // num_rows, rows % num_rows // num_samples
         chosen = (jnp.arange(num_features)[None] == feature[:, None]).reshape(-1, *attributions.shape[1:])
         chosen = chosen.reshape(*chosen.shape, *[1] * (x.ndim - chosen.ndim))
-        noise = noise_scale * normal_draws(key, image, sample, x.shape[1:])
-        moved = jnp.where(chosen, x[image] + noise, x[image]).astype(x.dtype)
+        noise = normal_draws(key, image, rows % num_rows, x.shape[attributions.ndim :])
+        noise = noise.reshape(-1, *[1] * (attributions.ndim - 1), *x.shape[attributions.ndim :])
+        moved = jnp.where(chosen, x[image] + noise_scale * noise, x[image]).astype(x.dtype)
         return target_scores(f, moved, image, target)
 
     score = map_chunks(scores, num_images * num_rows, rows_in_flight(x, chunk_size))

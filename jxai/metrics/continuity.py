@@ -83,11 +83,10 @@ def _horizontal(width: int) -> list[tuple[int, int]]:
 def _checked(shifts: Iterable[tuple[int, int]]) -> np.ndarray:
     """The shifts as an array (S, 2), integers."""
     try:
-        steps = np.asarray(shifts if isinstance(shifts, np.ndarray) else list(shifts))
+        steps: np.ndarray = np.asarray(list(shifts))
     except (TypeError, ValueError):
         steps = np.zeros(0)
-    pairs = steps.dtype.kind in "iu" and steps.ndim == 2 and steps.shape[1] == 2 and len(steps) > 0
-    if not pairs or not steps.any(axis=1).all() or np.abs(steps).max() > np.iinfo(np.int32).max // 2:
+    if steps.dtype.kind not in "iu" or steps.ndim != 2 or steps.shape[1:] != (2,) or not steps.any(axis=1).all() or np.abs(steps).max() >= 2**30:
         raise InputError(
             f"expected shifts as pairs (down, right) of integers other than (0, 0), got {shown(shifts)}: "
             "give at least one"

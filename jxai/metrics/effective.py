@@ -28,8 +28,8 @@ def effective_complexity(
     """Fewest of the most relevant pixels that, alone kept, keep the score. Lower is better.
 
     min k such that E[((f(x') − f(x)) / f(x))²] < tolerance², x' being x at the k pixels of largest |h| and an image
-    of the data elsewhere. The paper leaves the loss open; this one is the relative change of the score. Quantus counts
-    large values of the heatmap instead, without a network: `effective_pixels`.
+    of the data elsewhere. The paper leaves the loss open; this one is the relative change of the score. Quantus
+    counts large values of the heatmap instead, without a network: `effective_pixels`.
 
     Args:
         f: from images (N, H, W, C) to scores (N, K).
