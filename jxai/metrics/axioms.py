@@ -35,7 +35,7 @@ def non_sensitivity(
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
-        key: a random key; the noise of a feature depends on (key, input's place, its own place, sample's place) alone.
+        key: a random key; a feature's noise depends on (key, input's place, its own place, sample's place) alone.
         x: inputs, (N, ...).
         attributions: of x's shape, every element a feature; or without x's last axis, every pixel a feature.
         target: the class whose score is read, (N,) integers.

@@ -86,7 +86,13 @@ def _checked(shifts: Iterable[tuple[int, int]]) -> np.ndarray:
         steps: np.ndarray = np.asarray(list(shifts))
     except (TypeError, ValueError):
         steps = np.zeros(0)
-    if steps.dtype.kind not in "iu" or steps.ndim != 2 or steps.shape[1:] != (2,) or not steps.any(axis=1).all() or np.abs(steps).max() >= 2**30:
+    if (
+        steps.dtype.kind not in "iu"
+        or steps.ndim != 2
+        or steps.shape[1:] != (2,)
+        or not steps.any(axis=1).all()
+        or np.abs(steps).max() >= 2**30
+    ):
         raise InputError(
             f"expected shifts as pairs (down, right) of integers other than (0, 0), got {shown(shifts)}: "
             "give at least one"

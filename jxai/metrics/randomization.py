@@ -145,7 +145,7 @@ def paired_leaves(variables: Any, randomized: Any) -> tuple[list[str | None], li
 
     Raises:
         TypeError: a leaf is no array.
-        ValueError: the trees differ.
+        ValueError: the trees differ, or hold nothing that is to be randomized.
     """
     named, structure = jax.tree_util.tree_flatten_with_path(variables)
     leaves, others = [as_array(leaf) for _, leaf in named], list(map(as_array, jax.tree.leaves(randomized)))
@@ -155,8 +155,13 @@ def paired_leaves(variables: Any, randomized: Any) -> tuple[list[str | None], li
         raise InputError(
             "expected `randomized` as a tree like `variables`, got other keys or shapes: initialize the same model"
         )
+    layers = [_layer(path, variables) for path, _ in named]
+    if all(layer is None for layer in layers):
+        raise InputError(
+            f"expected `variables` with arrays to randomize, got {shown(variables)}: give the model's"
+        )
     others = [other.astype(leaf.dtype) for leaf, other in zip(leaves, others, strict=True)]
-    return [_layer(path, variables) for path, _ in named], leaves, others, structure
+    return layers, leaves, others, structure
 
 
 def heatmap_shape(explain: Callable[..., jax.Array], *arguments: Any) -> tuple[int, ...]:
