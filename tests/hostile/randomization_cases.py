@@ -127,7 +127,7 @@ CASES = {
     ),
     "smooth_model_randomization": Case(
         metrics.smooth_model_randomization,
-        {**SMOOTH, "layers": one_of(None, ("a",), bad=NO_LAYERS)},
+        {**SMOOTH, "layers": one_of(("a",), bad=NO_LAYERS)},
         holds=lambda found, given: len(found.rank_correlation) == len(given["x"]),
     ),
 }

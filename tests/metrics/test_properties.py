@@ -122,7 +122,7 @@ WHOLE = {
     "average_total_variation": lambda d: metrics.average_total_variation(d.heatmap),
     "complexity": lambda d: metrics.complexity(d.heatmap),
     "consistency": lambda d: metrics.consistency(
-        d.heatmap, d.target // 2, discretize=lambda heatmap: (heatmap[:, 0, :0] > 0)
+        d.heatmap, d.target // 2, discretize=lambda heatmap: heatmap[:, 0, :0] > 0
     ),
     "curve_area": lambda d: metrics.curve_area(d.heatmap[:, 0]),
     "effective_pixels": lambda d: metrics.effective_pixels(d.heatmap, threshold=1.0),
