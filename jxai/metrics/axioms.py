@@ -53,7 +53,7 @@ def non_sensitivity(
             `noise_scale` not above 0 or `tolerance` negative.
 
     References:
-        On Quantitative Aspects of Model Interpretability, Nguyen and Martínez, 2020, section 3.2. Towards Better
+        On Quantitative Aspects of Model Interpretability, Nguyen and Martínez, 2020. Towards Better
         Understanding of Gradient-based Attribution Methods, Ancona et al., 2018.
     """
     x, target = as_batch(x, target, f=f)

@@ -37,7 +37,7 @@ def consistency(
         ValueError: if shapes do not fit or values are not finite.
 
     References:
-        Framework for Evaluating Faithfulness of Local Explanations, Dasgupta et al., 2022, section 3.
+        Framework for Evaluating Faithfulness of Local Explanations, Dasgupta et al., 2022.
     """
     heatmap, prediction = as_heatmap(heatmap), as_array(prediction)
     if not jnp.issubdtype(prediction.dtype, jnp.integer):

@@ -51,7 +51,7 @@ def continuity(
         ValueError: if shapes do not fit, values are not finite, or `shifts` are no pairs of integers but (0, 0).
 
     References:
-        Methods for Interpreting and Understanding Deep Neural Networks, Montavon et al., 2018, section 7.
+        Methods for Interpreting and Understanding Deep Neural Networks, Montavon et al., 2018.
     """
     x, target = as_batch(x, target)
     if x.ndim != 4:

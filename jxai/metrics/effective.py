@@ -53,7 +53,7 @@ def effective_complexity(
             `tolerance` not above 0.
 
     References:
-        On Quantitative Aspects of Model Interpretability, Nguyen and Martínez, 2020, section 3.2.
+        On Quantitative Aspects of Model Interpretability, Nguyen and Martínez, 2020.
     """
     x, target = as_batch(x, target, f=f)
     heatmap, references = as_heatmap(heatmap, x), as_finite("references", references)

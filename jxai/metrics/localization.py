@@ -59,8 +59,7 @@ def attribution_localization(heatmap: jax.Array, mask: jax.Array, *, weighted: b
         1.5
 
     References:
-        Towards Best Practice in Explaining Neural Network Decisions with LRP, Kohlbrenner et al., 2020, equations 7
-        and 8.
+        Towards Best Practice in Explaining Neural Network Decisions with LRP, Kohlbrenner et al., 2020.
     """
     heatmap, mask = as_masked(heatmap, mask)
     share = positive_share(heatmap, mask)
@@ -127,7 +126,7 @@ def localization_auc(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
         0.5
 
     References:
-        An Introduction to ROC Analysis, Fawcett, 2006, section 7.
+        An Introduction to ROC Analysis, Fawcett, 2006.
     """
     heatmap, mask = as_masked(heatmap, mask)
     known = values(mask)

@@ -60,7 +60,7 @@ def smooth_model_randomization(
 
     References:
         Sanity Checks Revisited: An Exploration to Repair the Model Parameter Randomisation Test, Hedström et al.,
-        2023, section 3.1.
+        2023.
     """
     x = as_array(x)
     check_finite("x", x)
@@ -100,7 +100,7 @@ def efficient_model_randomization(
         explain: from variables to heatmaps (N, H, W) of the same images; traceable, as under `jax.jit`.
         variables: the model's, a tree of arrays.
         randomized: a tree like it with random parameters, as in `model_randomization`.
-        num_bins: bins of the histograms, at least 2; the paper's default is 100.
+        num_bins: bins of the histograms, at least 2; Quantus has 100.
 
     Returns:
         (N,), float32, above −1; infinite where ξ(e) alone is 0, as of a constant heatmap, and 0 where both are.
@@ -112,7 +112,7 @@ def efficient_model_randomization(
 
     References:
         Sanity Checks Revisited: An Exploration to Repair the Model Parameter Randomisation Test, Hedström et al.,
-        2023, section 3.2.
+        2023.
     """
     check_count("num_bins", num_bins, least=2)
     explain = with_plain_convolutions(explain)
@@ -161,7 +161,7 @@ def random_logit(
             `explain` gives no heatmaps.
 
     References:
-        When Explanations Lie: Why Many Modified BP Attributions Fail, Sixt et al., 2020, section 4.
+        When Explanations Lie: Why Many Modified BP Attributions Fail, Sixt et al., 2020.
     """
     x, target = as_batch(x, target)
     check_count("num_classes", num_classes, least=2)

@@ -120,7 +120,7 @@ def local_lipschitz_estimate(
         ValueError: if shapes do not fit, values are not finite, a count is below 1 or `radius` not above 0.
 
     References:
-        On the Robustness of Interpretability Methods, Alvarez-Melis and Jaakkola, 2018, equation 2.
+        On the Robustness of Interpretability Methods, Alvarez-Melis and Jaakkola, 2018.
     """
     return _in_a_box(explain, key, x, target, _slope, radius, num_samples, False, chunk_size)
 

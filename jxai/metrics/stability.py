@@ -55,7 +55,7 @@ def relative_input_stability(
             `noise_scale` or `smallest` not above 0.
 
     References:
-        Rethinking Stability for Attribution-based Explanations, Agarwal et al., 2022, equation 2.
+        Rethinking Stability for Attribution-based Explanations, Agarwal et al., 2022.
     """
     return _stability(
         f, explain, None, key, x, target, _of_input, noise_scale, num_samples, smallest, chunk_size
@@ -99,7 +99,7 @@ def relative_representation_stability(
         ValueError: as `relative_input_stability`, and if `represent` gives no array (N, ...).
 
     References:
-        Rethinking Stability for Attribution-based Explanations, Agarwal et al., 2022, equation 3.
+        Rethinking Stability for Attribution-based Explanations, Agarwal et al., 2022.
     """
     return _stability(
         f, explain, represent, key, x, target, _of_hidden, noise_scale, num_samples, smallest, chunk_size
@@ -141,7 +141,7 @@ def relative_output_stability(
         ValueError: as `relative_input_stability`.
 
     References:
-        Rethinking Stability for Attribution-based Explanations, Agarwal et al., 2022, equation 5.
+        Rethinking Stability for Attribution-based Explanations, Agarwal et al., 2022.
     """
     return _stability(
         f, explain, None, key, x, target, _of_scores, noise_scale, num_samples, smallest, chunk_size

@@ -24,7 +24,7 @@ EXPLAIN = one_of(
     ],
 )
 
-NEAR = {"key": key(), "x": BATCH["x"], "target": BATCH["target"], "num_samples": count(1, 2), **CHUNKS}
+NEAR = {"key": key(), "x": BATCH["x"], "target": BATCH["target"], "num_samples": count(1), **CHUNKS}
 
 BOX = {**NEAR, "explain": EXPLAIN, "radius": number(0.02, 1.0, wrong=(0.0, -1.0))}
 
