@@ -25,6 +25,7 @@ def explain(variables, x):
     return jnp.sin(x.sum(axis=-1) * variables["bottom"]["w"]) * variables["top"]["w"]
 
 
+@pytest.mark.slow
 def test_smooth_randomization_is_that_of_a_mean():
     num, spread = 3, np.ptp(X, axis=(1, 2, 3), keepdims=True)
 

@@ -81,6 +81,7 @@ def test_the_lipschitz_estimate_is_its_definition():
     np.testing.assert_allclose(found, ratios.max(axis=0), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_lipschitz_constants_of_a_linear_model():
     rows = jnp.asarray(WEIGHTS.T)
     product = run(metrics.local_lipschitz_estimate, lambda x, target: x * rows[target], radius=0.5)
