@@ -44,6 +44,21 @@ def randomized(heatmap):
     return jnp.concatenate(found, axis=1)
 
 
+TREES = {"w": jnp.ones(SIDE)}, {"w": jnp.arange(SIDE, dtype=jnp.float32)}
+
+
+def smoothly_randomized(x):
+    found = metrics.smooth_model_randomization(
+        lambda variables, x: x.sum(axis=-1) * variables["w"],
+        KEY,
+        x,
+        *TREES,
+        cascading=False,
+        num_samples=2,
+    )
+    return jnp.concatenate(found, axis=1)
+
+
 def pyramid(heatmap):
     levels = metrics.gaussian_pyramid(heatmap, smallest=8)
     return jnp.stack([level.mean(axis=(1, 2)) for level in levels], axis=1)
@@ -71,13 +86,22 @@ AT = {"num_steps": 4}
 DRAWS = {"low": -1.0, "high": 1.0, "window": 5, "num_regions": 3, "num_draws": 3}
 # name -> of heatmaps to (N, ...)
 OF_HEATMAPS = {
+    "attribution_localization": lambda h: metrics.attribution_localization(h, MASK, weighted=True),
     "aupc": lambda h: metrics.aupc(curve(h)),
     "autvc": lambda h: metrics.autvc(metrics.multiscale_total_variation(h, smallest=8)),
     "average_total_variation": metrics.average_total_variation,
     "average_total_variation, order 2": lambda h: metrics.average_total_variation(h, order=2),
     "complexity": metrics.complexity,
+    # All have one code, and each a class of its own.
+    "consistency": lambda h: metrics.consistency(h, TARGET, discretize=lambda h: h[:, 0, 0] > 1e9),
     "curve_area": lambda h: metrics.curve_area(curve(h)),
+    "effective_pixels": metrics.effective_pixels,
+    "efficient_model_randomization": lambda h: metrics.efficient_model_randomization(
+        lambda variables: h * variables["w"], *TREES
+    ),
+    "focus": lambda h: metrics.focus(h, MASK),
     "gaussian_pyramid": pyramid,
+    "localization_auc": lambda h: metrics.localization_auc(h, MASK),
     "model_randomization": randomized,
     "multiscale_total_variation": lambda h: metrics.multiscale_total_variation(h, smallest=8),
     "normalized": lambda h: metrics.normalized(h).mean(axis=(1, 2)),
@@ -89,17 +113,22 @@ OF_HEATMAPS = {
     "simpson": lambda h: metrics.simpson(curve(h)),
     "sparseness": metrics.sparseness,
     "structural_similarity": lambda h: metrics.structural_similarity(OTHER, h),
+    "top_k_intersection": lambda h: metrics.top_k_intersection(h, MASK, num_pixels=30),
 }
 # name -> of (images, heatmaps) to (N, ...)
 OF_BOTH = {
     "comprehensiveness": tokens(metrics.comprehensiveness, shares=(0.5,)),
     "completeness": lambda x, h: metrics.completeness(f, x, h, TARGET).residual,
     "deletion": lambda x, h: metrics.deletion(f, x, h, TARGET, **AT),
+    "effective_complexity": lambda x, h: metrics.effective_complexity(
+        f, KEY, x, h, TARGET, X, num_steps=2, num_samples=2
+    ),
     "infidelity": lambda x, h: metrics.infidelity(f, KEY, x, h[..., None] * x, TARGET, num_samples=3),
     "infidelity, scaled": lambda x, h: metrics.infidelity(
         f, KEY, x, h[..., None] * x, TARGET, num_samples=3, scaled=True
     ),
     "insertion": lambda x, h: metrics.insertion(f, x, h, TARGET, **AT),
+    "non_sensitivity": lambda x, h: metrics.non_sensitivity(f, KEY, x, h, TARGET),
     "perturbation_curve": lambda x, h: metrics.perturbation_curve(f, KEY, x, h, TARGET, **DRAWS),
     "pixel_flipping": lambda x, h: metrics.pixel_flipping(f, x, h, TARGET, **AT),
     "road": lambda x, h: metrics.road(f, KEY, x, h, TARGET, shares=(0.0, 0.3), noise=0.0),
@@ -111,15 +140,42 @@ OF_BOTH = {
     "token_insertion": tokens(metrics.token_insertion),
 }
 OF_IMAGES = {
+    "average_sensitivity": lambda x: metrics.average_sensitivity(explain, KEY, x, TARGET, num_samples=2),
+    "continuity": lambda x: metrics.continuity(explain, x, TARGET, shifts=[(1, 0), (0, -3)]),
+    "input_invariance": lambda x: metrics.input_invariance(
+        lambda f, x, target: explain(x, target) + f(x)[:, :1, None, None], f, x, TARGET
+    ),
+    "local_lipschitz_estimate": lambda x: metrics.local_lipschitz_estimate(
+        explain, KEY, x, TARGET, num_samples=2
+    ),
     "maximum_sensitivity": lambda x: metrics.maximum_sensitivity(explain, KEY, x, TARGET, num_samples=2),
     "maximum_sensitivity, chunks": lambda x: metrics.maximum_sensitivity(
         explain, KEY, x, TARGET, num_samples=2, chunk_size=2
     ),
+    "random_logit": lambda x: metrics.random_logit(
+        lambda x, target: explain(x, target).sum(axis=-1) * (1 + target[:, None, None]),
+        KEY,
+        x,
+        TARGET,
+        num_classes=3,
+    ),
+    "relative_input_stability": lambda x: metrics.relative_input_stability(
+        f, explain, KEY, x, TARGET, num_samples=2
+    ),
+    "relative_output_stability": lambda x: metrics.relative_output_stability(
+        f, explain, KEY, x, TARGET, num_samples=2
+    ),
+    "relative_representation_stability": lambda x: metrics.relative_representation_stability(
+        f, explain, jnp.tanh, KEY, x, TARGET, num_samples=2
+    ),
+    "smooth_model_randomization": smoothly_randomized,
 }
 NO_SCORES = {
     "Completeness": "results",
     "DIRECTIONS": "names",
     "ModelRandomization": "results",
+    "Mosaics": "results",
+    "mosaics": "what is given, put together",
     "randomization_layers": "names",
     "shuffled_parameters": "what is given, shuffled",
 }

@@ -15,10 +15,14 @@ _spec.loader.exec_module(nan)
 # Each runs loops of JAX whose bodies are closures.
 CALLS = {
     "adaptive_noise": lambda: nan.OF_NO_FUNCTION["adaptive_noise"](nan.X),
+    "continuity": lambda: nan.OF_IMAGES["continuity"](nan.X),
     "maximum_sensitivity": lambda: nan.OF_IMAGES["maximum_sensitivity"](nan.X),
     "model_randomization": lambda: nan.OF_HEATMAPS["model_randomization"](nan.HEATMAP),
     "perturbation_curve": lambda: nan.OF_BOTH["perturbation_curve"](nan.X, nan.HEATMAP),
     "perturbation_positions": lambda: nan.OF_HEATMAPS["perturbation_positions"](nan.HEATMAP),
+    "random_logit": lambda: nan.OF_IMAGES["random_logit"](nan.X),
+    "relative_representation_stability": lambda: nan.OF_IMAGES["relative_representation_stability"](nan.X),
+    "smooth_model_randomization": lambda: nan.OF_IMAGES["smooth_model_randomization"](nan.X),
     "smooth_taylor": lambda: nan.ESTIMATORS["smooth_taylor"](nan.X),
 }
 

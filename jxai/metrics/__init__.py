@@ -1,12 +1,24 @@
 """Metrics that judge heatmaps and relevance of tokens, pure and batched; `DIRECTIONS` says what is better."""
 
+from jxai.metrics.axioms import input_invariance, non_sensitivity
 from jxai.metrics.case import Case
 from jxai.metrics.completeness import Completeness, completeness
-from jxai.metrics.concentration import complexity, sparseness
+from jxai.metrics.concentration import complexity, effective_pixels, sparseness
+from jxai.metrics.consistency import consistency
+from jxai.metrics.continuity import continuity
 from jxai.metrics.directions import DIRECTIONS
+from jxai.metrics.effective import effective_complexity
 from jxai.metrics.evaluation import Evaluation, evaluate
 from jxai.metrics.fidelity import infidelity
-from jxai.metrics.localization import pointing_game, relevance_mass, relevance_rank
+from jxai.metrics.localization import (
+    attribution_localization,
+    localization_auc,
+    pointing_game,
+    relevance_mass,
+    relevance_rank,
+    top_k_intersection,
+)
+from jxai.metrics.mosaics import Mosaics, focus, mosaics
 from jxai.metrics.perturbation import aupc, perturbation_curve, perturbation_positions
 from jxai.metrics.pyramid import gaussian_pyramid
 from jxai.metrics.randomization import (
@@ -17,17 +29,18 @@ from jxai.metrics.randomization import (
 )
 from jxai.metrics.removal import curve_area, deletion, insertion, pixel_flipping
 from jxai.metrics.road import road
-from jxai.metrics.sensitivity import maximum_sensitivity
+from jxai.metrics.sanity import efficient_model_randomization, random_logit, smooth_model_randomization
+from jxai.metrics.sensitivity import average_sensitivity, local_lipschitz_estimate, maximum_sensitivity
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 from jxai.metrics.simpson import simpson
 from jxai.metrics.soft_tokens import soft_comprehensiveness, soft_sufficiency
-from jxai.metrics.tokens import comprehensiveness, sufficiency, token_deletion, token_insertion
-from jxai.metrics.variation import (
-    autvc,
-    average_total_variation,
-    multiscale_total_variation,
-    normalized,
+from jxai.metrics.stability import (
+    relative_input_stability,
+    relative_output_stability,
+    relative_representation_stability,
 )
+from jxai.metrics.tokens import comprehensiveness, sufficiency, token_deletion, token_insertion
+from jxai.metrics.variation import autvc, average_total_variation, multiscale_total_variation, normalized
 
 __all__ = [
     "DIRECTIONS",
@@ -35,33 +48,52 @@ __all__ = [
     "Completeness",
     "Evaluation",
     "ModelRandomization",
+    "Mosaics",
+    "attribution_localization",
     "aupc",
     "autvc",
+    "average_sensitivity",
     "average_total_variation",
     "completeness",
     "complexity",
     "comprehensiveness",
+    "consistency",
+    "continuity",
     "curve_area",
     "deletion",
+    "effective_complexity",
+    "effective_pixels",
+    "efficient_model_randomization",
     "evaluate",
+    "focus",
     "gaussian_pyramid",
     "infidelity",
+    "input_invariance",
     "insertion",
+    "local_lipschitz_estimate",
+    "localization_auc",
     "maximum_sensitivity",
     "model_randomization",
+    "mosaics",
     "multiscale_total_variation",
+    "non_sensitivity",
     "normalized",
     "perturbation_curve",
     "perturbation_positions",
     "pixel_flipping",
     "pointing_game",
+    "random_logit",
     "randomization_layers",
     "rank_correlation",
+    "relative_input_stability",
+    "relative_output_stability",
+    "relative_representation_stability",
     "relevance_mass",
     "relevance_rank",
     "road",
     "shuffled_parameters",
     "simpson",
+    "smooth_model_randomization",
     "soft_comprehensiveness",
     "soft_sufficiency",
     "sparseness",
@@ -69,4 +101,5 @@ __all__ = [
     "sufficiency",
     "token_deletion",
     "token_insertion",
+    "top_k_intersection",
 ]

@@ -1,17 +1,18 @@
-"""How few pixels hold the relevance. Signs do not count: both metrics look at |heatmap|, (N, H, W)."""
+"""How few pixels hold the relevance. Signs do not count: these metrics look at |heatmap|, (N, H, W)."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.checks import keep_nan
+from jxai.checks import check_number, keep_nan
 from jxai.metrics.inputs import as_heatmap
 
 
 def sparseness(heatmap: jax.Array) -> jax.Array:
     """Gini index of the absolute heatmap. Higher is better.
 
-    Σ_k (2k − n − 1) h_(k) / (n Σ h), h_(k) the k-th smallest of the n values |h|.
+    Σ_k (2k − n − 1) h_(k) / (n Σ h), h_(k) the k-th smallest of the n values |h|. Quantus adds 1e-7 to each value,
+    which is felt where their mean is small: its numbers are those of `jnp.abs(heatmap) + 1e-7`.
 
     Args:
         heatmap: (N, H, W).
@@ -57,6 +58,35 @@ def complexity(heatmap: jax.Array) -> jax.Array:
         Evaluating and Aggregating Feature-based Model Explanations, Bhatt et al., 2020.
     """
     return jax.scipy.special.entr(_shares(heatmap)).sum(axis=1)
+
+
+def effective_pixels(heatmap: jax.Array, *, threshold: float = 1e-5) -> jax.Array:
+    """Number of pixels whose absolute relevance exceeds a threshold. Lower is better.
+
+    Σ [|h| > threshold]: what Quantus calls `EffectiveComplexity`. The metric of that name in the paper asks the
+    network: `effective_complexity`.
+
+    Args:
+        heatmap: (N, H, W).
+        threshold: in units of the heatmap, at least 0.
+
+    Returns:
+        (N,), float32, from 0 (all zeros) to H·W.
+
+    Raises:
+        ValueError: if it has another rank, values that are not finite or `threshold` is negative.
+
+    Example:
+        >>> effective_pixels(jnp.array([[[0.0, -0.2], [0.1, 3.0]]]), threshold=0.1).item()
+        2.0
+
+    References:
+        Quantus: An Explainable AI Toolkit for Responsible Evaluation of Neural Network Explanations and Beyond,
+        Hedström et al., 2023.
+    """
+    heatmap = as_heatmap(heatmap)
+    check_number("threshold", threshold, least=0)
+    return keep_nan((jnp.abs(heatmap) > threshold).sum(axis=(1, 2), dtype=jnp.float32), heatmap)
 
 
 def _shares(heatmap: jax.Array) -> jax.Array:

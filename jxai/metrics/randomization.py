@@ -59,14 +59,7 @@ def model_randomization(
         Sanity Checks for Saliency Maps, Adebayo et al., 2018.
     """
     explain = with_plain_convolutions(explain)
-    named, structure = jax.tree_util.tree_flatten_with_path(variables)
-    leaves, others = [as_array(leaf) for _, leaf in named], list(map(as_array, jax.tree.leaves(randomized)))
-    if jax.tree.structure(randomized) != structure or any(
-        other.shape != leaf.shape for leaf, other in zip(leaves, others, strict=True)
-    ):
-        raise InputError(
-            "expected `randomized` as a tree like `variables`, got other keys or shapes: initialize the same model"
-        )
+    paths, leaves, others, structure = paired_leaves(variables, randomized)
     if layers is None and cascading:
         raise InputError(
             "expected `layers` from the top down for a cascade, got none: name them, for a tree does not know the "
@@ -75,7 +68,6 @@ def model_randomization(
     if not isinstance(layers, Sequence | None):
         raise InputTypeError(f"expected layers as a sequence of names, got {shown(layers)}: list them")
     names = randomization_layers(variables) if layers is None else tuple(layers)
-    paths = [_layer(path, variables) for path, _ in named]
     places = [_place(path, names) for path in paths]
     unknown = [name for index, name in enumerate(names) if index not in places]
     if unknown or not names:
@@ -92,7 +84,7 @@ def model_randomization(
                 mixed.append(leaf)
             else:
                 changed = place < step if cascading else place == step - 1
-                mixed.append(jnp.where(changed, other.astype(leaf.dtype), leaf))
+                mixed.append(jnp.where(changed, other, leaf))
         return jax.tree.unflatten(structure, mixed)
 
     def compare(start: jax.Array, step: jax.Array) -> tuple[jax.Array, ModelRandomization]:
@@ -102,11 +94,7 @@ def model_randomization(
             rank_correlation(start, heatmap), structural_similarity(start, heatmap)
         )
 
-    shape = getattr(jax.eval_shape(explain, variables), "shape", None)
-    if shape is None or len(shape) != 3:
-        raise InputError(
-            f"expected `explain` to give heatmaps (N, H, W), got {shape}: sum attributions over channels"
-        )
+    shape = heatmap_shape(explain, variables)
     steps = jnp.arange(len(names) + 1)
     likeness = run_compiled(lambda: jax.lax.scan(compare, jnp.zeros(shape, jnp.float32), steps)[1])
     return finite("likenesses", jax.tree.map(lambda values: values[1:].T, likeness))
@@ -150,6 +138,40 @@ def shuffled_parameters(key: jax.Array, variables: Any) -> Any:
         for key, leaf in zip(keys, map(as_array, leaves), strict=False)
     ]
     return jax.tree.unflatten(structure, shuffled)
+
+
+def paired_leaves(variables: Any, randomized: Any) -> tuple[list[str | None], list, list, Any]:
+    """Of two trees alike: the leaves' layers (None where one stays), the leaves of both, and the structure.
+
+    Raises:
+        TypeError: a leaf is no array.
+        ValueError: the trees differ, or hold nothing that is to be randomized.
+    """
+    named, structure = jax.tree_util.tree_flatten_with_path(variables)
+    leaves, others = [as_array(leaf) for _, leaf in named], list(map(as_array, jax.tree.leaves(randomized)))
+    if jax.tree.structure(randomized) != structure or any(
+        other.shape != leaf.shape for leaf, other in zip(leaves, others, strict=True)
+    ):
+        raise InputError(
+            "expected `randomized` as a tree like `variables`, got other keys or shapes: initialize the same model"
+        )
+    layers = [_layer(path, variables) for path, _ in named]
+    if all(layer is None for layer in layers):
+        raise InputError(
+            f"expected `variables` with arrays to randomize, got {shown(variables)}: give the model's"
+        )
+    others = [other.astype(leaf.dtype) for leaf, other in zip(leaves, others, strict=True)]
+    return layers, leaves, others, structure
+
+
+def heatmap_shape(explain: Callable[..., jax.Array], *arguments: Any) -> tuple[int, ...]:
+    """The shape (N, H, W) of a function's heatmaps; a ValueError where it gives none."""
+    shape = getattr(jax.eval_shape(explain, *arguments), "shape", None)
+    if shape is None or len(shape) != 3:
+        raise InputError(
+            f"expected `explain` to give heatmaps (N, H, W), got {shape}: sum attributions over channels"
+        )
+    return shape
 
 
 def _layer(path: tuple[Any, ...], variables: Any) -> str | None:

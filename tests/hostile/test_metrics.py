@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from randomization_cases import CASES as RANDOMIZATION
+from robustness_cases import CASES as ROBUSTNESS
 from strategies import (
     BATCH,
     CHUNKS,
@@ -23,7 +25,11 @@ from strategies import (
 
 from jxai import metrics
 
-EXEMPT = {"Completeness": "a tuple of results", "ModelRandomization": "a tuple of results"}
+EXEMPT = {
+    "Completeness": "a tuple of results",
+    "ModelRandomization": "a tuple of results",
+    "Mosaics": "a tuple of results",
+}
 HEATMAP = {"heatmap": array("nhw")}
 PIXELS = {**BATCH, **HEATMAP, **CHUNKS}
 REMOVAL = {**PIXELS, "baseline": number(0.0, -1.0), "num_steps": count(1, 3)}
@@ -64,35 +70,6 @@ SOFT = {
     "keep": number(None, 0.5, wrong=(0.0, 1.0, -1.0)),
     "num_samples": count(1, 2),
 }
-# What `explain` makes of an image goes by the image alone; the second is 0 everywhere.
-EXPLAIN = one_of(
-    lambda x, target: jnp.sin(x),
-    lambda x, target: x * 0,
-    bad=[
-        Spoilt(lambda x, target: x * jnp.nan, refused=True),
-        Spoilt(lambda x, target: None, refused=True),
-        Spoilt(lambda x, target: x[:0], refused=True),
-        Spoilt(lambda x, target: x * 1e30),
-    ],
-)
-
-
-def parameters(size, seed=0):
-    rng = np.random.default_rng(seed)
-    kernel, bias, scale = (
-        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((size.h, size.w), (size.w,), (size.w,))
-    )
-    return {"params": {"a": {"kernel": kernel, "bias": bias}, "b": {"scale": scale}}}
-
-
-NO_PARAMETERS = [
-    Spoilt({"params": {"a": {"kernel": "text"}}}),
-    Spoilt({"params": {"a": {"kernel": None}}}),
-    Spoilt({}),
-    Spoilt(None),
-    Spoilt({"params": {"a": {"kernel": jnp.ones((4, 1)), "bias": jnp.full(1, jnp.nan)}}}),
-]
-TREE = given_as(parameters, *NO_PARAMETERS)
 
 
 def one_an_image(found, given):
@@ -103,35 +80,9 @@ def in_unit(found, given):
     return bool(((found >= 0) & (found <= 1 + 1e-6)).all())
 
 
-def explain_variables(variables):
-    layers = variables["params"]
-    scale = layers.get("b", {}).get("scale", 1.0)
-    return (layers["a"]["kernel"] * jnp.cos(layers["a"]["kernel"]) + layers["a"]["bias"] * scale)[None]
-
-
-def as_a_cascade_of_one(found, given):
-    """A layer alone is a cascade that ends with its first layer."""
-    name = [*(given["layers"] or ("b", "a"))][-1]
-    one = metrics.model_randomization(**{**given, "layers": (name,), "cascading": True})
-    return all((a[:, -1] == b[:, 0]).all() for a, b in zip(found, one, strict=True))
-
-
-RANDOMIZATION = {
-    "explain": one_of(
-        explain_variables,
-        bad=[
-            Spoilt(lambda variables: None, refused=True),
-            Spoilt(lambda variables: jnp.zeros(3), refused=True),
-            Spoilt(lambda variables: jnp.full((1, 3, 3), jnp.nan), refused=True),
-        ],
-    ),
-    "variables": TREE,
-    "randomized": given_as(lambda size: parameters(size, seed=1), *NO_PARAMETERS),
-}
-NO_LAYERS = [Spoilt(v, refused=True) for v in ((), ("c",), "c", 3, (None,), ("",))]
-
-
 CASES = {
+    **RANDOMIZATION,
+    **ROBUSTNESS,
     "aupc": Case(metrics.aupc, {"curve": array("n3")}),
     "autvc": Case(metrics.autvc, {"curve": array("n3")}),
     "average_total_variation": Case(
@@ -177,38 +128,6 @@ CASES = {
         holds=lambda found, given: bool((found >= 0).all()),
     ),
     "insertion": Case(metrics.insertion, {**REMOVAL, "baseline": number(None, 0.0)}, holds=in_unit),
-    "maximum_sensitivity": Case(
-        metrics.maximum_sensitivity,
-        {
-            "explain": EXPLAIN,
-            "key": key(),
-            "x": BATCH["x"],
-            "target": BATCH["target"],
-            "radius": number(0.02, 1.0, wrong=(0.0, -1.0)),
-            "num_samples": count(1, 2),
-            **CHUNKS,
-        },
-        undefined="infinite where an explanation of norm 0 moves",
-        holds=lambda found, given: not jnp.isnan(found).any(),
-    ),
-    "model_randomization": Case(
-        metrics.model_randomization,
-        {
-            **RANDOMIZATION,
-            "layers": one_of(("a",), ["b", "a"], bad=[*NO_LAYERS, Spoilt(None, refused=True)]),
-            "cascading": one_of(True),
-        },
-        holds=lambda found, given: found.rank_correlation.shape == (1, len(given["layers"])),
-    ),
-    "model_randomization:alone": Case(
-        metrics.model_randomization,
-        {
-            **RANDOMIZATION,
-            "layers": one_of(None, ("a",), ["a", "b"], bad=NO_LAYERS),
-            "cascading": one_of(False),
-        },
-        holds=as_a_cascade_of_one,
-    ),
     "multiscale_total_variation": Case(
         metrics.multiscale_total_variation,
         {
@@ -242,7 +161,6 @@ CASES = {
         {**MASKED, "tolerance": number(0.0, 15, wrong=(-1.0,), odd=(1e300,))},
         holds=one_an_image,
     ),
-    "randomization_layers": Case(metrics.randomization_layers, {"variables": TREE}),
     "rank_correlation": Case(
         metrics.rank_correlation, {**HEATMAP, "other": array("nhw")}, holds=one_an_image
     ),
@@ -265,9 +183,6 @@ CASES = {
             "noise": number(0.0, 0.01, wrong=(-1.0,)),
         },
         holds=in_unit,
-    ),
-    "shuffled_parameters": Case(
-        metrics.shuffled_parameters, {"key": key(), "variables": TREE}, undefined="as given"
     ),
     "simpson": Case(metrics.simpson, {"values": array("n3")}),
     "soft_comprehensiveness": Case(

@@ -37,13 +37,22 @@ def test_one_pixel_all_pixels_none():
     np.testing.assert_allclose(complexity(heatmap), [0, np.log(30), np.log(30)], rtol=1e-6)
 
 
+def test_pixels_above_a_threshold():
+    for threshold in (0.0, 0.5, 9.0):
+        found = jax.jit(lambda h, t=threshold: metrics.effective_pixels(h, threshold=t))(HEATMAP)
+        np.testing.assert_array_equal(found, (np.abs(HEATMAP) > threshold).sum(axis=(1, 2)))
+    assert not metrics.effective_pixels(jnp.zeros((2, 3, 3)), threshold=0.0).any()
+    with pytest.raises(ValueError, match="threshold"):
+        metrics.effective_pixels(HEATMAP, threshold=-1.0)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.parametrize("metric", [sparseness, complexity])
 def test_scale_does_not_matter(metric, scale):
     np.testing.assert_allclose(metric(scale * HEATMAP), metric(HEATMAP), rtol=1e-5)
 
 
-@pytest.mark.parametrize("metric", [metrics.sparseness, metrics.complexity])
+@pytest.mark.parametrize("metric", [metrics.sparseness, metrics.complexity, metrics.effective_pixels])
 def test_errors(metric):
     with pytest.raises(ValueError, match=r"attributions\.sum"):
         metric(jnp.ones((1, 4, 4, 3)))

@@ -10,6 +10,7 @@ from jxai import metrics
 OTHERS = {
     "curve_area",
     "gaussian_pyramid",
+    "mosaics",
     "normalized",
     "perturbation_positions",
     "randomization_layers",

@@ -1,5 +1,7 @@
 """Localization with a mask, against loops over pixels."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,56 @@ def test_perfect_and_wrong_heatmaps():
         np.testing.assert_allclose(compiled(-perfect, MASK), 0)
 
 
+def test_area_and_top_k_are_their_definitions():
+    for n, (heat, mask) in enumerate(zip(HEATMAP, MASK, strict=True)):
+        pairs = [(heat[tuple(p)], heat[tuple(q)]) for p in np.argwhere(mask) for q in np.argwhere(~mask)]
+        area = np.mean([(a > b) + (a == b) / 2 for a, b in pairs])
+        np.testing.assert_allclose(metrics.localization_auc(HEATMAP, MASK)[n], area, rtol=1e-5)
+        for k in (1, 7, 30):
+            top = np.argsort(-heat, axis=None)[:k]
+            share = mask.ravel()[top].mean()
+            found = metrics.top_k_intersection(HEATMAP, MASK, num_pixels=k)
+            np.testing.assert_allclose(found[n], share, rtol=1e-6)
+            found = metrics.top_k_intersection(HEATMAP, MASK, num_pixels=k, weighted=True)
+            np.testing.assert_allclose(found[n], share / mask.mean(), rtol=1e-5)
+
+
+def test_area_under_the_curve_of_ties_and_large_maps():
+    heatmap = np.round(HEATMAP)  # many equal values
+    for n, (heat, mask) in enumerate(zip(heatmap, MASK, strict=True)):
+        inside, outside = heat[mask][:, None], heat[~mask]
+        area = ((inside > outside) + (inside == outside) / 2).mean()
+        np.testing.assert_allclose(metrics.localization_auc(heatmap, MASK)[n], area, rtol=1e-5)
+    np.testing.assert_allclose(metrics.localization_auc(np.zeros_like(HEATMAP), MASK), 0.5)
+    mask = RNG.random((1, 224, 224)) < 0.5
+    heatmap = mask + 0.01 * RNG.normal(size=mask.shape)
+    np.testing.assert_allclose(metrics.localization_auc(heatmap.astype(np.float32), mask), 1, atol=1e-6)
+
+
+def test_attribution_localization_is_mass_by_size():
+    mass = metrics.relevance_mass(HEATMAP, MASK)
+    np.testing.assert_array_equal(metrics.attribution_localization(HEATMAP, MASK), mass)
+    weighted = metrics.attribution_localization(HEATMAP, MASK, weighted=True)
+    np.testing.assert_allclose(weighted, mass / MASK.mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics.attribution_localization(np.ones_like(HEATMAP), MASK, weighted=True), 1, rtol=1e-5
+    )
+
+
+def test_full_masks():
+    full = np.ones_like(MASK)
+    for metric in (metrics.relevance_mass, metrics.attribution_localization, metrics.relevance_rank):
+        np.testing.assert_allclose(metric(HEATMAP, full), 1, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"full ones at \[0, 1, 2, 3\]"):
+        metrics.localization_auc(HEATMAP, full)
+    assert np.isnan(jax.jit(metrics.localization_auc)(HEATMAP, full)).all()
+
+
+def test_fewer_pixels_than_asked():
+    with pytest.raises(ValueError, match="num_pixels of at most 30, got 31"):
+        metrics.top_k_intersection(HEATMAP, MASK, num_pixels=31)
+
+
 @pytest.mark.parametrize(("tolerance", "hit"), [(0.0, 0), (2.0, 0), (2.23, 0), (2.24, 1), (15.0, 1)])
 def test_pointing_near_the_object(tolerance, hit):
     heatmap, mask = np.zeros((1, 6, 5), np.float32), np.zeros((1, 6, 5), bool)
@@ -39,7 +91,18 @@ def test_pointing_near_the_object(tolerance, hit):
     assert metrics.pointing_game(heatmap, mask, tolerance=tolerance).item() == hit
 
 
-@pytest.mark.parametrize("metric", [metrics.relevance_mass, metrics.relevance_rank, metrics.pointing_game])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.attribution_localization,
+        metrics.focus,
+        metrics.localization_auc,
+        metrics.pointing_game,
+        metrics.relevance_mass,
+        metrics.relevance_rank,
+        functools.partial(metrics.top_k_intersection, num_pixels=3),
+    ],
+)
 def test_errors(metric):
     with pytest.raises(ValueError, match=r"empty ones at \[1\]"):
         metric(HEATMAP, MASK & (np.arange(4) != 1)[:, None, None])

@@ -30,11 +30,25 @@ def data(dtype=jnp.float32):
     return SimpleNamespace(x=x, attributions=other, heatmap=other.sum(axis=-1), target=target, mask=mask)
 
 
+TREES = {"a": {"w": jnp.ones(13)}}, {"a": {"w": jnp.arange(13.0)}}
+
+
+def smoothly_randomized(d):
+    result = metrics.smooth_model_randomization(
+        lambda variables, x: x.sum(axis=-1) * variables["a"]["w"],
+        KEY,
+        d.x,
+        *TREES,
+        cascading=False,
+        num_samples=2,
+    )
+    return jnp.concatenate(result, axis=1)
+
+
 def randomized(d):
     result = metrics.model_randomization(
         lambda variables: d.heatmap * variables["a"]["w"],
-        {"a": {"w": jnp.ones(13)}},
-        {"a": {"w": jnp.arange(13.0)}},
+        *TREES,
         cascading=False,
     )
     return jnp.concatenate(result, axis=1)
@@ -51,22 +65,49 @@ def of_tokens(metric, d, *key, **options):
     )
 
 
+def summed(x, target):
+    return explain(x, target).sum(axis=-1)
+
+
+def near(metric, d, *functions, **options):
+    """A metric of neighbors."""
+    return metric(*functions, KEY, d.x, d.target, num_samples=3, **options)
+
+
 # name -> of (d, options of chunks) to (N,) or (N, S)
 CHUNKED = {
+    "average_sensitivity": lambda d, **o: near(metrics.average_sensitivity, d, explain, **o),
     "comprehensiveness": lambda d, **o: of_tokens(metrics.comprehensiveness, d, **o),
     "completeness": lambda d, **o: metrics.completeness(f, d.x, d.attributions, d.target, **o).residual,
+    "continuity": lambda d, **o: metrics.continuity(
+        explain, d.x, d.target, shifts=[(1, 2), (0, -3)], baseline=0.5, **o
+    ),
     "deletion": lambda d, **o: metrics.deletion(f, d.x, d.heatmap, d.target, num_steps=4, **o),
+    "effective_complexity": lambda d, **o: metrics.effective_complexity(
+        f, KEY, d.x, d.heatmap, d.target, d.attributions, tolerance=0.2, num_steps=4, num_samples=2, **o
+    ),
     "infidelity": lambda d, **o: metrics.infidelity(
         f, KEY, d.x, d.attributions, d.target, num_samples=4, **o
     ),
+    "input_invariance": lambda d, **o: metrics.input_invariance(
+        lambda f, x, target: x * f(x)[:, :1, None, None], f, d.x, d.target, **o
+    ),
     "insertion": lambda d, **o: metrics.insertion(f, d.x, d.heatmap, d.target, num_steps=4, **o),
-    "maximum_sensitivity": lambda d, **o: metrics.maximum_sensitivity(
-        explain, KEY, d.x, d.target, num_samples=3, **o
+    "local_lipschitz_estimate": lambda d, **o: near(metrics.local_lipschitz_estimate, d, explain, **o),
+    "maximum_sensitivity": lambda d, **o: near(metrics.maximum_sensitivity, d, explain, **o),
+    "non_sensitivity": lambda d, **o: metrics.non_sensitivity(
+        f, KEY, d.x, d.heatmap, d.target, tolerance=0.05, **o
     ),
     "perturbation_curve": lambda d, **o: metrics.perturbation_curve(
         f, KEY, d.x, d.heatmap, d.target, low=0.5, high=0.5, window=3, num_regions=3, num_draws=2, **o
     ),
     "pixel_flipping": lambda d, **o: metrics.pixel_flipping(f, d.x, d.heatmap, d.target, num_steps=4, **o),
+    "random_logit": lambda d, **o: metrics.random_logit(summed, KEY, d.x, d.target, num_classes=3, **o),
+    "relative_input_stability": lambda d, **o: near(metrics.relative_input_stability, d, f, explain, **o),
+    "relative_output_stability": lambda d, **o: near(metrics.relative_output_stability, d, f, explain, **o),
+    "relative_representation_stability": lambda d, **o: near(
+        metrics.relative_representation_stability, d, f, explain, lambda x: x**2, **o
+    ),
     "road": lambda d, **o: metrics.road(f, KEY, d.x, d.heatmap, d.target, shares=(0.2, 0.7), noise=0.0, **o),
     "soft_comprehensiveness": lambda d, **o: of_tokens(metrics.soft_comprehensiveness, d, KEY, **o),
     "soft_sufficiency": lambda d, **o: of_tokens(metrics.soft_sufficiency, d, KEY, **o),
@@ -75,23 +116,50 @@ CHUNKED = {
     "token_insertion": lambda d, **o: of_tokens(metrics.token_insertion, d, num_tokens=4, **o),
 }
 WHOLE = {
+    "attribution_localization": lambda d: metrics.attribution_localization(d.heatmap, d.mask, weighted=True),
     "aupc": lambda d: metrics.aupc(d.heatmap[:, 0]),
     "autvc": lambda d: metrics.autvc(d.heatmap[:, 0]),
     "average_total_variation": lambda d: metrics.average_total_variation(d.heatmap),
     "complexity": lambda d: metrics.complexity(d.heatmap),
+    "consistency": lambda d: metrics.consistency(
+        d.heatmap, d.target // 2, discretize=lambda heatmap: heatmap[:, 0, :0] > 0
+    ),
     "curve_area": lambda d: metrics.curve_area(d.heatmap[:, 0]),
+    "effective_pixels": lambda d: metrics.effective_pixels(d.heatmap, threshold=1.0),
+    "efficient_model_randomization": lambda d: metrics.efficient_model_randomization(
+        lambda variables: d.heatmap * variables["a"]["w"], *TREES, num_bins=5
+    ),
+    "focus": lambda d: metrics.focus(d.heatmap, d.mask),
+    "localization_auc": lambda d: metrics.localization_auc(d.heatmap, d.mask),
     "model_randomization": randomized,
     "multiscale_total_variation": lambda d: metrics.multiscale_total_variation(d.heatmap, smallest=8),
     "pointing_game": lambda d: metrics.pointing_game(d.heatmap, d.mask),
     "rank_correlation": lambda d: metrics.rank_correlation(d.heatmap, d.x[..., 0]),
     "relevance_mass": lambda d: metrics.relevance_mass(d.heatmap, d.mask),
     "relevance_rank": lambda d: metrics.relevance_rank(d.heatmap, d.mask),
+    "smooth_model_randomization": smoothly_randomized,
     "sparseness": lambda d: metrics.sparseness(d.heatmap),
     "structural_similarity": lambda d: metrics.structural_similarity(d.heatmap, d.x[..., 0]),
+    "top_k_intersection": lambda d: metrics.top_k_intersection(d.heatmap, d.mask, num_pixels=30),
 }
 METRICS = {**CHUNKED, **WHOLE}
-# Their noise goes by an image's place in the batch.
-RANDOM = {"infidelity", "maximum_sensitivity", "soft_comprehensiveness", "soft_sufficiency"}
+# Their noise goes by an image's place in the batch, or they compare the images of one.
+RANDOM = {
+    "average_sensitivity",
+    "consistency",
+    "effective_complexity",
+    "infidelity",
+    "local_lipschitz_estimate",
+    "maximum_sensitivity",
+    "non_sensitivity",
+    "random_logit",
+    "relative_input_stability",
+    "relative_output_stability",
+    "relative_representation_stability",
+    "smooth_model_randomization",
+    "soft_comprehensiveness",
+    "soft_sufficiency",
+}
 
 
 def values(d, names=tuple(METRICS), **options):
@@ -175,8 +243,9 @@ def test_a_batch_is_a_loop(name, reference, looped):
 def test_bfloat16(name, halved):
     low, high = (value[name] for value in halved)
     assert low.dtype == np.float32
-    # f itself computes in bfloat16, 8 bits, on inputs that are equal; what needs no f is float32 inside.
-    if name in CHUNKED:
+    # f itself computes in bfloat16, 8 bits, on inputs that are equal, and copies with noise are rounded to it; what
+    # needs neither is float32 inside.
+    if name in {*CHUNKED, "smooth_model_randomization"}:
         assert np.isfinite(low).all()
     else:
         close(low, high)

@@ -1,0 +1,157 @@
+"""The loop of the robustness metrics: what is seen at inputs beside an input, against what is seen at the input."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jxai.batches.chunks import map_chunks, rows_in_flight
+from jxai.batches.draws import row_keys
+from jxai.checks import check_number, finite, keep_nan
+from jxai.errors import InputError
+from jxai.ops.channels_last import with_plain_convolutions
+
+Explain = Callable[[jax.Array, jax.Array], jax.Array]
+Move = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class Seen(NamedTuple):
+    """What is known of inputs; every leaf is (n, ...).
+
+    Attributes:
+        x: the inputs.
+        explanation: theirs.
+        more: a tree of whatever else a metric asks of them.
+    """
+
+    x: jax.Array
+    explanation: jax.Array
+    more: Any = ()
+
+
+class Distance(NamedTuple):
+    """How far a neighbor is, (n,) each.
+
+    Attributes:
+        above: the numerator, at least 0.
+        below: the denominator, at least 0.
+        counts: whether the neighbor counts.
+    """
+
+    above: jax.Array
+    below: jax.Array
+    counts: jax.Array | bool = True
+
+
+def over_neighbors(
+    explain: Explain,
+    move: Move,
+    distance: Callable[[Seen, Seen], Distance],
+    x: jax.Array,
+    target: jax.Array,
+    *,
+    num_neighbors: int,
+    more: Callable[[jax.Array], Any] = lambda inputs: (),
+    mean: bool = False,
+    chunk_size: int | None = None,
+) -> jax.Array:
+    """Largest ratio, or the mean of the ratios, of an input's neighbors that count.
+
+    An input keeps its place in the batch that `explain` gets, which stands in the compiled program once.
+
+    Args:
+        explain: from inputs (n, ...) and classes (n,) to explanations (n, ...).
+        move: of (inputs (n, ...), their places (n,) in `x`, a neighbor's number from 1) to the neighbors (n, ...).
+        distance: of what is seen at inputs and at neighbors. A ratio is 0 where `above` is 0.
+        x: inputs, (N, ...).
+        target: (N,), integers.
+        num_neighbors: of each input.
+        more: of inputs (n, ...), what `distance` finds in `Seen.more`.
+        mean: whether to take the mean, or the largest.
+        chunk_size: as in `rows_in_flight`.
+
+    Returns:
+        (N,), float32; NaN where no neighbor counts, and under `jit` where something is not finite.
+
+    Raises:
+        ValueError: `explain` gives no array (N, ...), or what is known not to be finite.
+    """
+    check_explanation(explain, x, target)
+
+    @with_plain_convolutions
+    def see(inputs: jax.Array, classes: jax.Array) -> Seen:
+        return jax.tree.map(_wide, Seen(inputs, explain(inputs, classes), more(inputs)))
+
+    def ratios(images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(The result, how many neighbors count, whether all is finite) of some images."""
+        inputs, classes = x[images], target[images]
+
+        def step(carry: tuple[Any, ...], number: jax.Array) -> tuple[tuple[Any, ...], None]:
+            start, result, count, good = carry
+            # The first one is the input itself.
+            moved = jnp.where(number == 0, inputs, move(inputs, images, number)).astype(x.dtype)
+            seen = see(moved, classes)
+            start = jax.tree.map(lambda new, old: jnp.where(number == 0, new, old), seen, start)
+            above, below, counts = distance(start, seen)
+            good &= jnp.isfinite(above) & jnp.isfinite(below)
+            counts &= number > 0
+            ratio = jnp.where(counts & (above != 0), above / below, 0)
+            if mean:
+                result += ratio
+            else:
+                # XLA's maximum may lose NaN
+                result = jnp.where(jnp.isnan(ratio) | (ratio > result), ratio, result)
+            return (start, result, count + counts, good), None
+
+        shapes = jax.eval_shape(see, inputs, classes)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        zeros = jnp.zeros(len(images), jnp.float32)
+        carry = nothing, zeros, zeros.astype(jnp.int32), jnp.ones(len(images), bool)
+        (_, result, count, good), _ = jax.lax.scan(step, carry, jnp.arange(num_neighbors + 1))
+        return (result / jnp.maximum(count, 1) if mean else result), count, good
+
+    result, count, good = map_chunks(ratios, len(x), rows_in_flight(x, chunk_size))
+    spoilt = jnp.where(good, 0.0, jnp.nan)
+    return keep_nan(jnp.where(count > 0, result, jnp.nan), finite("explanations", spoilt), x)
+
+
+def check_explanation(explain: Explain, x: jax.Array, target: jax.Array) -> None:
+    """Refuse a function that gives no array with one explanation an input."""
+    shape = getattr(jax.eval_shape(explain, x, target), "shape", None)
+    if not shape or shape[0] != len(x):
+        raise InputError(
+            f"expected `explain` to give an array ({len(x)}, ...), got {shape}: one explanation an input"
+        )
+
+
+def uniform_moves(key: jax.Array, radius: float) -> Move:
+    """Neighbors uniform in the box of `radius` around an input.
+
+    Args:
+        key: a random key; the move of a neighbor depends on (key, input's place, neighbor's number) alone.
+        radius: half the box's side, above 0.
+
+    Returns:
+        A `move` of `over_neighbors`.
+    """
+    check_number("radius", radius, above=0)
+
+    def move(inputs: jax.Array, images: jax.Array, number: jax.Array) -> jax.Array:
+        keys = row_keys(key, images, jnp.broadcast_to(number, images.shape))
+        draws = jax.vmap(lambda one: jax.random.uniform(one, inputs.shape[1:], minval=-1, maxval=1))(keys)
+        return inputs + radius * draws
+
+    return move
+
+
+def norm(values: jax.Array) -> jax.Array:
+    """Euclidean norms of (n, ...), (n,); of numbers whose squares would leave float32, too."""
+    flat = jnp.abs(values).reshape(len(values), -1)
+    largest = flat.max(axis=1)
+    scale = jnp.where(largest > 0, largest, 1)
+    return scale * jnp.sqrt(((flat / scale[:, None]) ** 2).sum(axis=1))
+
+
+def _wide(values: jax.Array) -> jax.Array:
+    return values.astype(jnp.float32) if jnp.issubdtype(values.dtype, jnp.floating) else values
