@@ -1,10 +1,13 @@
 """Metrics that judge heatmaps and relevance of tokens, pure and batched; `DIRECTIONS` says what is better."""
 
+from jxai.metrics.baselines import blur_baseline, inpainting_baseline, mean_baseline, noise_baseline
 from jxai.metrics.completeness import Completeness, completeness
 from jxai.metrics.concentration import complexity, sparseness
 from jxai.metrics.directions import DIRECTIONS
+from jxai.metrics.faithfulness import faithfulness_correlation, faithfulness_estimate, sensitivity_n
 from jxai.metrics.fidelity import infidelity
 from jxai.metrics.localization import pointing_game, relevance_mass, relevance_rank
+from jxai.metrics.monotonicity import monotonicity, monotonicity_correlation
 from jxai.metrics.perturbation import aupc, perturbation_curve, perturbation_positions
 from jxai.metrics.pyramid import gaussian_pyramid
 from jxai.metrics.randomization import (
@@ -13,8 +16,10 @@ from jxai.metrics.randomization import (
     randomization_layers,
     shuffled_parameters,
 )
+from jxai.metrics.regions import irof, region_perturbation, selectivity
 from jxai.metrics.removal import curve_area, deletion, insertion, pixel_flipping
 from jxai.metrics.road import road
+from jxai.metrics.segments import grid_segments, slic_segments
 from jxai.metrics.sensitivity import maximum_sensitivity
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 from jxai.metrics.simpson import simpson
@@ -34,17 +39,27 @@ __all__ = [
     "aupc",
     "autvc",
     "average_total_variation",
+    "blur_baseline",
     "completeness",
     "complexity",
     "comprehensiveness",
     "curve_area",
     "deletion",
+    "faithfulness_correlation",
+    "faithfulness_estimate",
     "gaussian_pyramid",
+    "grid_segments",
     "infidelity",
+    "inpainting_baseline",
     "insertion",
+    "irof",
     "maximum_sensitivity",
+    "mean_baseline",
     "model_randomization",
+    "monotonicity",
+    "monotonicity_correlation",
     "multiscale_total_variation",
+    "noise_baseline",
     "normalized",
     "perturbation_curve",
     "perturbation_positions",
@@ -52,11 +67,15 @@ __all__ = [
     "pointing_game",
     "randomization_layers",
     "rank_correlation",
+    "region_perturbation",
     "relevance_mass",
     "relevance_rank",
     "road",
+    "selectivity",
+    "sensitivity_n",
     "shuffled_parameters",
     "simpson",
+    "slic_segments",
     "soft_comprehensiveness",
     "soft_sufficiency",
     "sparseness",

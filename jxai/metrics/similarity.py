@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jxai.batches.blur import gaussian_blur
 from jxai.checks import keep_nan
 from jxai.errors import InputError
+from jxai.metrics.correlation import spearman
 from jxai.metrics.inputs import as_heatmap
 
 # Wang's constants, for values in [0, 1].
@@ -71,19 +72,8 @@ def _pair(heatmap: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @jax.jit
 def _spearman(heatmap: jax.Array, other: jax.Array) -> jax.Array:
-    first, second = jax.vmap(_centerd_ranks)(heatmap), jax.vmap(_centerd_ranks)(other)
-    covariance = (first * second).mean(axis=1)
-    variances = (first**2).mean(axis=1) * (second**2).mean(axis=1)
-    likeness = jnp.where(variances > 0, covariance / jnp.sqrt(jnp.where(variances > 0, variances, 1)), 0)
-    return keep_nan(likeness, heatmap, other)
-
-
-def _centerd_ranks(values: jax.Array) -> jax.Array:
-    """Ranks less their mean, as shares of the count: float32 then holds their products."""
-    flat = values.ravel()
-    ascending = jnp.sort(flat)
-    below, up_to = (jnp.searchsorted(ascending, flat, side=side) for side in ("left", "right"))
-    return (below + up_to - flat.size).astype(jnp.float32) / (2 * flat.size)
+    flat = (values.reshape(len(values), -1) for values in (heatmap, other))
+    return keep_nan(spearman(*flat), heatmap, other)
 
 
 @jax.jit
