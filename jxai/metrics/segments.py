@@ -38,7 +38,7 @@ def grid_segments(height: int, width: int, *, patch_size: int) -> jax.Array:
         check_count(name, count)
     columns = -(-width // patch_size)
     rows, places = np.arange(height)[:, None] // patch_size, np.arange(width)[None] // patch_size
-    return jnp.asarray(rows * columns + places, jnp.int32)
+    return as_array(rows * columns + places, jnp.int32)  # known, also while a caller's jit traces
 
 
 def slic_segments(
