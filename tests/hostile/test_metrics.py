@@ -11,6 +11,7 @@ from strategies import (
     Case,
     Spoilt,
     array,
+    choice,
     count,
     given_as,
     key,
@@ -26,7 +27,40 @@ from jxai import metrics
 EXEMPT = {"Completeness": "a tuple of results", "ModelRandomization": "a tuple of results"}
 HEATMAP = {"heatmap": array("nhw")}
 PIXELS = {**BATCH, **HEATMAP, **CHUNKS}
-REMOVAL = {**PIXELS, "baseline": number(0.0, -1.0), "num_steps": count(1, 3)}
+BASELINES = one_of(
+    0.0,
+    -1.0,
+    metrics.mean_baseline(),
+    lambda x, mask, key: x * 2,
+    bad=[
+        *(
+            Spoilt(v, refused=True)
+            for v in (
+                np.nan,
+                "text",
+                np.zeros(7, np.float32),
+                lambda x, mask, key: None,
+                lambda x, mask, key: x[:1],
+                lambda x, mask, key: mask,
+            )
+        ),
+        Spoilt(lambda x, mask, key: x + jnp.nan),
+        Spoilt(3e38),
+    ],
+)
+FEATURES = {
+    **BATCH,
+    **CHUNKS,
+    "attributions": array("nhw"),
+    "baseline": BASELINES,
+}
+GROUPS = {"group_size": count(None, 3, odd=(99,))}
+REMOVAL = {**PIXELS, "baseline": BASELINES, "num_steps": count(1, 3)}
+NO_LABELS = [
+    Spoilt(v, refused=True)
+    for v in ("text", 3, 1.5, np.zeros((2, 2), int), np.full((4, 5), -1), np.zeros((4, 5)))
+]
+REGIONS = {**PIXELS, "baseline": BASELINES, "patch_size": count(2, 9)}
 MASKED = {**HEATMAP, "mask": mask("nhw")}
 
 
@@ -103,6 +137,10 @@ def in_unit(found, given):
     return bool(((found >= 0) & (found <= 1 + 1e-6)).all())
 
 
+def within_one(found, given):
+    return bool((jnp.abs(found) <= 1 + 1e-6).all())
+
+
 def explain_variables(variables):
     layers = variables["params"]
     scale = layers.get("b", {}).get("scale", 1.0)
@@ -139,6 +177,7 @@ CASES = {
         {**HEATMAP, "order": number(1, 2.5, wrong=(0.5, -1.0))},
         holds=one_an_image,
     ),
+    "blur_baseline": Case(metrics.blur_baseline, {"sigma": number(0.5, 2.0, wrong=(0.0, -1.0, 1e9))}),
     "completeness": Case(
         metrics.completeness,
         {
@@ -155,6 +194,20 @@ CASES = {
     "comprehensiveness": Case(metrics.comprehensiveness, {**DELETED, "shares": SHARES}),
     "curve_area": Case(metrics.curve_area, {"curve": array("n3")}),
     "deletion": Case(metrics.deletion, REMOVAL, holds=in_unit),
+    "faithfulness_correlation": Case(
+        metrics.faithfulness_correlation,
+        {
+            **FEATURES,
+            "key": key(),
+            "subset_size": count(None, 2, odd=(99,)),
+            "num_samples": count(2, 3, least=2),
+        },
+        holds=within_one,
+    ),
+    "faithfulness_estimate": Case(metrics.faithfulness_estimate, {**FEATURES, **GROUPS}, holds=within_one),
+    "faithfulness_estimate:elements": Case(
+        metrics.faithfulness_estimate, {**FEATURES, "attributions": array("nhwc")}, holds=within_one
+    ),
     "gaussian_pyramid": Case(
         metrics.gaussian_pyramid,
         {
@@ -162,6 +215,9 @@ CASES = {
             "factor": number(1.5, 2.0, wrong=(1.0, 0.5, -2.0), odd=(1e9, 1 + 1e-12)),
             "smallest": count(1, 2),
         },
+    ),
+    "grid_segments": Case(
+        metrics.grid_segments, {"height": count(), "width": count(), "patch_size": count()}
     ),
     "infidelity": Case(
         metrics.infidelity,
@@ -176,7 +232,18 @@ CASES = {
         },
         holds=lambda found, given: bool((found >= 0).all()),
     ),
+    "inpainting_baseline": Case(metrics.inpainting_baseline, {"noise": number(0.0, 0.1, wrong=(-1.0,))}),
     "insertion": Case(metrics.insertion, {**REMOVAL, "baseline": number(None, 0.0)}, holds=in_unit),
+    "irof": Case(
+        metrics.irof,
+        {
+            **PIXELS,
+            "baseline": BASELINES,
+            "num_segments": count(None, 3, odd=(99,)),
+            "segments": one_of(None),
+        },
+        holds=lambda found, given: bool((found <= 1 + 1e-6).all()),
+    ),
     "maximum_sensitivity": Case(
         metrics.maximum_sensitivity,
         {
@@ -191,6 +258,7 @@ CASES = {
         undefined="infinite where an explanation of norm 0 moves",
         holds=lambda found, given: not jnp.isnan(found).any(),
     ),
+    "mean_baseline": Case(metrics.mean_baseline),
     "model_randomization": Case(
         metrics.model_randomization,
         {
@@ -209,6 +277,12 @@ CASES = {
         },
         holds=as_a_cascade_of_one,
     ),
+    "monotonicity": Case(metrics.monotonicity, {**FEATURES, **GROUPS}, holds=in_unit),
+    "monotonicity_correlation": Case(
+        metrics.monotonicity_correlation,
+        {**FEATURES, **GROUPS, "key": key(), "num_samples": count(1, 2)},
+        holds=within_one,
+    ),
     "multiscale_total_variation": Case(
         metrics.multiscale_total_variation,
         {
@@ -217,6 +291,9 @@ CASES = {
             "smallest": count(1, 2),
             "order": number(1, 2, wrong=(0.0,)),
         },
+    ),
+    "noise_baseline": Case(
+        metrics.noise_baseline, {"low": number(-1.0, 0.0, wrong=(5.0,)), "high": number(0.0, 2.0)}
     ),
     "normalized": Case(metrics.normalized, HEATMAP, holds=in_unit),
     "perturbation_curve": Case(
@@ -246,6 +323,14 @@ CASES = {
     "rank_correlation": Case(
         metrics.rank_correlation, {**HEATMAP, "other": array("nhw")}, holds=one_an_image
     ),
+    "region_perturbation": Case(
+        metrics.region_perturbation,
+        {
+            **REGIONS,
+            "num_regions": count(None, 1, odd=(99,)),
+            "order": choice("most_relevant", "least_relevant"),
+        },
+    ),
     "relevance_mass": Case(metrics.relevance_mass, MASKED, holds=in_unit),
     "relevance_rank": Case(metrics.relevance_rank, MASKED, holds=in_unit),
     "road": Case(
@@ -266,10 +351,46 @@ CASES = {
         },
         holds=in_unit,
     ),
+    "selectivity": Case(metrics.selectivity, {**REGIONS, "segments": one_of(None)}),
+    "selectivity:segments": Case(
+        metrics.selectivity,
+        {
+            **PIXELS,
+            "segments": given_as(
+                lambda size: np.arange(size.h * size.w).reshape(size.h, size.w) // 3, *NO_LABELS
+            ),
+            "num_segments": count(None, 7, odd=(2, 99)),
+        },
+    ),
+    "sensitivity_n": Case(
+        metrics.sensitivity_n,
+        {
+            **FEATURES,
+            "key": key(),
+            "sizes": one_of(
+                None,
+                (1, 3),
+                [2],
+                bad=[Spoilt(v, refused=True) for v in ((), (0,), (99,), (1.5,), "12", 3, (None,))],
+            ),
+            "num_samples": count(2, 3, least=2),
+        },
+        holds=within_one,
+    ),
     "shuffled_parameters": Case(
         metrics.shuffled_parameters, {"key": key(), "variables": TREE}, undefined="as given"
     ),
     "simpson": Case(metrics.simpson, {"values": array("n3")}),
+    "slic_segments": Case(
+        metrics.slic_segments,
+        {
+            "x": BATCH["x"],
+            "num_segments": count(2, 4, odd=(99,)),
+            "compactness": number(0.5, 10.0, wrong=(0.0, -1.0)),
+            "num_iterations": count(1, 2),
+        },
+        holds=lambda found, given: bool(((found >= 0) & (found < given["num_segments"])).all()),
+    ),
     "soft_comprehensiveness": Case(
         metrics.soft_comprehensiveness, SOFT, holds=lambda found, given: bool((found >= 0).all())
     ),

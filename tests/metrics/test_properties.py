@@ -56,18 +56,36 @@ CHUNKED = {
     "comprehensiveness": lambda d, **o: of_tokens(metrics.comprehensiveness, d, **o),
     "completeness": lambda d, **o: metrics.completeness(f, d.x, d.attributions, d.target, **o).residual,
     "deletion": lambda d, **o: metrics.deletion(f, d.x, d.heatmap, d.target, num_steps=4, **o),
+    "faithfulness_correlation": lambda d, **o: metrics.faithfulness_correlation(
+        f, KEY, d.x, d.attributions, d.target, num_samples=5, **o
+    ),
+    "faithfulness_estimate": lambda d, **o: metrics.faithfulness_estimate(
+        f, d.x, d.heatmap, d.target, group_size=40, **o
+    ),
     "infidelity": lambda d, **o: metrics.infidelity(
         f, KEY, d.x, d.attributions, d.target, num_samples=4, **o
     ),
     "insertion": lambda d, **o: metrics.insertion(f, d.x, d.heatmap, d.target, num_steps=4, **o),
+    "irof": lambda d, **o: metrics.irof(f, d.x, d.heatmap, d.target, num_segments=4, **o),
     "maximum_sensitivity": lambda d, **o: metrics.maximum_sensitivity(
         explain, KEY, d.x, d.target, num_samples=3, **o
+    ),
+    "monotonicity": lambda d, **o: metrics.monotonicity(f, d.x, d.heatmap, d.target, group_size=40, **o),
+    "monotonicity_correlation": lambda d, **o: metrics.monotonicity_correlation(
+        f, KEY, d.x, d.heatmap, d.target, group_size=40, num_samples=2, **o
     ),
     "perturbation_curve": lambda d, **o: metrics.perturbation_curve(
         f, KEY, d.x, d.heatmap, d.target, low=0.5, high=0.5, window=3, num_regions=3, num_draws=2, **o
     ),
     "pixel_flipping": lambda d, **o: metrics.pixel_flipping(f, d.x, d.heatmap, d.target, num_steps=4, **o),
+    "region_perturbation": lambda d, **o: metrics.region_perturbation(
+        f, d.x, d.heatmap, d.target, num_regions=3, patch_size=6, **o
+    ),
     "road": lambda d, **o: metrics.road(f, KEY, d.x, d.heatmap, d.target, shares=(0.2, 0.7), noise=0.0, **o),
+    "selectivity": lambda d, **o: metrics.selectivity(f, d.x, d.heatmap, d.target, patch_size=6, **o),
+    "sensitivity_n": lambda d, **o: metrics.sensitivity_n(
+        f, KEY, d.x, d.heatmap, d.target, sizes=(1, 30), num_samples=4, **o
+    ),
     "soft_comprehensiveness": lambda d, **o: of_tokens(metrics.soft_comprehensiveness, d, KEY, **o),
     "soft_sufficiency": lambda d, **o: of_tokens(metrics.soft_sufficiency, d, KEY, **o),
     "sufficiency": lambda d, **o: of_tokens(metrics.sufficiency, d, **o),
@@ -91,7 +109,15 @@ WHOLE = {
 }
 METRICS = {**CHUNKED, **WHOLE}
 # Their noise goes by an image's place in the batch.
-RANDOM = {"infidelity", "maximum_sensitivity", "soft_comprehensiveness", "soft_sufficiency"}
+RANDOM = {
+    "faithfulness_correlation",
+    "infidelity",
+    "maximum_sensitivity",
+    "monotonicity_correlation",
+    "sensitivity_n",
+    "soft_comprehensiveness",
+    "soft_sufficiency",
+}
 
 
 def values(d, names=tuple(METRICS), **options):
