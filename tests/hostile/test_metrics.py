@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from faithfulness_cases import BASELINES
+from faithfulness_cases import CASES as OF_FAITHFULNESS
 from strategies import (
     BATCH,
     CHUNKS,
@@ -11,7 +13,6 @@ from strategies import (
     Case,
     Spoilt,
     array,
-    choice,
     count,
     given_as,
     key,
@@ -27,40 +28,7 @@ from jxai import metrics
 EXEMPT = {"Completeness": "a tuple of results", "ModelRandomization": "a tuple of results"}
 HEATMAP = {"heatmap": array("nhw")}
 PIXELS = {**BATCH, **HEATMAP, **CHUNKS}
-BASELINES = one_of(
-    0.0,
-    -1.0,
-    metrics.mean_baseline(),
-    lambda x, mask, key: x * 2,
-    bad=[
-        *(
-            Spoilt(v, refused=True)
-            for v in (
-                np.nan,
-                "text",
-                np.zeros(7, np.float32),
-                lambda x, mask, key: None,
-                lambda x, mask, key: x[:1],
-                lambda x, mask, key: mask,
-            )
-        ),
-        Spoilt(lambda x, mask, key: x + jnp.nan),
-        Spoilt(3e38),
-    ],
-)
-FEATURES = {
-    **BATCH,
-    "chunk_size": count(None, 50),  # in chunks of 4, dozens of sets are many calls where nothing is compiled
-    "attributions": array("nhw"),
-    "baseline": BASELINES,
-}
-GROUPS = {"group_size": count(None, 3, odd=(99,))}
 REMOVAL = {**PIXELS, "baseline": BASELINES, "num_steps": count(1, 3)}
-NO_LABELS = [
-    Spoilt(v, refused=True)
-    for v in ("text", 3, 1.5, np.zeros((2, 2), int), np.full((4, 5), -1), np.zeros((4, 5)))
-]
-REGIONS = {**PIXELS, "baseline": BASELINES, "patch_size": count(2, 9)}
 MASKED = {**HEATMAP, "mask": mask("nhw")}
 
 
@@ -129,20 +97,12 @@ NO_PARAMETERS = [
 TREE = given_as(parameters, *NO_PARAMETERS)
 
 
-# Found by `slic_segments` where there are none, which has its own case.
-LABELS = given_as(lambda size: np.arange(size.h * size.w).reshape(size.h, size.w) // 3, *NO_LABELS)
-
-
 def one_an_image(found, given):
     return found.shape == given["heatmap"].shape[:1] and found.dtype == jnp.float32
 
 
 def in_unit(found, given):
     return bool(((found >= 0) & (found <= 1 + 1e-6)).all())
-
-
-def within_one(found, given):
-    return bool((jnp.abs(found) <= 1 + 1e-6).all())
 
 
 def explain_variables(variables):
@@ -181,7 +141,6 @@ CASES = {
         {**HEATMAP, "order": number(1, 2.5, wrong=(0.5, -1.0))},
         holds=one_an_image,
     ),
-    "blur_baseline": Case(metrics.blur_baseline, {"sigma": number(0.5, 2.0, wrong=(0.0, -1.0, 1e9))}),
     "completeness": Case(
         metrics.completeness,
         {
@@ -198,17 +157,6 @@ CASES = {
     "comprehensiveness": Case(metrics.comprehensiveness, {**DELETED, "shares": SHARES}),
     "curve_area": Case(metrics.curve_area, {"curve": array("n3")}),
     "deletion": Case(metrics.deletion, REMOVAL, holds=in_unit),
-    "faithfulness_correlation": Case(
-        metrics.faithfulness_correlation,
-        {
-            **FEATURES,
-            "key": key(),
-            "subset_size": count(None, 2, odd=(99,)),
-            "num_samples": count(2, 3, least=2),
-        },
-        holds=within_one,
-    ),
-    "faithfulness_estimate": Case(metrics.faithfulness_estimate, {**FEATURES, **GROUPS}, holds=within_one),
     "gaussian_pyramid": Case(
         metrics.gaussian_pyramid,
         {
@@ -216,9 +164,6 @@ CASES = {
             "factor": number(1.5, 2.0, wrong=(1.0, 0.5, -2.0), odd=(1e9, 1 + 1e-12)),
             "smallest": count(1, 2),
         },
-    ),
-    "grid_segments": Case(
-        metrics.grid_segments, {"height": count(), "width": count(), "patch_size": count()}
     ),
     "infidelity": Case(
         metrics.infidelity,
@@ -233,18 +178,7 @@ CASES = {
         },
         holds=lambda found, given: bool((found >= 0).all()),
     ),
-    "inpainting_baseline": Case(metrics.inpainting_baseline, {"noise": number(0.0, 0.1, wrong=(-1.0,))}),
     "insertion": Case(metrics.insertion, {**REMOVAL, "baseline": number(None, 0.0)}, holds=in_unit),
-    "irof": Case(
-        metrics.irof,
-        {
-            **PIXELS,
-            "baseline": BASELINES,
-            "num_segments": count(None, 3, odd=(99,)),
-            "segments": one_of(None),
-        },
-        holds=lambda found, given: bool((found <= 1 + 1e-6).all()),
-    ),
     "maximum_sensitivity": Case(
         metrics.maximum_sensitivity,
         {
@@ -259,7 +193,6 @@ CASES = {
         undefined="infinite where an explanation of norm 0 moves",
         holds=lambda found, given: not jnp.isnan(found).any(),
     ),
-    "mean_baseline": Case(metrics.mean_baseline),
     "model_randomization": Case(
         metrics.model_randomization,
         {
@@ -278,12 +211,6 @@ CASES = {
         },
         holds=as_a_cascade_of_one,
     ),
-    "monotonicity": Case(metrics.monotonicity, {**FEATURES, **GROUPS}, holds=in_unit),
-    "monotonicity_correlation": Case(
-        metrics.monotonicity_correlation,
-        {**FEATURES, **GROUPS, "key": key(), "num_samples": count(1, 2)},
-        holds=within_one,
-    ),
     "multiscale_total_variation": Case(
         metrics.multiscale_total_variation,
         {
@@ -292,9 +219,6 @@ CASES = {
             "smallest": count(1, 2),
             "order": number(1, 2, wrong=(0.0,)),
         },
-    ),
-    "noise_baseline": Case(
-        metrics.noise_baseline, {"low": number(-1.0, 0.0, wrong=(5.0,)), "high": number(0.0, 2.0)}
     ),
     "normalized": Case(metrics.normalized, HEATMAP, holds=in_unit),
     "perturbation_curve": Case(
@@ -324,14 +248,6 @@ CASES = {
     "rank_correlation": Case(
         metrics.rank_correlation, {**HEATMAP, "other": array("nhw")}, holds=one_an_image
     ),
-    "region_perturbation": Case(
-        metrics.region_perturbation,
-        {
-            **REGIONS,
-            "num_regions": count(None, 1, odd=(99,)),
-            "order": choice("most_relevant", "least_relevant"),
-        },
-    ),
     "relevance_mass": Case(metrics.relevance_mass, MASKED, holds=in_unit),
     "relevance_rank": Case(metrics.relevance_rank, MASKED, holds=in_unit),
     "road": Case(
@@ -352,44 +268,10 @@ CASES = {
         },
         holds=in_unit,
     ),
-    "selectivity": Case(metrics.selectivity, {**REGIONS, "segments": one_of(None)}),
-    "selectivity:segments": Case(
-        metrics.selectivity,
-        {
-            **PIXELS,
-            "segments": LABELS,
-            "num_segments": count(None, 7, odd=(2, 99)),
-        },
-    ),
-    "sensitivity_n": Case(
-        metrics.sensitivity_n,
-        {
-            **FEATURES,
-            "key": key(),
-            "sizes": one_of(
-                None,
-                (1, 3),
-                [2],
-                bad=[Spoilt(v, refused=True) for v in ((), (0,), (99,), (1.5,), "12", 3, (None,))],
-            ),
-            "num_samples": count(2, 3, least=2),
-        },
-        holds=within_one,
-    ),
     "shuffled_parameters": Case(
         metrics.shuffled_parameters, {"key": key(), "variables": TREE}, undefined="as given"
     ),
     "simpson": Case(metrics.simpson, {"values": array("n3")}),
-    "slic_segments": Case(
-        metrics.slic_segments,
-        {
-            "x": BATCH["x"],
-            "num_segments": count(2, 4, odd=(99,)),
-            "compactness": number(0.5, 10.0, wrong=(0.0, -1.0)),
-            "num_iterations": count(1, 2),
-        },
-        holds=lambda found, given: bool(((found >= 0) & (found < given["num_segments"])).all()),
-    ),
     "soft_comprehensiveness": Case(
         metrics.soft_comprehensiveness, SOFT, holds=lambda found, given: bool((found >= 0).all())
     ),
@@ -404,6 +286,8 @@ CASES = {
     "token_deletion": Case(metrics.token_deletion, {**DELETED, "num_tokens": count(None, 2, odd=(99,))}),
     "token_insertion": Case(metrics.token_insertion, {**DELETED, "num_tokens": count(None, 2)}),
 }
+
+CASES |= OF_FAITHFULNESS
 
 
 @EFFORTS
