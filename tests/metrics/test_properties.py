@@ -84,7 +84,7 @@ CHUNKED = {
     "road": lambda d, **o: metrics.road(f, KEY, d.x, d.heatmap, d.target, shares=(0.2, 0.7), noise=0.0, **o),
     "selectivity": lambda d, **o: metrics.selectivity(f, d.x, d.heatmap, d.target, patch_size=6, **o),
     "sensitivity_n": lambda d, **o: metrics.sensitivity_n(
-        f, KEY, d.x, d.heatmap, d.target, sizes=(1, 30), num_samples=4, **o
+        f, KEY, d.x, d.heatmap, d.target, sizes=(20, 60), num_samples=4, **o
     ),
     "soft_comprehensiveness": lambda d, **o: of_tokens(metrics.soft_comprehensiveness, d, KEY, **o),
     "soft_sufficiency": lambda d, **o: of_tokens(metrics.soft_sufficiency, d, KEY, **o),
