@@ -80,7 +80,7 @@ def noise_baseline(*, low: ArrayLike, high: ArrayLike) -> BaselineFunction:
     as_grays(low, high, jnp.zeros((1, *channels)))
 
     def replaced(x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
-        check_key(key)
+        key = check_key(key)
         black, white = as_grays(low, high, x[None])
         return black[0] + (white - black)[0] * jax.random.uniform(key, x.shape, x.dtype)
 
@@ -109,8 +109,7 @@ def inpainting_baseline(*, noise: float = 0.01) -> BaselineFunction:
     def replaced(x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
         filled = linear_imputation(_image(x)[None], mask.any(axis=-1)[None])[0]
         if noisy:
-            check_key(key)
-            filled += noise * jax.random.normal(key, x.shape)
+            filled += noise * jax.random.normal(check_key(key), x.shape)
         return filled.astype(x.dtype)
 
     return replaced

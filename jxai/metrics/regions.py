@@ -188,8 +188,8 @@ def irof(
     curve = _curve(probabilities(f), x, target, regions, count, baseline, key, chunk_size)
     shares = finite("shares of the probability", curve / curve[:, :1])
     # Labels of no pixel come last and are no steps.
-    inside = jnp.arange(count)[None] < regions.count[:, None]
-    area = jnp.where(inside, (shares[:, 1:] + shares[:, :-1]) / 2, 0).sum(axis=1) / regions.count
+    inside = jnp.arange(count)[None] < regions.present[:, None]
+    area = jnp.where(inside, (shares[:, 1:] + shares[:, :-1]) / 2, 0).sum(axis=1) / regions.present
     return keep_nan(1 - area, shares, regions.right, heatmap)
 
 
@@ -198,12 +198,12 @@ class _Regions(NamedTuple):
 
     Attributes:
         places: of each pixel's region in the order, (N, H, W).
-        count: how many regions an image has, (N,), at least 1.
+        present: how many regions an image has, (N,), at least 1.
         right: (N,), 0, or NaN where a label was out of range.
     """
 
     places: jax.Array
-    count: jax.Array
+    present: jax.Array
     right: jax.Array
 
 
@@ -242,9 +242,7 @@ def _ranked(
     if mean:
         relevance = relevance / jnp.maximum(sizes, 1)
     if order == "random":
-        check_key(key)
-        images = jnp.arange(len(labels))
-        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(images)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(check_key(key), jnp.arange(len(labels)))
         relevance = jax.vmap(lambda one: jax.random.uniform(one, (count,)))(keys)
     relevance = -relevance if order == "least_relevant" else relevance
     ranks = removal_ranks(jnp.where(sizes > 0, relevance, -jnp.inf))

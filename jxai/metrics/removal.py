@@ -141,9 +141,8 @@ def insertion(
     """
     x, target = as_batch(x, target, f=f)
     heatmap = as_heatmap(heatmap, x)  # before the blur, which wants images
-    if baseline is None:
-        baseline = gaussian_blur(x, sigma=_BLUR_SIGMA, radius=_BLUR_RADIUS)
-    replace = as_replacement(baseline, x, key)
+    start = gaussian_blur(x, sigma=_BLUR_SIGMA, radius=_BLUR_RADIUS) if baseline is None else baseline
+    replace = as_replacement(start, x, key)
     return _curve(probabilities(f), x, heatmap, target, num_steps, replace, chunk_size, inserted=True)
 
 
