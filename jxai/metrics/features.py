@@ -124,7 +124,8 @@ def scores_and_sums(
     centered = attributions - middle.reshape(-1, *[1] * len(axes))
 
     def sums(images: jax.Array, gone: jax.Array) -> jax.Array:
-        return jnp.where(gone, centered[images], 0).sum(axis=axes) + middle[images] * gone.sum(axis=axes)
+        count = gone.sum(axis=axes, dtype=jnp.float32)
+        return jnp.where(gone, centered[images], 0).sum(axis=axes) + middle[images] * count
 
     scores, found = _scores(f, x, target, removed, num_sets, replace, chunk_size, sums)
     return scores, keep_nan(finite("sums of attributions", found).reshape(scores.shape), attributions)

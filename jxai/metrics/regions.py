@@ -188,7 +188,7 @@ def irof(
     curve = _curve(probabilities(f), x, target, regions, count, baseline, key, chunk_size)
     shares = finite("shares of the probability", curve / curve[:, :1])
     # Labels of no pixel come last and are no steps.
-    inside = jnp.arange(count)[None] < regions.present[:, None]
+    inside = jnp.arange(count, dtype=jnp.float32)[None] < regions.present[:, None]
     area = jnp.where(inside, (shares[:, 1:] + shares[:, :-1]) / 2, 0).sum(axis=1) / regions.present
     return keep_nan(1 - area, shares, regions.right, heatmap)
 
@@ -198,7 +198,7 @@ class _Regions(NamedTuple):
 
     Attributes:
         places: of each pixel's region in the order, (N, H, W).
-        present: how many regions an image has, (N,), at least 1.
+        present: how many regions an image has, (N,), float32, at least 1.
         right: (N,), 0, or NaN where a label was out of range.
     """
 
@@ -247,7 +247,7 @@ def _ranked(
     relevance = -relevance if order == "least_relevant" else relevance
     ranks = removal_ranks(jnp.where(sizes > 0, relevance, -jnp.inf))
     places = jnp.take_along_axis(ranks, flat, axis=1).reshape(labels.shape)
-    present = jnp.maximum((sizes > 0).sum(axis=1), 1)
+    present = jnp.maximum((sizes > 0).sum(axis=1, dtype=jnp.float32), 1)
     return _Regions(places, present, jnp.where(right, 0.0, jnp.nan))
 
 

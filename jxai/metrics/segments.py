@@ -150,7 +150,7 @@ def _slic(x: jax.Array, compactness: jax.Array, grid: tuple[int, int], num_itera
     def of_image(image: jax.Array) -> jax.Array:
         scale = jnp.abs(image).max()
         image = image / jnp.where(scale > 0, scale, 1)
-        spread = jnp.sqrt(((image - image.mean(axis=(0, 1))) ** 2).mean())
+        spread = jnp.sqrt(((image - image.mean(axis=(0, 1), keepdims=True)) ** 2).mean())
         points = jnp.concatenate([image / jnp.where(spread > 0, spread, 1), compactness * places], axis=-1)
         points = points.reshape(height * width, -1)
 
