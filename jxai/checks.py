@@ -74,13 +74,14 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         raise InputError(f"expected {name} among {known}, got {shown(value)}: choose one")
 
 
-def check_key(key: Any) -> None:
-    """Refuse what is no single random key."""
+def check_key(key: Any) -> jax.Array:
+    """The key as it is; an error where it is no single random key."""
     dtype = getattr(key, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise InputTypeError(f"expected a random key, got {shown(key)}: make one with jax.random.key")
     if key.shape != ():
         raise InputError(f"expected one random key, got keys of shape {key.shape}: take one, or fold them in")
+    return key
 
 
 def as_path(name: str, value: Any) -> Path:

@@ -69,6 +69,10 @@ def positions(heatmap):
     return jnp.where(none.all(axis=(1, 2)), jnp.nan, 1)
 
 
+def marked(labels):
+    return jnp.where((labels < 0).all(axis=(1, 2)), jnp.nan, labels.mean(axis=(1, 2)))
+
+
 def curve(heatmap):
     return heatmap.mean(axis=1)
 
@@ -123,15 +127,29 @@ OF_BOTH = {
     "effective_complexity": lambda x, h: metrics.effective_complexity(
         f, KEY, x, h, TARGET, X, num_steps=2, num_samples=2
     ),
+    "faithfulness_correlation": lambda x, h: metrics.faithfulness_correlation(
+        f, KEY, x, h, TARGET, num_samples=3
+    ),
+    "faithfulness_estimate": lambda x, h: metrics.faithfulness_estimate(f, x, h, TARGET, group_size=300),
     "infidelity": lambda x, h: metrics.infidelity(f, KEY, x, h[..., None] * x, TARGET, num_samples=3),
     "infidelity, scaled": lambda x, h: metrics.infidelity(
         f, KEY, x, h[..., None] * x, TARGET, num_samples=3, scaled=True
     ),
     "insertion": lambda x, h: metrics.insertion(f, x, h, TARGET, **AT),
     "non_sensitivity": lambda x, h: metrics.non_sensitivity(f, KEY, x, h, TARGET),
+    "irof": lambda x, h: metrics.irof(f, x, h, TARGET, num_segments=4),
+    "monotonicity": lambda x, h: metrics.monotonicity(f, x, h, TARGET, group_size=300),
+    "monotonicity_correlation": lambda x, h: metrics.monotonicity_correlation(
+        f, KEY, x, h, TARGET, group_size=300, num_samples=2
+    ),
     "perturbation_curve": lambda x, h: metrics.perturbation_curve(f, KEY, x, h, TARGET, **DRAWS),
     "pixel_flipping": lambda x, h: metrics.pixel_flipping(f, x, h, TARGET, **AT),
+    "region_perturbation": lambda x, h: metrics.region_perturbation(
+        f, x, h, TARGET, patch_size=16, num_regions=2
+    ),
     "road": lambda x, h: metrics.road(f, KEY, x, h, TARGET, shares=(0.0, 0.3), noise=0.0),
+    "selectivity": lambda x, h: metrics.selectivity(f, x, h, TARGET, patch_size=16),
+    "sensitivity_n": lambda x, h: metrics.sensitivity_n(f, KEY, x, h, TARGET, sizes=(9, 99), num_samples=3),
     "soft_comprehensiveness": tokens(metrics.soft_comprehensiveness, KEY, num_samples=2),
     "soft_sufficiency": tokens(metrics.soft_sufficiency, KEY, num_samples=2),
     "sufficiency": tokens(metrics.sufficiency, shares=(0.5,)),
@@ -148,6 +166,7 @@ OF_IMAGES = {
     "local_lipschitz_estimate": lambda x: metrics.local_lipschitz_estimate(
         explain, KEY, x, TARGET, num_samples=2
     ),
+    "slic_segments": lambda x: marked(metrics.slic_segments(x, num_segments=4)),
     "maximum_sensitivity": lambda x: metrics.maximum_sensitivity(explain, KEY, x, TARGET, num_samples=2),
     "maximum_sensitivity, chunks": lambda x: metrics.maximum_sensitivity(
         explain, KEY, x, TARGET, num_samples=2, chunk_size=2
@@ -176,6 +195,11 @@ NO_SCORES = {
     "ModelRandomization": "results",
     "Mosaics": "results",
     "mosaics": "what is given, put together",
+    "blur_baseline": "a function; what it puts in is looked at where it is put in",
+    "grid_segments": "labels, of numbers alone",
+    "inpainting_baseline": "a function",
+    "mean_baseline": "a function",
+    "noise_baseline": "a function",
     "randomization_layers": "names",
     "shuffled_parameters": "what is given, shuffled",
 }

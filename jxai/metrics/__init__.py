@@ -1,6 +1,7 @@
 """Metrics that judge heatmaps and relevance of tokens, pure and batched; `DIRECTIONS` says what is better."""
 
 from jxai.metrics.axioms import input_invariance, non_sensitivity
+from jxai.metrics.baselines import blur_baseline, inpainting_baseline, mean_baseline, noise_baseline
 from jxai.metrics.case import Case
 from jxai.metrics.completeness import Completeness, completeness
 from jxai.metrics.concentration import complexity, effective_pixels, sparseness
@@ -9,6 +10,7 @@ from jxai.metrics.continuity import continuity
 from jxai.metrics.directions import DIRECTIONS
 from jxai.metrics.effective import effective_complexity
 from jxai.metrics.evaluation import Evaluation, evaluate
+from jxai.metrics.faithfulness import faithfulness_correlation, faithfulness_estimate, sensitivity_n
 from jxai.metrics.fidelity import infidelity
 from jxai.metrics.localization import (
     attribution_localization,
@@ -18,6 +20,7 @@ from jxai.metrics.localization import (
     relevance_rank,
     top_k_intersection,
 )
+from jxai.metrics.monotonicity import monotonicity, monotonicity_correlation
 from jxai.metrics.mosaics import Mosaics, focus, mosaics
 from jxai.metrics.perturbation import aupc, perturbation_curve, perturbation_positions
 from jxai.metrics.pyramid import gaussian_pyramid
@@ -27,9 +30,11 @@ from jxai.metrics.randomization import (
     randomization_layers,
     shuffled_parameters,
 )
+from jxai.metrics.regions import irof, region_perturbation, selectivity
 from jxai.metrics.removal import curve_area, deletion, insertion, pixel_flipping
 from jxai.metrics.road import road
 from jxai.metrics.sanity import efficient_model_randomization, random_logit, smooth_model_randomization
+from jxai.metrics.segments import grid_segments, slic_segments
 from jxai.metrics.sensitivity import average_sensitivity, local_lipschitz_estimate, maximum_sensitivity
 from jxai.metrics.similarity import rank_correlation, structural_similarity
 from jxai.metrics.simpson import simpson
@@ -54,6 +59,7 @@ __all__ = [
     "autvc",
     "average_sensitivity",
     "average_total_variation",
+    "blur_baseline",
     "completeness",
     "complexity",
     "comprehensiveness",
@@ -65,17 +71,26 @@ __all__ = [
     "effective_pixels",
     "efficient_model_randomization",
     "evaluate",
+    "faithfulness_correlation",
+    "faithfulness_estimate",
     "focus",
     "gaussian_pyramid",
+    "grid_segments",
     "infidelity",
+    "inpainting_baseline",
     "input_invariance",
     "insertion",
+    "irof",
     "local_lipschitz_estimate",
     "localization_auc",
     "maximum_sensitivity",
+    "mean_baseline",
     "model_randomization",
+    "monotonicity",
+    "monotonicity_correlation",
     "mosaics",
     "multiscale_total_variation",
+    "noise_baseline",
     "non_sensitivity",
     "normalized",
     "perturbation_curve",
@@ -85,14 +100,18 @@ __all__ = [
     "random_logit",
     "randomization_layers",
     "rank_correlation",
+    "region_perturbation",
     "relative_input_stability",
     "relative_output_stability",
     "relative_representation_stability",
     "relevance_mass",
     "relevance_rank",
     "road",
+    "selectivity",
+    "sensitivity_n",
     "shuffled_parameters",
     "simpson",
+    "slic_segments",
     "smooth_model_randomization",
     "soft_comprehensiveness",
     "soft_sufficiency",

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-# By the function's name. `road` with `most_relevant_first=False` is the other way round.
+# By the function's name. `road` with `most_relevant_first=False` is the other way round, and so is
+# `region_perturbation` with `order="least_relevant"`.
 DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
     {
         "attribution_localization": "higher",
@@ -21,26 +22,34 @@ DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
         "effective_complexity": "lower",
         "effective_pixels": "lower",
         "efficient_model_randomization": "higher",
+        "faithfulness_correlation": "higher",
+        "faithfulness_estimate": "higher",
         "focus": "higher",
         "infidelity": "lower",
         "input_invariance": "lower",
         "insertion": "higher",
+        "irof": "higher",
         "local_lipschitz_estimate": "lower",
         "localization_auc": "higher",
         "maximum_sensitivity": "lower",
         "model_randomization": "lower",
+        "monotonicity": "higher",
+        "monotonicity_correlation": "higher",
         "multiscale_total_variation": "lower",
         "non_sensitivity": "lower",
         "perturbation_curve": "lower",
         "pixel_flipping": "lower",
         "pointing_game": "higher",
         "random_logit": "lower",
+        "region_perturbation": "higher",
         "relative_input_stability": "lower",
         "relative_output_stability": "lower",
         "relative_representation_stability": "lower",
         "relevance_mass": "higher",
         "relevance_rank": "higher",
         "road": "lower",
+        "selectivity": "lower",
+        "sensitivity_n": "higher",
         "smooth_model_randomization": "lower",
         "soft_comprehensiveness": "higher",
         "soft_sufficiency": "higher",

@@ -6,8 +6,9 @@ import numpy as np
 
 from jxai.checks import as_array, check_choice, check_count, check_number, keep_nan, values
 from jxai.errors import InputError, InputTypeError
+from jxai.metrics.correlation import centered_ranks
 from jxai.metrics.inputs import as_heatmap
-from jxai.metrics.pixels import centered_ranks, removal_ranks
+from jxai.metrics.pixels import removal_ranks
 
 
 def relevance_mass(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
@@ -136,7 +137,7 @@ def localization_auc(heatmap: jax.Array, mask: jax.Array) -> jax.Array:
         )
     inside = mask.reshape(len(mask), -1)
     # Mann and Whitney's statistic, from ranks less their mean: float32 then holds the sums.
-    ranks = jax.vmap(centered_ranks)(heatmap)
+    ranks = centered_ranks(heatmap.reshape(inside.shape))
     total = jnp.where(inside, ranks, 0).sum(axis=1)
     size = inside.sum(axis=1).astype(jnp.float32)
     num_pixels = inside.shape[1]

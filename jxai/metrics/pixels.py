@@ -22,18 +22,3 @@ def removal_ranks(heatmap: jax.Array, *, most_relevant_first: bool = True) -> ja
     places = jnp.arange(flat.shape[1], dtype=jnp.int32)
     ranks = jax.vmap(lambda line: jnp.zeros_like(places).at[line].set(places, unique_indices=True))(order)
     return ranks.reshape(heatmap.shape)
-
-
-def centered_ranks(values: jax.Array) -> jax.Array:
-    """Ranks less their mean, as shares of the count: float32 then holds their products.
-
-    Args:
-        values: of any shape; equal ones share the mean of their ranks.
-
-    Returns:
-        In (-1/2, 1/2), one axis, float32.
-    """
-    flat = values.ravel()
-    ascending = jnp.sort(flat)
-    below, up_to = (jnp.searchsorted(ascending, flat, side=side) for side in ("left", "right"))
-    return (below + up_to - flat.size).astype(jnp.float32) / (2 * flat.size)

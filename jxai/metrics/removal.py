@@ -6,14 +6,13 @@ their sign counts: the largest value is replaced first, the most negative last. 
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jxai.batches.blur import gaussian_blur
-from jxai.batches.checks import as_baseline, as_finite
-from jxai.batches.chunks import map_chunks, rows_in_flight
+from jxai.batches.checks import as_finite
 from jxai.checks import check_count, finite, keep_nan
 from jxai.errors import InputError
-from jxai.metrics.inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
+from jxai.metrics.features import Baseline, Replacement, as_replacement, scores_without
+from jxai.metrics.inputs import Scores, as_batch, as_heatmap, probabilities
 from jxai.metrics.pixels import removal_ranks
 
 # Petsiuk's insertion starts from a blur of 5 pixels' standard deviation and 11 pixels' width.
@@ -26,7 +25,8 @@ def pixel_flipping(
     heatmap: jax.Array,
     target: jax.Array,
     *,
-    baseline: ArrayLike = 0.0,
+    baseline: Baseline = 0.0,
+    key: jax.Array | None = None,
     num_steps: int = 100,
     chunk_size: int | None = None,
 ) -> jax.Array:
@@ -40,7 +40,9 @@ def pixel_flipping(
         x: images, (N, H, W, C).
         heatmap: (N, H, W), the largest value goes first.
         target: the class whose score is read, (N,) integers.
-        baseline: what takes a pixel's place: a number, (C,), or whatever broadcasts to `x`.
+        baseline: what takes a pixel's place: a number, (C,), whatever broadcasts to `x`, or a function
+            (x, mask, key) -> x of one image, such as `mean_baseline()`.
+        key: what a function as `baseline` draws from, if it does; an image's step gets a key of its own.
         num_steps: steps from the whole image to the baseline, at least 1; by default each is 1 % of the pixels.
         chunk_size: images in flight; by default about 2.4 million elements on a CPU, 40 million elsewhere.
 
@@ -56,7 +58,7 @@ def pixel_flipping(
         al., 2015. Evaluating the Visualization of What a Deep Neural Network Has Learned, Samek et al., 2017.
     """
     x, target = as_batch(x, target, f=f)
-    return _curve(f, x, as_baseline(baseline, x), heatmap, target, num_steps, chunk_size)
+    return _curve(f, x, heatmap, target, num_steps, as_replacement(baseline, x, key), chunk_size)
 
 
 def deletion(
@@ -65,7 +67,8 @@ def deletion(
     heatmap: jax.Array,
     target: jax.Array,
     *,
-    baseline: ArrayLike = 0.0,
+    baseline: Baseline = 0.0,
+    key: jax.Array | None = None,
     num_steps: int = 224,
     chunk_size: int | None = None,
 ) -> jax.Array:
@@ -78,8 +81,8 @@ def deletion(
         x: images, (N, H, W, C).
         heatmap: (N, H, W), the largest value goes first.
         target: the class whose probability is read, (N,) integers.
-        baseline: what takes a pixel's place: a number, (C,), or whatever broadcasts to `x`. The paper's is 0 in
-            normalized images.
+        baseline: what takes a pixel's place, as in `pixel_flipping`. The paper's is 0 in normalized images.
+        key: what a function as `baseline` draws from, if it does; an image's step gets a key of its own.
         num_steps: steps from the whole image to the baseline, at least 1; by default those of the paper's program,
             224 pixels each in an image of 224 x 224.
         chunk_size: images in flight; by default about 2.4 million elements on a CPU, 40 million elsewhere.
@@ -95,7 +98,9 @@ def deletion(
         RISE: Randomized Input Sampling for Explanation of Black-box Models, Petsiuk et al., 2018.
     """
     x, target = as_batch(x, target, f=f)
-    return _curve(probabilities(f), x, as_baseline(baseline, x), heatmap, target, num_steps, chunk_size)
+    return _curve(
+        probabilities(f), x, heatmap, target, num_steps, as_replacement(baseline, x, key), chunk_size
+    )
 
 
 def insertion(
@@ -104,7 +109,8 @@ def insertion(
     heatmap: jax.Array,
     target: jax.Array,
     *,
-    baseline: ArrayLike | None = None,
+    baseline: Baseline | None = None,
+    key: jax.Array | None = None,
     num_steps: int = 224,
     chunk_size: int | None = None,
 ) -> jax.Array:
@@ -117,7 +123,9 @@ def insertion(
         target: the class whose probability is read, (N,) integers.
         baseline: where the curve starts: a number, (C,), or whatever broadcasts to `x`. By default `x` blurred about
             as RISE's program does (standard deviation 5, windows of 11 x 11): its window is a reflected Gaussian, a
-            little flatter, and it has zeros beyond the edges, which are repeated here.
+            little flatter, and it has zeros beyond the edges, which are repeated here. A function
+            (x, mask, key) -> x of one image is asked at every step, with what is not yet there as `mask`.
+        key: what a function as `baseline` draws from, if it does; an image's step gets a key of its own.
         num_steps: steps from the baseline to the whole image, at least 1; by default those of the paper's program.
         chunk_size: images in flight; by default about 2.4 million elements on a CPU, 40 million elsewhere.
 
@@ -133,10 +141,9 @@ def insertion(
     """
     x, target = as_batch(x, target, f=f)
     heatmap = as_heatmap(heatmap, x)  # before the blur, which wants images
-    start = as_baseline(
-        gaussian_blur(x, sigma=_BLUR_SIGMA, radius=_BLUR_RADIUS) if baseline is None else baseline, x
-    )
-    return _curve(probabilities(f), start, x, heatmap, target, num_steps, chunk_size)
+    start = gaussian_blur(x, sigma=_BLUR_SIGMA, radius=_BLUR_RADIUS) if baseline is None else baseline
+    replace = as_replacement(start, x, key)
+    return _curve(probabilities(f), x, heatmap, target, num_steps, replace, chunk_size, inserted=True)
 
 
 def curve_area(curve: jax.Array) -> jax.Array:
@@ -167,25 +174,24 @@ def curve_area(curve: jax.Array) -> jax.Array:
 
 def _curve(
     f: Scores,
-    start: jax.Array,
-    end: jax.Array,
+    x: jax.Array,
     heatmap: jax.Array,
     target: jax.Array,
     num_steps: int,
+    replace: Replacement,
     chunk_size: int | None,
+    *,
+    inserted: bool = False,
 ) -> jax.Array:
-    """Scores while the pixels of `start` give way to those of `end`, the most relevant first: (N, num_steps + 1)."""
-    heatmap = as_heatmap(heatmap, start)
+    """Scores while pixels are removed, or inserted, the most relevant first: (N, num_steps + 1)."""
+    heatmap = as_heatmap(heatmap, x)
     check_count("num_steps", num_steps)
-    num_images, num_points, num_pixels = len(start), num_steps + 1, heatmap[0].size
+    num_pixels = heatmap[0].size
     ranks = removal_ranks(heatmap)
-    counts = jnp.asarray([step * num_pixels // num_steps for step in range(num_points)], jnp.int32)
+    counts = jnp.asarray([step * num_pixels // num_steps for step in range(num_steps + 1)], jnp.int32)
 
-    def scores(rows: jax.Array) -> jax.Array:
-        image = rows // num_points
-        changed = ranks[image] < counts[rows % num_points, None, None]
-        mixed = jnp.where(changed[..., None], end[image], start[image])
-        return target_scores(f, mixed, image, target)
+    def removed(images: jax.Array, steps: jax.Array) -> jax.Array:
+        return (ranks[images] < counts[steps, None, None]) ^ inserted
 
-    curve = map_chunks(scores, num_images * num_points, rows_in_flight(start, chunk_size))
-    return keep_nan(finite("scores", curve).reshape(num_images, num_points), heatmap, start, end)
+    curve = scores_without(f, x, target, removed, num_steps + 1, replace, chunk_size)
+    return keep_nan(curve, heatmap)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
-from jxai.checks import check_number, finite, keep_nan, shown
+from jxai.checks import check_number, keep_nan, shown
 from jxai.errors import InputError
-from jxai.metrics.inputs import Scores, as_batch, as_heatmap, probabilities, target_scores
+from jxai.metrics.features import scores_without
+from jxai.metrics.inputs import Scores, as_batch, as_heatmap, probabilities
 from jxai.metrics.pixels import removal_ranks
 
 # Residual over right-hand side. At 224 x 224 with 90 % removed it leaves errors of about 3e-4 of the image's standard
@@ -67,7 +67,7 @@ def road(
         raise InputError(f"expected shares in [0, 1), got {shown(shares)}: give a sequence of them")
     for share in shares:
         check_number("shares", share, least=0, below=1)
-    num_images, num_shares, num_pixels = len(x), len(shares), heatmap[0].size
+    num_shares, num_pixels = len(shares), heatmap[0].size
     counts = [round(share * num_pixels) for share in shares]
     if max(counts) >= num_pixels:
         raise InputError(
@@ -77,15 +77,14 @@ def road(
     ranks = removal_ranks(heatmap, most_relevant_first=most_relevant_first)
     limits = jnp.asarray(counts, jnp.int32)
 
-    def scores(rows: jax.Array) -> jax.Array:
-        image, share = rows // num_shares, rows % num_shares
-        removed = ranks[image] < limits[share, None, None]
-        imputed = linear_imputation(x[image], removed)
-        added = jnp.where(removed[..., None], noise * normal_draws(key, image, share, x.shape[1:]), 0)
-        return target_scores(probabilities(f), (imputed + added).astype(x.dtype), image, target)
+    def removed(images: jax.Array, numbers: jax.Array) -> jax.Array:
+        return ranks[images] < limits[numbers, None, None]
 
-    curve = map_chunks(scores, num_images * num_shares, rows_in_flight(x, chunk_size))
-    return keep_nan(finite("probabilities", curve).reshape(num_images, num_shares), heatmap, x)
+    def replace(x: jax.Array, gone: jax.Array, images: jax.Array, numbers: jax.Array) -> jax.Array:
+        return linear_imputation(x, gone[..., 0]) + noise * normal_draws(key, images, numbers, x.shape[1:])
+
+    curve = scores_without(probabilities(f), x, target, removed, num_shares, replace, chunk_size)
+    return keep_nan(curve, heatmap)
 
 
 @jax.jit

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jxai.batches.blur import gaussian_blur
 from jxai.checks import keep_nan
 from jxai.errors import InputError
+from jxai.metrics.correlation import spearman
 from jxai.metrics.inputs import as_heatmap
-from jxai.metrics.pixels import centered_ranks
 
 # Wang's constants, for values in [0, 1].
 _SIGMA, _RADIUS, _C1, _C2 = 1.5, 5, 0.01**2, 0.03**2
@@ -72,11 +72,8 @@ def _pair(heatmap: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @jax.jit
 def _spearman(heatmap: jax.Array, other: jax.Array) -> jax.Array:
-    first, second = jax.vmap(centered_ranks)(heatmap), jax.vmap(centered_ranks)(other)
-    covariance = (first * second).mean(axis=1)
-    variances = (first**2).mean(axis=1) * (second**2).mean(axis=1)
-    likeness = jnp.where(variances > 0, covariance / jnp.sqrt(jnp.where(variances > 0, variances, 1)), 0)
-    return keep_nan(likeness, heatmap, other)
+    flat = (values.reshape(len(values), -1) for values in (heatmap, other))
+    return keep_nan(spearman(*flat), heatmap, other)
 
 
 @jax.jit

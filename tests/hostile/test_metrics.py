@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from faithfulness_cases import BASELINES
+from faithfulness_cases import CASES as OF_FAITHFULNESS
 from randomization_cases import CASES as RANDOMIZATION
 from robustness_cases import CASES as ROBUSTNESS
 from strategies import (
@@ -32,7 +34,7 @@ EXEMPT = {
 }
 HEATMAP = {"heatmap": array("nhw")}
 PIXELS = {**BATCH, **HEATMAP, **CHUNKS}
-REMOVAL = {**PIXELS, "baseline": number(0.0, -1.0), "num_steps": count(1, 3)}
+REMOVAL = {**PIXELS, "baseline": BASELINES, "num_steps": count(1, 3)}
 MASKED = {**HEATMAP, "mask": mask("nhw")}
 
 
@@ -199,6 +201,8 @@ CASES = {
     "token_deletion": Case(metrics.token_deletion, {**DELETED, "num_tokens": count(None, 2, odd=(99,))}),
     "token_insertion": Case(metrics.token_insertion, {**DELETED, "num_tokens": count(None, 2)}),
 }
+
+CASES |= OF_FAITHFULNESS
 
 
 @EFFORTS

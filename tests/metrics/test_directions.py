@@ -8,15 +8,21 @@ from jxai import metrics
 
 # Functions that give no score of a heatmap.
 OTHERS = {
+    "blur_baseline",
     "curve_area",
     "gaussian_pyramid",
     "mosaics",
+    "grid_segments",
+    "inpainting_baseline",
+    "mean_baseline",
+    "noise_baseline",
     "normalized",
     "perturbation_positions",
     "randomization_layers",
     "rank_correlation",
     "shuffled_parameters",
     "simpson",
+    "slic_segments",
     "structural_similarity",
 }
 

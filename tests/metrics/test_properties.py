@@ -86,6 +86,12 @@ CHUNKED = {
     "effective_complexity": lambda d, **o: metrics.effective_complexity(
         f, KEY, d.x, d.heatmap, d.target, d.attributions, tolerance=0.2, num_steps=4, num_samples=2, **o
     ),
+    "faithfulness_correlation": lambda d, **o: metrics.faithfulness_correlation(
+        f, KEY, d.x, d.attributions, d.target, num_samples=5, **o
+    ),
+    "faithfulness_estimate": lambda d, **o: metrics.faithfulness_estimate(
+        f, d.x, d.heatmap, d.target, group_size=40, **o
+    ),
     "infidelity": lambda d, **o: metrics.infidelity(
         f, KEY, d.x, d.attributions, d.target, num_samples=4, **o
     ),
@@ -93,10 +99,15 @@ CHUNKED = {
         lambda f, x, target: x * f(x)[:, :1, None, None], f, d.x, d.target, **o
     ),
     "insertion": lambda d, **o: metrics.insertion(f, d.x, d.heatmap, d.target, num_steps=4, **o),
+    "irof": lambda d, **o: metrics.irof(f, d.x, d.heatmap, d.target, num_segments=4, **o),
     "local_lipschitz_estimate": lambda d, **o: near(metrics.local_lipschitz_estimate, d, explain, **o),
     "maximum_sensitivity": lambda d, **o: near(metrics.maximum_sensitivity, d, explain, **o),
     "non_sensitivity": lambda d, **o: metrics.non_sensitivity(
         f, KEY, d.x, d.heatmap, d.target, tolerance=0.05, **o
+    ),
+    "monotonicity": lambda d, **o: metrics.monotonicity(f, d.x, d.heatmap, d.target, group_size=40, **o),
+    "monotonicity_correlation": lambda d, **o: metrics.monotonicity_correlation(
+        f, KEY, d.x, d.heatmap, d.target, group_size=40, num_samples=2, **o
     ),
     "perturbation_curve": lambda d, **o: metrics.perturbation_curve(
         f, KEY, d.x, d.heatmap, d.target, low=0.5, high=0.5, window=3, num_regions=3, num_draws=2, **o
@@ -108,7 +119,14 @@ CHUNKED = {
     "relative_representation_stability": lambda d, **o: near(
         metrics.relative_representation_stability, d, f, explain, lambda x: x**2, **o
     ),
+    "region_perturbation": lambda d, **o: metrics.region_perturbation(
+        f, d.x, d.heatmap, d.target, num_regions=3, patch_size=6, **o
+    ),
     "road": lambda d, **o: metrics.road(f, KEY, d.x, d.heatmap, d.target, shares=(0.2, 0.7), noise=0.0, **o),
+    "selectivity": lambda d, **o: metrics.selectivity(f, d.x, d.heatmap, d.target, patch_size=6, **o),
+    "sensitivity_n": lambda d, **o: metrics.sensitivity_n(
+        f, KEY, d.x, d.heatmap, d.target, sizes=(20, 60), num_samples=4, **o
+    ),
     "soft_comprehensiveness": lambda d, **o: of_tokens(metrics.soft_comprehensiveness, d, KEY, **o),
     "soft_sufficiency": lambda d, **o: of_tokens(metrics.soft_sufficiency, d, KEY, **o),
     "sufficiency": lambda d, **o: of_tokens(metrics.sufficiency, d, **o),
@@ -148,14 +166,17 @@ RANDOM = {
     "average_sensitivity",
     "consistency",
     "effective_complexity",
+    "faithfulness_correlation",
     "infidelity",
     "local_lipschitz_estimate",
     "maximum_sensitivity",
+    "monotonicity_correlation",
     "non_sensitivity",
     "random_logit",
     "relative_input_stability",
     "relative_output_stability",
     "relative_representation_stability",
+    "sensitivity_n",
     "smooth_model_randomization",
     "soft_comprehensiveness",
     "soft_sufficiency",
