@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import check_inputs
+from jxai.batches.targets import Target, as_scores
 from jxai.checks import as_array, check_choice, finite, keep_nan
 from jxai.compiled import run_compiled
 from jxai.errors import InputError
@@ -17,7 +16,7 @@ def grad_cam(
     features: Callable[[jax.Array], jax.Array],
     head: Scores,
     x: jax.Array,
-    target: ArrayLike,
+    target: Target,
     *,
     explain: Explain = gradient,
     channel_axis: int | None = None,
@@ -28,7 +27,7 @@ def grad_cam(
         features: from images (N, H, W, C) to maps (N, h, w, K'); `jxai.models.split` makes it and the head.
         head: from the maps to scores (N, K).
         x: images, (N, H, W, C), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         explain: what takes the gradient's place.
         channel_axis: where maps hold their channels: -1, or 1 for maps (N, K', h, w). None is -1, and an error where
             maps have the picture's proportions only as (N, K', h, w).
@@ -45,7 +44,7 @@ def grad_cam(
         Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization*, 2017,
         equations 1 and 2.
     """
-    x, target = as_array(x), as_array(target)
+    x = as_array(x)
     check_choice("channel_axis", channel_axis, (None, -1, 1))
 
     def maps_of(x: jax.Array) -> jax.Array:
@@ -62,11 +61,12 @@ def grad_cam(
             )
         return maps
 
-    check_inputs(lambda x: head(maps_of(x)), x, target)
+    as_scores(lambda x: head(maps_of(x)), x, target)
 
     def enlarged() -> jax.Array:
         maps = maps_of(x)
-        gradients = explain(head, maps, target)
+        of_maps, classes = as_scores(head, maps, target)
+        gradients = explain(of_maps, maps, classes)
         if channel_axis == 1:
             maps, gradients = (jnp.moveaxis(one, 1, -1) for one in (maps, gradients))
         weights = gradients.mean(axis=(1, 2), keepdims=True)

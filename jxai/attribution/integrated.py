@@ -9,8 +9,9 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import as_baselines, as_finite, check_inputs
+from jxai.batches.checks import as_baselines, as_finite
 from jxai.batches.chunks import sum_over_roots
+from jxai.batches.targets import Target, as_scores
 from jxai.checks import as_array, check_choice, check_count, finite, keep_nan
 from jxai.compiled import run_compiled
 from jxai.errors import InputError
@@ -21,7 +22,7 @@ Method = Literal["right", "trapezoid", "midpoint", "gauss-legendre"]
 def integrated_gradients(
     f: Scores,
     x: jax.Array,
-    target: ArrayLike,
+    target: Target,
     *,
     baseline: ArrayLike = 0.0,
     num_steps: int = 50,
@@ -42,7 +43,7 @@ def integrated_gradients(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         x: inputs, (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         baseline: x₀: a number or an array that broadcasts to `x`; or several, (B, *x.shape), for the mean over them.
         num_steps: M of the paper. "right" (the paper's release), "midpoint" and "gauss-legendre" take M gradients a
             baseline, "trapezoid" M + 1.
@@ -64,8 +65,8 @@ def integrated_gradients(
         Sundararajan et al., *Axiomatic Attribution for Deep Networks*, 2017, equation 3; Goh et al., *Understanding
         Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020 (noise baselines).
     """
-    x, target = as_array(x), as_array(target)
-    check_inputs(f, x, target)
+    x = as_array(x)
+    f, target = as_scores(f, x, target)
     check_count("num_steps", num_steps)
     check_choice("method", method, get_args(Method))
     positions, weights = _quadrature(method, num_steps)
@@ -86,14 +87,14 @@ def integrated_gradients(
 
 
 def convergence_delta(
-    f: Scores, x: jax.Array, target: ArrayLike, attributions: jax.Array, *, baseline: ArrayLike = 0.0
+    f: Scores, x: jax.Array, target: Target, attributions: jax.Array, *, baseline: ArrayLike = 0.0
 ) -> jax.Array:
     """Σ attributions − (f_t(x) − f_t(x₀)): what Integrated Gradients' sum misses.
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
         x: inputs, (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         attributions: of x's shape.
         baseline: x₀ as in `integrated_gradients`; of several, the mean of their scores counts.
 
@@ -104,8 +105,8 @@ def convergence_delta(
         TypeError: `x` holds no floats, or `target` no integers.
         ValueError: shapes do not fit, or as `integrated_gradients` says.
     """
-    x, target = as_array(x), as_array(target)
-    check_inputs(f, x, target)
+    x = as_array(x)
+    f, target = as_scores(f, x, target)
     attributions = as_finite("attributions", attributions)
     if attributions.shape != x.shape:
         raise InputError(

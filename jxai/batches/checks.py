@@ -49,7 +49,8 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
     if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
         got = type(scores).__name__ if shape is None else f"an array of shape {shape}"
         raise InputError(
-            f"expected `f` to give scores of shape ({x.shape[0]}, K), got {got}: choose one output"
+            f"expected `f` to give scores of shape ({x.shape[0]}, K), got {got}: choose one output, or "
+            "reduce them to scores in a function around `f`"
         )
     if (
         (known := values(target)) is not None
