@@ -1,25 +1,35 @@
 """Gradient attribution of any JAX function: estimators that are pure, chunked and spread over devices when asked."""
 
+from jxai.attribution.ablation import feature_ablation, feature_permutation
 from jxai.attribution.adaptive import AdaptiveNoise, adaptive_noise
 from jxai.attribution.baselines import blurred_baseline, uniform_baselines
+from jxai.attribution.contrast import contrast
 from jxai.attribution.expected import expected_gradients
 from jxai.attribution.grad_cam import grad_cam
 from jxai.attribution.gradients import gradient, input_x_gradient
 from jxai.attribution.integrated import convergence_delta, integrated_gradients
 from jxai.attribution.occlusion import occlusion
+from jxai.attribution.shapley import shapley_sampling
 from jxai.attribution.smooth import smooth_grad, smooth_taylor, taylor_at_roots
+from jxai.attribution.surrogates import kernel_shap, lime
 
 __all__ = [
     "AdaptiveNoise",
     "adaptive_noise",
     "blurred_baseline",
+    "contrast",
     "convergence_delta",
     "expected_gradients",
+    "feature_ablation",
+    "feature_permutation",
     "grad_cam",
     "gradient",
     "input_x_gradient",
     "integrated_gradients",
+    "kernel_shap",
+    "lime",
     "occlusion",
+    "shapley_sampling",
     "smooth_grad",
     "smooth_taylor",
     "taylor_at_roots",
