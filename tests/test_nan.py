@@ -133,6 +133,7 @@ def searched(x):
 
 
 ROOTS = {"num_roots": 2}
+HALVES = np.arange(X.shape[1]).reshape(-1, 1, 1) // (X.shape[1] // 2)
 OF_NO_FUNCTION = {
     "adaptive_noise": searched,
     "blurred_baseline": lambda x: attribution.blurred_baseline(x, sigma=1.0),
@@ -142,11 +143,17 @@ ESTIMATORS = {
     "expected_gradients": lambda x: attribution.expected_gradients(
         f, KEY, x, TARGET, references=X[:2], num_samples=2
     ),
+    "feature_ablation": lambda x: attribution.feature_ablation(f, x, TARGET, feature_mask=HALVES),
     "grad_cam": lambda x: attribution.grad_cam(lambda x: x * 1, f, x, TARGET),
     "gradient": lambda x: attribution.gradient(f, x, TARGET),
     "input_x_gradient": lambda x: attribution.input_x_gradient(f, x, TARGET),
     "integrated_gradients": lambda x: attribution.integrated_gradients(f, x, TARGET, num_steps=3),
+    "kernel_shap": lambda x: attribution.kernel_shap(f, KEY, x, TARGET, feature_mask=HALVES, num_samples=3),
+    "lime": lambda x: attribution.lime(f, KEY, x, TARGET, feature_mask=HALVES, num_samples=3),
     "occlusion": lambda x: attribution.occlusion(f, x, TARGET, window=16, stride=16),
+    "shapley_sampling": lambda x: attribution.shapley_sampling(
+        f, KEY, x, TARGET, feature_mask=HALVES, num_permutations=1
+    ),
     "smooth_grad": lambda x: attribution.smooth_grad(f, KEY, x, TARGET, **ROOTS),
     "smooth_grad, variance": lambda x: attribution.smooth_grad(
         f, KEY, x, TARGET, statistic="variance", **ROOTS
@@ -154,9 +161,24 @@ ESTIMATORS = {
     "smooth_taylor": lambda x: attribution.smooth_taylor(f, KEY, x, TARGET, **ROOTS),
     "taylor_at_roots": lambda x: attribution.taylor_at_roots(f, x, jnp.stack([X, X + 1]), TARGET),
 }
-NO_ATTRIBUTIONS = {"AdaptiveNoise": "results", "uniform_baselines": "goes by the shape of x alone"}
+NO_ATTRIBUTIONS = {
+    "AdaptiveNoise": "results",
+    "contrast": "classes alone",
+    "feature_permutation": "images meet: what one lacks, others do",
+    "uniform_baselines": "goes by the shape of x alone",
+}
 # At x itself: the others see scores at other points.
-AT_X = ("convergence_delta", "gradient", "input_x_gradient", "integrated_gradients", "occlusion")
+AT_X = (
+    "feature_ablation",
+    "kernel_shap",
+    "lime",
+    "shapley_sampling",
+    "convergence_delta",
+    "gradient",
+    "input_x_gradient",
+    "integrated_gradients",
+    "occlusion",
+)
 
 WHERE = {
     "one pixel": (1, 7, 11),

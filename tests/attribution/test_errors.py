@@ -32,6 +32,11 @@ ESTIMATORS = {
         f, KEY, x, target, references=X
     ),
     "occlusion": lambda f, x, target: attribution.occlusion(f, x, target, window=3, stride=3),
+    "feature_ablation": lambda f, x, target: attribution.feature_ablation(f, x, target),
+    "feature_permutation": lambda f, x, target: attribution.feature_permutation(f, KEY, x, target),
+    "shapley_sampling": lambda f, x, target: attribution.shapley_sampling(f, KEY, x, target),
+    "kernel_shap": lambda f, x, target: attribution.kernel_shap(f, KEY, x, target),
+    "lime": lambda f, x, target: attribution.lime(f, KEY, x, target),
     "grad_cam": lambda f, x, target: attribution.grad_cam(lambda x: x, f, x, target),
 }
 

@@ -14,6 +14,7 @@ from strategies import (
     choice,
     count,
     given_as,
+    integers,
     key,
     number,
     one_of,
@@ -29,6 +30,25 @@ EXEMPT = {"AdaptiveNoise": "a tuple of results"}
 RANDOM = {"key": key(), **BATCH}
 ROOTS = {"num_roots": count(1, 3), "noise_scale": number(0.2, 1.0, wrong=(0.0, -1.0)), **CHUNKS}
 BASELINE = array("nhwc")
+
+
+def _labels(size):
+    return np.arange(size.h * size.w).reshape(size.h, size.w, 1) // 5
+
+
+# Feature masks: superpixels of five pixels, for all images alike.
+FEATURES = {
+    "feature_mask": given_as(
+        _labels,
+        *(
+            Spoilt(v, refused=True)
+            for v in (np.full((1, 1, 1), 1), np.zeros((7, 9), int), -np.ones((1, 1, 1), int))
+        ),
+        *(Spoilt(v, refused=True) for v in (np.zeros((1, 1, 1)), "text", object(), {}, [[1.0], [2.0, 3.0]])),
+    ),
+    **CHUNKS,
+}
+GAME = {**FEATURES, "baseline": BASELINE}
 
 
 def like_x(found, given):
@@ -70,6 +90,11 @@ CASES = {
         {"x": array("nhwc"), "sigma": number(0.5, 2.0, wrong=(0.0, -1.0))},
         holds=like_x,
     ),
+    "contrast": Case(
+        attribution.contrast,
+        {"target": integers("n", below="k", refused=False), "other": integers("n", below="k", refused=False)},
+        holds=lambda found, given: callable(found[0]) and found[1].shape == given["target"].shape,
+    ),
     "convergence_delta": Case(
         attribution.convergence_delta,
         {**BATCH, "attributions": array("nhwc"), "baseline": BASELINE},
@@ -79,6 +104,10 @@ CASES = {
         attribution.expected_gradients,
         {**RANDOM, "references": array("nhwc"), "num_samples": count(1, 3), **CHUNKS},
         holds=like_x,
+    ),
+    "feature_ablation": Case(attribution.feature_ablation, {**BATCH, **GAME}, holds=like_x),
+    "feature_permutation": Case(
+        attribution.feature_permutation, {**RANDOM, **FEATURES, "num_permutations": count(1, 2)}, holds=like_x
     ),
     "grad_cam": Case(
         attribution.grad_cam,
@@ -108,10 +137,27 @@ CASES = {
         },
         holds=like_x,
     ),
+    "kernel_shap": Case(
+        attribution.kernel_shap, {**RANDOM, **GAME, "num_samples": count(1, 20)}, holds=like_x
+    ),
+    "lime": Case(
+        attribution.lime,
+        {
+            **RANDOM,
+            **GAME,
+            "num_samples": count(1, 20),
+            "kernel_width": number(0.25, 2.0, wrong=(0.0, -1.0)),
+            "ridge": number(0.0, 1.0, wrong=(-1.0,)),
+        },
+        holds=like_x,
+    ),
     "occlusion": Case(
         attribution.occlusion,
         {**BATCH, "window": count(2, 3), "stride": count(2), "baseline": BASELINE, **CHUNKS},
         holds=like_x,
+    ),
+    "shapley_sampling": Case(
+        attribution.shapley_sampling, {**RANDOM, **GAME, "num_permutations": count(1, 2)}, holds=like_x
     ),
     "smooth_grad": Case(
         attribution.smooth_grad,
