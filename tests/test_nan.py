@@ -140,6 +140,8 @@ OF_NO_FUNCTION = {
 }
 ESTIMATORS = {
     "convergence_delta": lambda x: attribution.convergence_delta(f, x, TARGET, jnp.ones_like(x)),
+    "deep_lift": lambda x: attribution.deep_lift(f, x, TARGET),
+    "deep_lift_shap": lambda x: attribution.deep_lift_shap(f, x, TARGET, references=X[:2]),
     "expected_gradients": lambda x: attribution.expected_gradients(
         f, KEY, x, TARGET, references=X[:2], num_samples=2
     ),
@@ -169,6 +171,8 @@ NO_ATTRIBUTIONS = {
 }
 # At x itself: the others see scores at other points.
 AT_X = (
+    "deep_lift",
+    "deep_lift_shap",
     "feature_ablation",
     "kernel_shap",
     "lime",

@@ -4,6 +4,7 @@ from jxai.attribution.ablation import feature_ablation, feature_permutation
 from jxai.attribution.adaptive import AdaptiveNoise, adaptive_noise
 from jxai.attribution.baselines import blurred_baseline, uniform_baselines
 from jxai.attribution.contrast import contrast
+from jxai.attribution.deep_lift import deep_lift, deep_lift_shap
 from jxai.attribution.expected import expected_gradients
 from jxai.attribution.grad_cam import grad_cam
 from jxai.attribution.gradients import gradient, input_x_gradient
@@ -19,6 +20,8 @@ __all__ = [
     "blurred_baseline",
     "contrast",
     "convergence_delta",
+    "deep_lift",
+    "deep_lift_shap",
     "expected_gradients",
     "feature_ablation",
     "feature_permutation",

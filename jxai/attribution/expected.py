@@ -5,12 +5,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import check_finite
+from jxai.batches.checks import check_references
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import row_keys
 from jxai.batches.targets import Target, as_scores
 from jxai.checks import as_array, finite, keep_nan
-from jxai.errors import InputError
 
 
 def expected_gradients(
@@ -54,11 +53,7 @@ def expected_gradients(
     """
     x, references = as_array(x), as_array(references)
     f, target = as_scores(f, x, target)
-    check_finite("references", references)
-    if references.shape[1:] != x.shape[1:]:
-        raise InputError(
-            f"expected references of shape (B, *{x.shape[1:]}), got {references.shape}: resize them"
-        )
+    check_references(references, x)
 
     wide = jnp.promote_types(x.dtype, jnp.float32)
 

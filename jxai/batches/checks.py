@@ -70,6 +70,15 @@ def check_finite(name: str, x: jax.Array) -> None:
     as_finite(name, x)
 
 
+def check_references(references: jax.Array, x: jax.Array) -> None:
+    """Refuse what is no set of finite inputs of x's sizes."""
+    check_finite("references", references)
+    if references.shape[1:] != x.shape[1:]:
+        raise InputError(
+            f"expected references of shape (B, *{x.shape[1:]}), got {references.shape}: resize them"
+        )
+
+
 def as_finite(name: str, value: ArrayLike) -> jax.Array:
     """The value as an array; an error where it is no batch of real numbers, or not finite."""
     x = as_array(value)

@@ -90,4 +90,8 @@ ESTIMATORS = {
     "LIME": lambda f, key, x, target, **o: attribution.lime(
         f, key, x, target, feature_mask=QUARTERS, num_samples=9, **o
     ),
+    "DeepLIFT": lambda f, key, x, target, **o: attribution.deep_lift(f, x, target, **o),
+    "DeepLIFT SHAP": lambda f, key, x, target, **o: attribution.deep_lift_shap(
+        f, x, target, references=references(x), **o
+    ),
 }

@@ -32,6 +32,8 @@ ESTIMATORS = {
         f, KEY, x, target, references=X
     ),
     "occlusion": lambda f, x, target: attribution.occlusion(f, x, target, window=3, stride=3),
+    "deep_lift": lambda f, x, target: attribution.deep_lift(f, x, target),
+    "deep_lift_shap": lambda f, x, target: attribution.deep_lift_shap(f, x, target, references=X),
     "feature_ablation": lambda f, x, target: attribution.feature_ablation(f, x, target),
     "feature_permutation": lambda f, x, target: attribution.feature_permutation(f, KEY, x, target),
     "shapley_sampling": lambda f, x, target: attribution.shapley_sampling(f, KEY, x, target),

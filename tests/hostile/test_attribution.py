@@ -100,6 +100,10 @@ CASES = {
         {**BATCH, "attributions": array("nhwc"), "baseline": BASELINE},
         holds=lambda found, given: found.shape == given["target"].shape,
     ),
+    "deep_lift": Case(attribution.deep_lift, {**BATCH, "baseline": BASELINE, **CHUNKS}, holds=like_x),
+    "deep_lift_shap": Case(
+        attribution.deep_lift_shap, {**BATCH, "references": array("nhwc"), **CHUNKS}, holds=like_x
+    ),
     "expected_gradients": Case(
         attribution.expected_gradients,
         {**RANDOM, "references": array("nhwc"), "num_samples": count(1, 3), **CHUNKS},
