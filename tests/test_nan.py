@@ -139,6 +139,7 @@ OF_NO_FUNCTION = {
     "blurred_baseline": lambda x: attribution.blurred_baseline(x, sigma=1.0),
 }
 ESTIMATORS = {
+    "blur_ig": lambda x: attribution.blur_ig(f, x, TARGET, num_steps=2, max_sigma=2.0),
     "convergence_delta": lambda x: attribution.convergence_delta(f, x, TARGET, jnp.ones_like(x)),
     "deep_lift": lambda x: attribution.deep_lift(f, x, TARGET),
     "deep_lift_shap": lambda x: attribution.deep_lift_shap(f, x, TARGET, references=X[:2]),
@@ -148,11 +149,13 @@ ESTIMATORS = {
     "feature_ablation": lambda x: attribution.feature_ablation(f, x, TARGET, feature_mask=HALVES),
     "grad_cam": lambda x: attribution.grad_cam(lambda x: x * 1, f, x, TARGET),
     "gradient": lambda x: attribution.gradient(f, x, TARGET),
+    "guided_ig": lambda x: attribution.guided_ig(f, x, TARGET, num_steps=2),
     "input_x_gradient": lambda x: attribution.input_x_gradient(f, x, TARGET),
     "integrated_gradients": lambda x: attribution.integrated_gradients(f, x, TARGET, num_steps=3),
     "kernel_shap": lambda x: attribution.kernel_shap(f, KEY, x, TARGET, feature_mask=HALVES, num_samples=3),
     "lime": lambda x: attribution.lime(f, KEY, x, TARGET, feature_mask=HALVES, num_samples=3),
     "occlusion": lambda x: attribution.occlusion(f, x, TARGET, window=16, stride=16),
+    "rise": lambda x: attribution.rise(f, KEY, x, TARGET, num_masks=2, cells=3),
     "shapley_sampling": lambda x: attribution.shapley_sampling(
         f, KEY, x, TARGET, feature_mask=HALVES, num_permutations=1
     ),

@@ -3,13 +3,16 @@
 from jxai.attribution.ablation import feature_ablation, feature_permutation
 from jxai.attribution.adaptive import AdaptiveNoise, adaptive_noise
 from jxai.attribution.baselines import blurred_baseline, uniform_baselines
+from jxai.attribution.blur import blur_ig
 from jxai.attribution.contrast import contrast
 from jxai.attribution.deep_lift import deep_lift, deep_lift_shap
 from jxai.attribution.expected import expected_gradients
 from jxai.attribution.grad_cam import grad_cam
 from jxai.attribution.gradients import gradient, input_x_gradient
+from jxai.attribution.guided import guided_ig
 from jxai.attribution.integrated import convergence_delta, integrated_gradients
 from jxai.attribution.occlusion import occlusion
+from jxai.attribution.rise import rise
 from jxai.attribution.shapley import shapley_sampling
 from jxai.attribution.smooth import smooth_grad, smooth_taylor, taylor_at_roots
 from jxai.attribution.surrogates import kernel_shap, lime
@@ -17,6 +20,7 @@ from jxai.attribution.surrogates import kernel_shap, lime
 __all__ = [
     "AdaptiveNoise",
     "adaptive_noise",
+    "blur_ig",
     "blurred_baseline",
     "contrast",
     "convergence_delta",
@@ -27,11 +31,13 @@ __all__ = [
     "feature_permutation",
     "grad_cam",
     "gradient",
+    "guided_ig",
     "input_x_gradient",
     "integrated_gradients",
     "kernel_shap",
     "lime",
     "occlusion",
+    "rise",
     "shapley_sampling",
     "smooth_grad",
     "smooth_taylor",

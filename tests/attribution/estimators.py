@@ -94,4 +94,11 @@ ESTIMATORS = {
     "DeepLIFT SHAP": lambda f, key, x, target, **o: attribution.deep_lift_shap(
         f, x, target, references=references(x), **o
     ),
+    "guided IG": lambda f, key, x, target, **o: attribution.guided_ig(
+        f, x, target, num_steps=5, max_distance=0.3, **o
+    ),
+    "blur IG": lambda f, key, x, target, **o: attribution.blur_ig(
+        f, x, target, num_steps=3, max_sigma=3.0, **o
+    ),
+    "RISE": lambda f, key, x, target, **o: attribution.rise(f, key, x, target, num_masks=5, cells=3, **o),
 }

@@ -85,6 +85,11 @@ CASES = {
             np.isfinite(found.noise_scale).all() and np.isfinite(found.value).all()
         ),
     ),
+    "blur_ig": Case(
+        attribution.blur_ig,
+        {**BATCH, "max_sigma": number(0.5, 2.0, wrong=(0.0, -1.0)), "num_steps": count(1, 3), **CHUNKS},
+        holds=like_x,
+    ),
     "blurred_baseline": Case(
         attribution.blurred_baseline,
         {"x": array("nhwc"), "sigma": number(0.5, 2.0, wrong=(0.0, -1.0))},
@@ -129,6 +134,18 @@ CASES = {
         holds=lambda found, given: found.shape == (*given["x"].shape[:3], 1) and bool((found >= 0).all()),
     ),
     "gradient": Case(attribution.gradient, BATCH, holds=like_x),
+    "guided_ig": Case(
+        attribution.guided_ig,
+        {
+            **BATCH,
+            "baseline": BASELINE,
+            "num_steps": count(1, 3),
+            "fraction": number(0.25, 1.0, wrong=(0.0, 1.5)),
+            "max_distance": number(0.0, 0.3, wrong=(-0.1, 1.5)),
+            **CHUNKS,
+        },
+        holds=like_x,
+    ),
     "input_x_gradient": Case(attribution.input_x_gradient, BATCH, holds=like_x),
     "integrated_gradients": Case(
         attribution.integrated_gradients,
@@ -158,6 +175,18 @@ CASES = {
     "occlusion": Case(
         attribution.occlusion,
         {**BATCH, "window": count(2, 3), "stride": count(2), "baseline": BASELINE, **CHUNKS},
+        holds=like_x,
+    ),
+    "rise": Case(
+        attribution.rise,
+        {
+            **RANDOM,
+            "num_masks": count(1, 3),
+            "cells": count(1, 3),
+            "probability": number(0.1, 0.5, wrong=(0.0, 1.0)),
+            "baseline": BASELINE,
+            **CHUNKS,
+        },
         holds=like_x,
     ),
     "shapley_sampling": Case(
