@@ -132,6 +132,11 @@ def searched(x):
     return jnp.stack([found.noise_scale, found.value], axis=1)
 
 
+def below(x):
+    """A layer that keeps the mark, and a maximum that may lose NaN."""
+    return jnp.maximum(x, -MARK)
+
+
 ROOTS = {"num_roots": 2}
 HALVES = np.arange(X.shape[1]).reshape(-1, 1, 1) // (X.shape[1] // 2)
 OF_NO_FUNCTION = {
@@ -140,6 +145,7 @@ OF_NO_FUNCTION = {
 }
 ESTIMATORS = {
     "blur_ig": lambda x: attribution.blur_ig(f, x, TARGET, num_steps=2, max_sigma=2.0),
+    "conductance": lambda x: attribution.conductance(below, f, x, TARGET, num_steps=2),
     "convergence_delta": lambda x: attribution.convergence_delta(f, x, TARGET, jnp.ones_like(x)),
     "deep_lift": lambda x: attribution.deep_lift(f, x, TARGET),
     "deep_lift_shap": lambda x: attribution.deep_lift_shap(f, x, TARGET, references=X[:2]),
@@ -152,8 +158,12 @@ ESTIMATORS = {
     "guided_ig": lambda x: attribution.guided_ig(f, x, TARGET, num_steps=2),
     "input_x_gradient": lambda x: attribution.input_x_gradient(f, x, TARGET),
     "integrated_gradients": lambda x: attribution.integrated_gradients(f, x, TARGET, num_steps=3),
+    "internal_influence": lambda x: attribution.internal_influence(below, f, x, TARGET, num_steps=2),
     "kernel_shap": lambda x: attribution.kernel_shap(f, KEY, x, TARGET, feature_mask=HALVES, num_samples=3),
     "lime": lambda x: attribution.lime(f, KEY, x, TARGET, feature_mask=HALVES, num_samples=3),
+    "neuron_conductance": lambda x: attribution.neuron_conductance(
+        below, f, x, TARGET, neurons=1.0, num_steps=2
+    ),
     "occlusion": lambda x: attribution.occlusion(f, x, TARGET, window=16, stride=16),
     "rise": lambda x: attribution.rise(f, KEY, x, TARGET, num_masks=2, cells=3),
     "shapley_sampling": lambda x: attribution.shapley_sampling(
@@ -174,6 +184,9 @@ NO_ATTRIBUTIONS = {
 }
 # At x itself: the others see scores at other points.
 AT_X = (
+    "conductance",
+    "internal_influence",
+    "neuron_conductance",
     "deep_lift",
     "deep_lift_shap",
     "feature_ablation",

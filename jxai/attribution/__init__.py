@@ -11,6 +11,7 @@ from jxai.attribution.grad_cam import grad_cam
 from jxai.attribution.gradients import gradient, input_x_gradient
 from jxai.attribution.guided import guided_ig
 from jxai.attribution.integrated import convergence_delta, integrated_gradients
+from jxai.attribution.layers import conductance, internal_influence, neuron_conductance
 from jxai.attribution.occlusion import occlusion
 from jxai.attribution.rise import rise
 from jxai.attribution.shapley import shapley_sampling
@@ -22,6 +23,7 @@ __all__ = [
     "adaptive_noise",
     "blur_ig",
     "blurred_baseline",
+    "conductance",
     "contrast",
     "convergence_delta",
     "deep_lift",
@@ -34,8 +36,10 @@ __all__ = [
     "guided_ig",
     "input_x_gradient",
     "integrated_gradients",
+    "internal_influence",
     "kernel_shap",
     "lime",
+    "neuron_conductance",
     "occlusion",
     "rise",
     "shapley_sampling",

@@ -20,7 +20,7 @@ Target = ArrayLike | Callable[..., jax.Array] | tuple
 
 
 def as_scores(
-    f: Callable[[jax.Array], Any], x: jax.Array, target: Target
+    f: Callable[[jax.Array], Any], x: jax.Array, target: Target, *, below: Callable = lambda x: x
 ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
     """A function to scores (N, K), and the class of each image in them; refuses what `check_inputs` does.
 
@@ -29,6 +29,7 @@ def as_scores(
         x: (N, ...), floats.
         target: classes (N,), a function of f's outputs to one number an image (N,), or a tuple of such a function and
             of arrays (N, ...) which it takes after the outputs.
+        below: what is computed of x before f, where f starts inside of a model.
 
     Returns:
         (f', classes): both as they are where classes are given; f' treats each image alone where f and the function
@@ -41,7 +42,7 @@ def as_scores(
     function, *given = target if isinstance(target, tuple) and target and callable(target[0]) else (target,)
     if not callable(function):
         classes = as_array(target)
-        check_inputs(f, x, classes)
+        check_inputs(lambda x: f(below(x)), x, classes)
         return f, classes
     check_finite("x", x)
     arrays = [as_array(one) for one in given]
@@ -71,7 +72,7 @@ def as_scores(
 
         return jnp.moveaxis(jax.vmap(column)(*arrays), 0, 1) if arrays else column()[:, None]
 
-    jax.eval_shape(scores, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    jax.eval_shape(lambda x: scores(below(x)), jax.ShapeDtypeStruct(x.shape, x.dtype))
     with jax.ensure_compile_time_eval():
         classes = jnp.arange(len(x)) if arrays else jnp.zeros(len(x), int)
     return scores, classes

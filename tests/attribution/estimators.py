@@ -101,4 +101,14 @@ ESTIMATORS = {
         f, x, target, num_steps=3, max_sigma=3.0, **o
     ),
     "RISE": lambda f, key, x, target, **o: attribution.rise(f, key, x, target, num_masks=5, cells=3, **o),
+    # Of a layer of the input's shape.
+    "conductance": lambda f, key, x, target, **o: attribution.conductance(
+        jnp.tanh, f, x, target, num_steps=5, baseline=0.3, **o
+    ),
+    "internal influence": lambda f, key, x, target, **o: attribution.internal_influence(
+        jnp.tanh, f, x, target, num_steps=5, method="trapezoid", **o
+    ),
+    "neuron conductance": lambda f, key, x, target, **o: attribution.neuron_conductance(
+        jnp.tanh, f, x, target, neurons=np.arange(8).reshape(8, 1) % 2, num_steps=5, **o
+    ),
 }

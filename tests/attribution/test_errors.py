@@ -37,6 +37,11 @@ ESTIMATORS = {
     "guided_ig": lambda f, x, target: attribution.guided_ig(f, x, target, num_steps=3),
     "blur_ig": lambda f, x, target: attribution.blur_ig(f, x, target, max_sigma=2.0),
     "rise": lambda f, x, target: attribution.rise(f, KEY, x, target, cells=3),
+    "conductance": lambda f, x, target: attribution.conductance(jnp.tanh, f, x, target),
+    "internal_influence": lambda f, x, target: attribution.internal_influence(jnp.tanh, f, x, target),
+    "neuron_conductance": lambda f, x, target: attribution.neuron_conductance(
+        jnp.tanh, f, x, target, neurons=1.0
+    ),
     "feature_ablation": lambda f, x, target: attribution.feature_ablation(f, x, target),
     "feature_permutation": lambda f, x, target: attribution.feature_permutation(f, KEY, x, target),
     "shapley_sampling": lambda f, x, target: attribution.shapley_sampling(f, KEY, x, target),

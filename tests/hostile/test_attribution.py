@@ -59,6 +59,25 @@ def maps(x):
     return jnp.abs(x[:, ::2, ::2])
 
 
+def of_activations(found, given):
+    return found.shape == maps(given["x"]).shape and found.dtype == given["x"].dtype
+
+
+HEAD = given_as(lambda size: lambda maps: jnp.tanh(maps.mean((1, 2))) @ jnp.ones((size.c, size.k)))
+MAPS = one_of(
+    maps, bad=[Spoilt(lambda x: x.sum((1, 2, 3)), refused=True), Spoilt(lambda x: None, refused=True)]
+)
+LAYER = {
+    "features": MAPS,
+    "head": HEAD,
+    "x": BATCH["x"],
+    "target": BATCH["target"],
+    "baseline": BASELINE,
+    "num_steps": count(1, 3),
+    "method": choice("right", "trapezoid", "midpoint", "gauss-legendre"),
+    **CHUNKS,
+}
+
 CASES = {
     "adaptive_noise": Case(
         attribution.adaptive_noise,
@@ -95,6 +114,7 @@ CASES = {
         {"x": array("nhwc"), "sigma": number(0.5, 2.0, wrong=(0.0, -1.0))},
         holds=like_x,
     ),
+    "conductance": Case(attribution.conductance, LAYER, holds=of_activations),
     "contrast": Case(
         attribution.contrast,
         {"target": integers("n", below="k", refused=False), "other": integers("n", below="k", refused=False)},
@@ -158,6 +178,7 @@ CASES = {
         },
         holds=like_x,
     ),
+    "internal_influence": Case(attribution.internal_influence, LAYER, holds=of_activations),
     "kernel_shap": Case(
         attribution.kernel_shap, {**RANDOM, **GAME, "num_samples": count(1, 20)}, holds=like_x
     ),
@@ -171,6 +192,9 @@ CASES = {
             "ridge": number(0.0, 1.0, wrong=(-1.0,)),
         },
         holds=like_x,
+    ),
+    "neuron_conductance": Case(
+        attribution.neuron_conductance, {**LAYER, "neurons": number(1.0, 0.0)}, holds=like_x
     ),
     "occlusion": Case(
         attribution.occlusion,
