@@ -49,7 +49,7 @@ def feature_ablation(
 
     References:
         Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, 2014; Robnik-Šikonja and Kononenko,
-        *Explaining Classifications for Individual Instances*, 2008, equation 2.
+        *Explaining Classifications for Individual Instances*, 2008.
     """
     game = as_game(
         f, x, target, feature_mask=feature_mask, baseline=baseline, chunk_size=chunk_size, mesh=mesh

@@ -50,7 +50,7 @@ def blur_ig(
             range (values are not seen under jit).
 
     References:
-        Xu et al., *Attribution in Scale and Space*, 2020, equation 3.
+        Xu et al., *Attribution in Scale and Space*, 2020, section 3.
     """
     x = as_array(x)
     f, target = as_scores(f, x, target)

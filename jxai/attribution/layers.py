@@ -6,7 +6,6 @@ activations (layer Integrated Gradients, layer DeepLIFT), and `features` at x wi
 explains a neuron.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,13 +14,12 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
+from jxai.attribution.maps import Features
 from jxai.attribution.paths import Method, straight_path
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target, as_scores
 from jxai.checks import as_array, finite, keep_nan, shown
 from jxai.errors import InputError
-
-Features = Callable[[jax.Array], jax.Array]
 
 
 def internal_influence(
@@ -59,7 +57,7 @@ def internal_influence(
         ValueError: `features` gives no activations, or as `integrated_gradients` says.
 
     References:
-        Leino et al., *Influence-Directed Explanations for Deep Convolutional Networks*, 2018, definition 1.
+        Leino et al., *Influence-Directed Explanations for Deep Convolutional Networks*, 2018, section 2.
     """
     x = as_array(x)
     features = _checked(features, x)

@@ -47,7 +47,7 @@ def shapley_sampling(
         ValueError: as `feature_ablation`; or a count is less than 1.
 
     References:
-        Castro et al., *Polynomial calculation of the Shapley value based on sampling*, 2009, algorithm 1; Štrumbelj
+        Castro et al., *Polynomial calculation of the Shapley value based on sampling*, 2009, section 3; Štrumbelj
         and Kononenko, *An Efficient Explanation of Individual Classifications using Game Theory*, 2010.
     """
     check_key(key)

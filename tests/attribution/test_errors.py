@@ -42,6 +42,12 @@ ESTIMATORS = {
     "neuron_conductance": lambda f, x, target: attribution.neuron_conductance(
         jnp.tanh, f, x, target, neurons=1.0
     ),
+    "grad_cam_plus_plus": lambda f, x, target: attribution.grad_cam_plus_plus(lambda x: x, f, x, target),
+    "layer_cam": lambda f, x, target: attribution.layer_cam(lambda x: x, f, x, target),
+    "score_cam": lambda f, x, target: attribution.score_cam(lambda x: x, f, x, target),
+    "guided_grad_cam": lambda f, x, target: attribution.guided_grad_cam(
+        lambda x: x, f, x, target, explain=attribution.gradient
+    ),
     "feature_ablation": lambda f, x, target: attribution.feature_ablation(f, x, target),
     "feature_permutation": lambda f, x, target: attribution.feature_permutation(f, KEY, x, target),
     "shapley_sampling": lambda f, x, target: attribution.shapley_sampling(f, KEY, x, target),

@@ -78,6 +78,23 @@ LAYER = {
     **CHUNKS,
 }
 
+CAM = {
+    "features": one_of(maps, bad=[Spoilt(lambda x: x.sum((1, 2))), Spoilt(lambda x: None, refused=True)]),
+    "head": HEAD,
+    "x": BATCH["x"],
+    "target": BATCH["target"],
+    "channel_axis": one_of(None, -1, bad=[0, 2, "last", 1.5]),
+    "relu": choice(True, False),
+    "enlarge": choice(True, False),
+}
+
+
+def of_picture(found, given):
+    size = given["x"].shape[1:3] if given["enlarge"] else maps(given["x"]).shape[1:3]
+    right = found.shape == (len(given["x"]), *size, 1)
+    return right and (not given["relu"] or bool((found >= 0).all()))
+
+
 CASES = {
     "adaptive_noise": Case(
         attribution.adaptive_noise,
@@ -129,6 +146,11 @@ CASES = {
     "deep_lift_shap": Case(
         attribution.deep_lift_shap, {**BATCH, "references": array("nhwc"), **CHUNKS}, holds=like_x
     ),
+    "eigen_cam": Case(
+        attribution.eigen_cam,
+        {name: CAM[name] for name in ("features", "x", "channel_axis", "relu", "enlarge")},
+        holds=of_picture,
+    ),
     "expected_gradients": Case(
         attribution.expected_gradients,
         {**RANDOM, "references": array("nhwc"), "num_samples": count(1, 3), **CHUNKS},
@@ -138,22 +160,17 @@ CASES = {
     "feature_permutation": Case(
         attribution.feature_permutation, {**RANDOM, **FEATURES, "num_permutations": count(1, 2)}, holds=like_x
     ),
-    "grad_cam": Case(
-        attribution.grad_cam,
-        {
-            "features": one_of(
-                maps, bad=[Spoilt(lambda x: x.sum((1, 2))), Spoilt(lambda x: None, refused=True)]
-            ),
-            "head": given_as(
-                lambda size: lambda maps: jnp.tanh(maps.mean((1, 2))) @ jnp.ones((size.c, size.k))
-            ),
-            "x": BATCH["x"],
-            "target": BATCH["target"],
-            "channel_axis": one_of(None, -1, bad=[0, 2, "last", 1.5]),
-        },
-        holds=lambda found, given: found.shape == (*given["x"].shape[:3], 1) and bool((found >= 0).all()),
-    ),
+    "grad_cam": Case(attribution.grad_cam, CAM, holds=of_picture),
+    "grad_cam_plus_plus": Case(attribution.grad_cam_plus_plus, CAM, holds=of_picture),
     "gradient": Case(attribution.gradient, BATCH, holds=like_x),
+    "guided_grad_cam": Case(
+        attribution.guided_grad_cam,
+        {
+            **{name: CAM[name] for name in ("features", "head", "x", "target", "channel_axis")},
+            "explain": one_of(attribution.gradient),
+        },
+        holds=like_x,
+    ),
     "guided_ig": Case(
         attribution.guided_ig,
         {
@@ -182,6 +199,7 @@ CASES = {
     "kernel_shap": Case(
         attribution.kernel_shap, {**RANDOM, **GAME, "num_samples": count(1, 20)}, holds=like_x
     ),
+    "layer_cam": Case(attribution.layer_cam, CAM, holds=of_picture),
     "lime": Case(
         attribution.lime,
         {
@@ -213,6 +231,7 @@ CASES = {
         },
         holds=like_x,
     ),
+    "score_cam": Case(attribution.score_cam, {**CAM, **CHUNKS}, holds=of_picture),
     "shapley_sampling": Case(
         attribution.shapley_sampling, {**RANDOM, **GAME, "num_permutations": count(1, 2)}, holds=like_x
     ),
