@@ -94,6 +94,7 @@ def network():
     return lambda x: model.apply(variables, x)
 
 
+@pytest.mark.slow
 def test_summation_to_delta(network):
     def change(start):
         return (network(IMAGES) - network(start))[jnp.arange(2), TARGET]

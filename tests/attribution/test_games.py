@@ -71,6 +71,7 @@ def test_kernel_shap_of_all_coalitions_is_exact():
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_drawn_coalitions_and_orders_tend_to_the_shapley_values():
     expected = np.stack([shapley(coupled, image) for image in range(2)])
     orders = jax.jit(
@@ -95,7 +96,7 @@ def test_drawn_coalitions_and_orders_tend_to_the_shapley_values():
 
 
 @pytest.mark.parametrize("name", ["shapley_sampling", "kernel_shap"])
-@pytest.mark.parametrize("few", [1, 2, 5])
+@pytest.mark.parametrize("few", [1, *(pytest.param(few, marks=pytest.mark.slow) for few in (2, 5))])
 def test_however_few_draws_values_sum_to_the_change(name, few):
     option = {"num_permutations" if name == "shapley_sampling" else "num_samples": few}
     call = functools.partial(getattr(attribution, name), coupled, KEY, X, TARGET, baseline=BASELINE, **option)

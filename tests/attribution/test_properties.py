@@ -16,6 +16,17 @@ from jxai import attribution
 CHUNKED = [name for name in ESTIMATORS if name not in ("gradient", "input x gradient")]
 # One of each way to make rows, for the compilations that take long; all where time is no matter.
 SPREAD = ("IG trapezoid", "SmoothTaylor", "expected gradients", "occlusion")
+# Rows made as others make theirs.
+ALIKE = (
+    "feature permutation",
+    "KernelSHAP",
+    "LIME",
+    "DeepLIFT SHAP",
+    "blur IG",
+    "RISE",
+    "internal influence",
+    "neuron conductance",
+)
 # Gradients of 0 where nothing is near: squares need room.
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
@@ -57,7 +68,9 @@ def test_jit_changes_nothing(name, small, expected):
     np.testing.assert_allclose(found, expected(name), **CLOSE)
 
 
-@pytest.mark.parametrize("name", CHUNKED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in CHUNKED]
+)
 def test_chunks_change_nothing(name, small, expected):
     run = jax.jit(lambda x: ESTIMATORS[name](small.f, KEY, x, small.target, chunk_size=4))
     np.testing.assert_allclose(run(small.x), expected(name), **CLOSE)
