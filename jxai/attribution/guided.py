@@ -1,6 +1,8 @@
 """Guided Integrated Gradients: a path from the baseline that moves first where the score hardly answers."""
 
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,17 +76,16 @@ def guided_ig(
         first, last = (one[images].reshape(len(images), -1).astype(wide) for one in (start, x))
         whole = jnp.abs(last - first).sum(axis=1)
 
-        def step(carry: tuple[jax.Array, jax.Array], number: jax.Array) -> tuple[tuple, None]:
+        def step(carry: tuple[jax.Array, jax.Array], number: jax.Array) -> Any:
             at, total = carry
             slopes = explain(f, at.reshape(shape).astype(x.dtype), own).reshape(at.shape).astype(wide)
             share = (number + 1) / num_steps
-            bounds = [
+            low, high = (
                 first + (last - first) * jnp.clip(share + side * max_distance, 0, 1) for side in (-1, 1)
-            ]
-            remains = whole * (1 - share)
-            moved = jax.vmap(_move, in_axes=(0, 0, 0, 0, 0, 0, 0, None, None))(
-                at, first, last, slopes, *bounds, jnp.stack([remains, whole], axis=1), rank, rounds
             )
+            distances = jnp.stack([whole * (1 - share), whole], axis=1)
+            move = functools.partial(_move, rank=rank, rounds=rounds)
+            moved = jax.vmap(move)(at, first, last, slopes, low, high, distances)
             return (moved, total + (moved - at) * slopes), None
 
         steps = jnp.arange(num_steps, dtype=wide)
@@ -103,6 +104,7 @@ def _move(
     low: jax.Array,
     high: jax.Array,
     distances: jax.Array,
+    *,
     rank: int,
     rounds: int,
 ) -> jax.Array:

@@ -204,7 +204,7 @@ def _checked(features: Features, x: jax.Array) -> Features:
 
     def below(z: jax.Array) -> jax.Array:
         found = features(z)
-        shape, dtype = (getattr(found, name, None) for name in ("shape", "dtype"))
+        shape, dtype = getattr(found, "shape", None), jnp.dtype(getattr(found, "dtype", object))
         if not shape or shape[0] != len(z) or len(shape) < 2 or not jnp.issubdtype(dtype, jnp.floating):
             got = shown(found) if shape is None else f"{dtype} of shape {shape}"
             raise InputError(

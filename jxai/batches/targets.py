@@ -57,8 +57,10 @@ def as_scores(
         outputs, number = f(z), len(z)
 
         def column(*own: jax.Array) -> jax.Array:
-            found = function(outputs, *(jnp.broadcast_to(one[None], (number, *one.shape)) for one in own))
-            shape, dtype = (getattr(found, name, None) for name in ("shape", "dtype"))
+            found: Any = function(
+                outputs, *(jnp.broadcast_to(one[None], (number, *one.shape)) for one in own)
+            )
+            shape, dtype = getattr(found, "shape", None), jnp.dtype(getattr(found, "dtype", object))
             if shape != (number,):
                 got = shown(found) if shape is None else f"shape {shape}"
                 raise InputError(
