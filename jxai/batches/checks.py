@@ -50,7 +50,7 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
         got = type(scores).__name__ if shape is None else f"an array of shape {shape}"
         raise InputError(
             f"expected `f` to give scores of shape ({x.shape[0]}, K), got {got}: choose one output, or "
-            "reduce them to scores in a function around `f`"
+            "reduce them to scores in a function around `f`; estimators take a function of them as `target` too"
         )
     if (
         (known := values(target)) is not None
