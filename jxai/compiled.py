@@ -18,7 +18,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend import core
 
-from jxai.jaxprs import opened, scan_operands
+from jxai.jaxprs import CALLS, opened, scan_operands
 
 Result = TypeVar("Result")
 
@@ -123,20 +123,6 @@ def _is_array(atom: Any) -> bool:
     return isinstance(atom, core.Literal) and np.ndim(atom.val) > 0
 
 
-# The equations whose inner jaxprs `_evaluate` can hand other constants.
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-}
-# Nothing differentiates a program that runs: of these only the function itself counts.
-_CALLS |= {
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "call_jaxpr",
-}
 _LOOPS = ("scan", "while", "cond")
 
 
@@ -181,7 +167,7 @@ def _describe(closed: core.ClosedJaxpr, holders: list[Any]) -> Hashable | None:
         for equation in jaxpr.eqns:
             operands = tuple(map(operand, equation.invars))
             params = of_params(equation)
-            if equation.primitive.name not in (*_CALLS, *_LOOPS):
+            if equation.primitive.name not in (*CALLS, *_LOOPS):
                 closed_to_us.append(equation)
             context = contexts.setdefault(id(equation.ctx), repr(equation.ctx))
             equations.append((equation.primitive, operands, params, context, len(equation.outvars)))
@@ -195,8 +181,8 @@ def _describe(closed: core.ClosedJaxpr, holders: list[Any]) -> Hashable | None:
 
     def of_params(equation: core.JaxprEqn) -> Hashable:
         params = equation.params
-        if equation.primitive.name.startswith("custom_") and equation.primitive.name in _CALLS:
-            return number(params[_CALLS[equation.primitive.name]])
+        if equation.primitive.name.startswith("custom_") and equation.primitive.name in CALLS:
+            return number(params[CALLS[equation.primitive.name]])
         # A reduction holds its function beside what it traced to.
         skipped = {"computation"} if "jaxpr" in params else set()
         return tuple((name, of_param(params[name])) for name in sorted(params) if name not in skipped)
@@ -271,8 +257,8 @@ def _holds(equation: core.JaxprEqn, given: dict[int, list[Any]]) -> bool:
 def _evaluate_inside(equation: core.JaxprEqn, operands: list[Any], given: dict[int, list[Any]]) -> list[Any]:
     """The results of an equation that calls others, with the constants given in the place of theirs."""
     name, params = equation.primitive.name, equation.params
-    if name in _CALLS:
-        return _evaluate(params[_CALLS[name]], operands, given)
+    if name in CALLS:
+        return _evaluate(params[CALLS[name]], operands, given)
     if name == "cond":
         index, *operands = operands
         branches = [

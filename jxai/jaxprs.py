@@ -7,6 +7,21 @@ From 0.11 on one class is both, whose `jaxpr` is itself, and a scan has a tree o
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# The equations that call one jaxpr, and the parameter that holds it.
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+# Where nothing differentiates the equations as they stand, of these only the function itself counts.
+CALLS |= {
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "call_jaxpr",
+}
+
 
 def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     """A jaxpr's equations and variables (`core.Jaxpr`), and the constants that belong to its `constvars`."""

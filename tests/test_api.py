@@ -25,6 +25,8 @@ PUBLIC = [
 # Positional arguments come in groups; whatever has none of these names is an array (or a struct of them).
 FUNCTIONS = {"f", "objective", "loss_fn", "model", "encoder", "head", "optimizer", "step"}
 KEYS = {"key"}
+# Classes, which stand behind the images; in their place a function of the outputs may be given.
+CLASSES = {"target"}
 
 
 def get(package: str, name: str) -> Any:
@@ -57,6 +59,8 @@ def entries(text: str) -> set[str]:
 
 def group(parameter: inspect.Parameter) -> int:
     """0 for functions, 1 for the key, 2 for arrays."""
+    if parameter.name in CLASSES:
+        return 2
     if parameter.name in FUNCTIONS or "Callable" in str(parameter.annotation):
         return 0
     return 1 if parameter.name in KEYS else 2

@@ -84,6 +84,9 @@ CALLS = {
     "uniform_baselines": lambda: attribution.uniform_baselines(
         nan.KEY, nan.X, count=2, low=jnp.zeros(3), high=1.0
     ),
+    "feature_permutation": lambda: attribution.feature_permutation(
+        nan.f, nan.KEY, nan.X, nan.TARGET, feature_mask=nan.HALVES, num_permutations=1
+    ),
     "shuffled_parameters": lambda: metrics.shuffled_parameters(nan.KEY, {"a": nan.X}),
     **{f"guided {type(head).__name__}": lambda head=head: guided(head) for head in HEADS},
     **{f"transduced {type(head).__name__}": lambda head=head: transduced(head) for head in HEADS},

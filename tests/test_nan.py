@@ -212,21 +212,50 @@ def searched(x):
     return jnp.stack([found.noise_scale, found.value], axis=1)
 
 
+def below(x):
+    """A layer that keeps the mark, and a maximum that may lose NaN."""
+    return jnp.maximum(x, -MARK)
+
+
 ROOTS = {"num_roots": 2}
+HALVES = np.arange(X.shape[1]).reshape(-1, 1, 1) // (X.shape[1] // 2)
 OF_NO_FUNCTION = {
     "adaptive_noise": searched,
     "blurred_baseline": lambda x: attribution.blurred_baseline(x, sigma=1.0),
 }
 ESTIMATORS = {
+    "blur_ig": lambda x: attribution.blur_ig(f, x, TARGET, num_steps=2, max_sigma=2.0),
+    "conductance": lambda x: attribution.conductance(below, f, x, TARGET, num_steps=2),
     "convergence_delta": lambda x: attribution.convergence_delta(f, x, TARGET, jnp.ones_like(x)),
+    "deep_lift": lambda x: attribution.deep_lift(f, x, TARGET),
+    "deep_lift_shap": lambda x: attribution.deep_lift_shap(f, x, TARGET, references=X[:2]),
+    "eigen_cam": lambda x: attribution.eigen_cam(lambda x: x[:, ::4, ::4] * 1, x),
     "expected_gradients": lambda x: attribution.expected_gradients(
         f, KEY, x, TARGET, references=X[:2], num_samples=2
     ),
+    "feature_ablation": lambda x: attribution.feature_ablation(f, x, TARGET, feature_mask=HALVES),
     "grad_cam": lambda x: attribution.grad_cam(lambda x: x * 1, f, x, TARGET),
+    "grad_cam_plus_plus": lambda x: attribution.grad_cam_plus_plus(lambda x: x * 1, f, x, TARGET),
     "gradient": lambda x: attribution.gradient(f, x, TARGET),
+    "guided_grad_cam": lambda x: attribution.guided_grad_cam(
+        lambda x: x * 1, f, x, TARGET, explain=attribution.gradient
+    ),
+    "guided_ig": lambda x: attribution.guided_ig(f, x, TARGET, num_steps=2),
     "input_x_gradient": lambda x: attribution.input_x_gradient(f, x, TARGET),
     "integrated_gradients": lambda x: attribution.integrated_gradients(f, x, TARGET, num_steps=3),
+    "internal_influence": lambda x: attribution.internal_influence(below, f, x, TARGET, num_steps=2),
+    "kernel_shap": lambda x: attribution.kernel_shap(f, KEY, x, TARGET, feature_mask=HALVES, num_samples=3),
+    "layer_cam": lambda x: attribution.layer_cam(lambda x: x * 1, f, x, TARGET),
+    "lime": lambda x: attribution.lime(f, KEY, x, TARGET, feature_mask=HALVES, num_samples=3),
+    "neuron_conductance": lambda x: attribution.neuron_conductance(
+        below, f, x, TARGET, neurons=1.0, num_steps=2
+    ),
     "occlusion": lambda x: attribution.occlusion(f, x, TARGET, window=16, stride=16),
+    "rise": lambda x: attribution.rise(f, KEY, x, TARGET, num_masks=2, cells=3),
+    "score_cam": lambda x: attribution.score_cam(lambda x: x * 1, f, x, TARGET),
+    "shapley_sampling": lambda x: attribution.shapley_sampling(
+        f, KEY, x, TARGET, feature_mask=HALVES, num_permutations=1
+    ),
     "smooth_grad": lambda x: attribution.smooth_grad(f, KEY, x, TARGET, **ROOTS),
     "smooth_grad, variance": lambda x: attribution.smooth_grad(
         f, KEY, x, TARGET, statistic="variance", **ROOTS
@@ -234,9 +263,29 @@ ESTIMATORS = {
     "smooth_taylor": lambda x: attribution.smooth_taylor(f, KEY, x, TARGET, **ROOTS),
     "taylor_at_roots": lambda x: attribution.taylor_at_roots(f, x, jnp.stack([X, X + 1]), TARGET),
 }
-NO_ATTRIBUTIONS = {"AdaptiveNoise": "results", "uniform_baselines": "goes by the shape of x alone"}
+NO_ATTRIBUTIONS = {
+    "AdaptiveNoise": "results",
+    "contrast": "classes alone",
+    "feature_permutation": "images meet: what one lacks, others do",
+    "uniform_baselines": "goes by the shape of x alone",
+}
 # At x itself: the others see scores at other points.
-AT_X = ("convergence_delta", "gradient", "input_x_gradient", "integrated_gradients", "occlusion")
+AT_X = (
+    "conductance",
+    "internal_influence",
+    "neuron_conductance",
+    "deep_lift",
+    "deep_lift_shap",
+    "feature_ablation",
+    "kernel_shap",
+    "lime",
+    "shapley_sampling",
+    "convergence_delta",
+    "gradient",
+    "input_x_gradient",
+    "integrated_gradients",
+    "occlusion",
+)
 
 WHERE = {
     "one pixel": (1, 7, 11),

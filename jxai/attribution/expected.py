@@ -3,21 +3,20 @@
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import check_finite, check_inputs
+from jxai.batches.checks import check_references
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import row_keys
+from jxai.batches.targets import Target, as_scores
 from jxai.checks import as_array, finite, keep_nan
-from jxai.errors import InputError
 
 
 def expected_gradients(
     f: Scores,
     key: jax.Array,
     x: jax.Array,
-    target: ArrayLike,
+    target: Target,
     *,
     references: jax.Array,
     num_samples: int = 200,
@@ -33,7 +32,7 @@ def expected_gradients(
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; sample s of image n depends on (key, n, s) alone.
         x: inputs, (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         references: inputs of the data's distribution, (B, ...) of x's sizes.
         num_samples: gradients an image.
         explain: what takes the gradient's place; the product stays.
@@ -52,13 +51,9 @@ def expected_gradients(
         Erion et al., *Improving performance of deep learning models with axiomatic attribution priors and expected
         gradients*, 2021, equation 4.
     """
-    x, target, references = as_array(x), as_array(target), as_array(references)
-    check_inputs(f, x, target)
-    check_finite("references", references)
-    if references.shape[1:] != x.shape[1:]:
-        raise InputError(
-            f"expected references of shape (B, *{x.shape[1:]}), got {references.shape}: resize them"
-        )
+    x, references = as_array(x), as_array(references)
+    f, target = as_scores(f, x, target)
+    check_references(references, x)
 
     wide = jnp.promote_types(x.dtype, jnp.float32)
 

@@ -1,15 +1,15 @@
 """Explanations at one point: the gradient, and its product with the input.
 
-`f` maps a batch (N, ...) to scores (N, K) and treats each input alone; `target` is one class an image, (N,).
+`f` maps a batch (N, ...) to scores (N, K) and treats each input alone; `target` is one class an image, (N,), or what
+`gradient` says.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from numpy.typing import ArrayLike
 
-from jxai.batches.checks import check_inputs
+from jxai.batches.targets import Target, as_scores
 from jxai.checks import as_array, finite, keep_nan
 from jxai.compiled import run_compiled
 
@@ -19,7 +19,7 @@ Scores = Callable[[jax.Array], jax.Array]
 Explain = Callable[[Scores, jax.Array, jax.Array], jax.Array]
 
 
-def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
+def gradient(f: Scores, x: jax.Array, target: Target) -> jax.Array:
     """∇f_t(x): the gradient of each image's target score.
 
     Example:
@@ -29,9 +29,11 @@ def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
         Array([[1., 2.]], dtype=float32)
 
     Args:
-        f: from inputs (N, ...) to scores (N, K).
+        f: from inputs (N, ...) to scores (N, K); or to any outputs, if `target` is a function of them.
         x: inputs, (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs to one number an image, (N,), such as the mean
+            score of a region of a segmentation map; or a tuple of such a function and of arrays (N, ...) that it
+            takes after the outputs, such as each image's region, or one class against another (`contrast`).
 
     Returns:
         Of x's shape and dtype.
@@ -43,8 +45,8 @@ def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
     References:
         Simonyan et al., *Deep Inside Convolutional Networks*, 2014.
     """
-    x, target = as_array(x), as_array(target)
-    check_inputs(f, x, target)
+    x = as_array(x)
+    f, target = as_scores(f, x, target)
 
     def of_target() -> jax.Array:
         scores, pullback = jax.vjp(f, x)
@@ -55,13 +57,13 @@ def gradient(f: Scores, x: jax.Array, target: ArrayLike) -> jax.Array:
     return finite("gradients", run_compiled(of_target))
 
 
-def input_x_gradient(f: Scores, x: jax.Array, target: ArrayLike, *, explain: Explain = gradient) -> jax.Array:
+def input_x_gradient(f: Scores, x: jax.Array, target: Target, *, explain: Explain = gradient) -> jax.Array:
     """x ⊙ ∇f_t(x).
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
         x: inputs, (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         explain: what takes the gradient's place.
 
     Returns:
@@ -74,6 +76,6 @@ def input_x_gradient(f: Scores, x: jax.Array, target: ArrayLike, *, explain: Exp
     References:
         Shrikumar et al., *Not Just a Black Box*, 2016.
     """
-    x, target = as_array(x), as_array(target)
-    check_inputs(f, x, target)
+    x = as_array(x)
+    f, target = as_scores(f, x, target)
     return finite("attributions", keep_nan(x * explain(f, x, target), x))

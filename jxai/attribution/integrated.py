@@ -1,27 +1,24 @@
 """Integrated Gradients: the gradient averaged along the straight path from a baseline."""
 
-from typing import Literal, get_args
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import as_baselines, as_finite, check_inputs
+from jxai.attribution.paths import Method, straight_path
+from jxai.batches.checks import as_baselines, as_finite
 from jxai.batches.chunks import sum_over_roots
-from jxai.checks import as_array, check_choice, check_count, finite, keep_nan
+from jxai.batches.targets import Target, as_scores
+from jxai.checks import as_array, finite, keep_nan
 from jxai.compiled import run_compiled
 from jxai.errors import InputError
-
-Method = Literal["right", "trapezoid", "midpoint", "gauss-legendre"]
 
 
 def integrated_gradients(
     f: Scores,
     x: jax.Array,
-    target: ArrayLike,
+    target: Target,
     *,
     baseline: ArrayLike = 0.0,
     num_steps: int = 50,
@@ -42,7 +39,7 @@ def integrated_gradients(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         x: inputs, (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         baseline: x₀: a number or an array that broadcasts to `x`; or several, (B, *x.shape), for the mean over them.
         num_steps: M of the paper. "right" (the paper's release), "midpoint" and "gauss-legendre" take M gradients a
             baseline, "trapezoid" M + 1.
@@ -64,36 +61,27 @@ def integrated_gradients(
         Sundararajan et al., *Axiomatic Attribution for Deep Networks*, 2017, equation 3; Goh et al., *Understanding
         Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020 (noise baselines).
     """
-    x, target = as_array(x), as_array(target)
-    check_inputs(f, x, target)
-    check_count("num_steps", num_steps)
-    check_choice("method", method, get_args(Method))
-    positions, weights = _quadrature(method, num_steps)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    alphas, weights = jnp.asarray(positions, wide), jnp.asarray(weights, wide)
-    baselines = as_baselines(baseline, x)
+    x = as_array(x)
+    f, target = as_scores(f, x, target)
+    path = straight_path(x, baseline, num_steps=num_steps, method=method)
 
     def terms(images: jax.Array, roots: jax.Array) -> jax.Array:
-        which, step = roots // len(weights), roots % len(weights)
-        start = baselines[which, images]
-        path = x[images].astype(wide) - start
-        at = (start + _rows(alphas[step], path) * path).astype(x.dtype)
-        return _rows(weights[step], path) * path * explain(f, at, target[images]).astype(wide)
+        weights, way, at = path.points(images, roots)
+        return weights * way * explain(f, at, target[images]).astype(way.dtype)
 
-    num_roots = len(baselines) * len(weights)
-    total = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", keep_nan((total / len(baselines)).astype(x.dtype), x))
+    total = sum_over_roots(terms, x, num_roots=path.num_roots, chunk_size=chunk_size, mesh=mesh)
+    return finite("attributions", keep_nan(total.astype(x.dtype), x))
 
 
 def convergence_delta(
-    f: Scores, x: jax.Array, target: ArrayLike, attributions: jax.Array, *, baseline: ArrayLike = 0.0
+    f: Scores, x: jax.Array, target: Target, attributions: jax.Array, *, baseline: ArrayLike = 0.0
 ) -> jax.Array:
     """Σ attributions − (f_t(x) − f_t(x₀)): what Integrated Gradients' sum misses.
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
         x: inputs, (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         attributions: of x's shape.
         baseline: x₀ as in `integrated_gradients`; of several, the mean of their scores counts.
 
@@ -104,8 +92,8 @@ def convergence_delta(
         TypeError: `x` holds no floats, or `target` no integers.
         ValueError: shapes do not fit, or as `integrated_gradients` says.
     """
-    x, target = as_array(x), as_array(target)
-    check_inputs(f, x, target)
+    x = as_array(x)
+    f, target = as_scores(f, x, target)
     attributions = as_finite("attributions", attributions)
     if attributions.shape != x.shape:
         raise InputError(
@@ -119,24 +107,3 @@ def convergence_delta(
     total = attributions.astype(jnp.promote_types(x.dtype, jnp.float32)).sum(axis=tuple(range(1, x.ndim)))
     change = run_compiled(lambda: score(x) - jax.lax.map(score, several).mean(axis=0))
     return finite("differences", keep_nan(total - change, x, attributions))
-
-
-def _quadrature(method: Method, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and weights on [0, 1], float64."""
-    even = np.full(num_steps, 1 / num_steps)
-    match method:
-        case "right":
-            return np.arange(1, num_steps + 1) / num_steps, even
-        case "midpoint":
-            return (np.arange(num_steps) + 0.5) / num_steps, even
-        case "trapezoid":
-            halves = np.array([0.5, *[1] * (num_steps - 1), 0.5]) / num_steps
-            return np.linspace(0, 1, num_steps + 1), halves
-        case _:
-            nodes, weights = np.polynomial.legendre.leggauss(num_steps)
-            return (nodes + 1) / 2, weights / 2
-
-
-def _rows(values: jax.Array, like: jax.Array) -> jax.Array:
-    """One number a row, to multiply arrays (c, ...)."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Scores
-from jxai.batches.checks import as_baseline, check_inputs
+from jxai.batches.checks import as_baseline
 from jxai.batches.chunks import sum_over_roots
+from jxai.batches.targets import Target, as_scores
 from jxai.checks import as_array, check_count, finite, keep_nan
 from jxai.errors import InputError
 
@@ -19,7 +20,7 @@ from jxai.errors import InputError
 def occlusion(
     f: Scores,
     x: jax.Array,
-    target: ArrayLike,
+    target: Target,
     *,
     window: int = 15,
     stride: int = 8,
@@ -35,7 +36,7 @@ def occlusion(
     Args:
         f: from images (N, H, W, C), or inputs (N, ..., C) with any number of sides, to scores (N, K).
         x: images, (N, H, W, C), or (N, ..., C), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         window: side of the square window in pixels, at most the image's.
         stride: pixels from a window to the next, from 1 to `window`.
         baseline: what covers: a number, or an array that broadcasts to `x`.
@@ -53,8 +54,8 @@ def occlusion(
     References:
         Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, 2014.
     """
-    x, target = as_array(x), as_array(target)
-    check_inputs(f, x, target)
+    x = as_array(x)
+    f, target = as_scores(f, x, target)
     if x.ndim < 3:
         raise InputError(f"expected inputs of shape (N, ..., C), such as images, got {x.shape}: add sides")
     check_count("window", window)

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import check_finite, check_inputs, per_image
+from jxai.batches.checks import check_finite, per_image
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import normal_draws
+from jxai.batches.targets import Target, as_scores
 from jxai.checks import as_array, check_choice, finite, keep_nan
 from jxai.errors import InputError
 
@@ -24,7 +25,7 @@ def smooth_grad(
     f: Scores,
     key: jax.Array,
     x: jax.Array,
-    target: ArrayLike,
+    target: Target,
     *,
     noise_scale: ArrayLike = 0.15,
     num_roots: int = 50,
@@ -39,7 +40,7 @@ def smooth_grad(
         f: from inputs (N, ...) to scores (N, K).
         key: a random key.
         x: inputs, (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         noise_scale: σ, a share of each image's own range; a number or one an image, (N,), above 0.
         num_roots: R, gradients an image.
         statistic: "mean" is SmoothGrad, "square" its squares' mean, "variance" VarGrad (over R, not R − 1; it takes
@@ -61,8 +62,8 @@ def smooth_grad(
         Interpretability Methods in Deep Neural Networks*, 2019 (squares); Adebayo et al., *Local Explanation Methods
         for Deep Neural Networks Lack Sensitivity to Parameter Values*, 2018 (VarGrad).
     """
-    x, target = as_array(x), as_array(target)
-    check_inputs(f, x, target)
+    x = as_array(x)
+    f, target = as_scores(f, x, target)
     check_choice("statistic", statistic, get_args(Statistic))
     axes = tuple(range(1, x.ndim))
     spread = x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True)
@@ -95,7 +96,7 @@ def smooth_taylor(
     f: Scores,
     key: jax.Array,
     x: jax.Array,
-    target: ArrayLike,
+    target: Target,
     *,
     noise_scale: ArrayLike = 0.5,
     num_roots: int = 150,
@@ -112,7 +113,7 @@ def smooth_taylor(
         f: from inputs (N, ...) to scores (N, K).
         key: a random key.
         x: inputs, (N, ...), floats.
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         noise_scale: σ in the units of `x`; a number or one an image, (N,), above 0. The paper's is 0.5 for images
             normalized by ImageNet's means and deviations.
         num_roots: R, gradients an image.
@@ -132,8 +133,8 @@ def smooth_taylor(
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
         equation 5.
     """
-    x, target = as_array(x), as_array(target)
-    check_inputs(f, x, target)
+    x = as_array(x)
+    f, target = as_scores(f, x, target)
     scale = per_image("noise_scale", noise_scale, x)
 
     def terms(images: jax.Array, roots: jax.Array) -> jax.Array:
@@ -148,7 +149,7 @@ def taylor_at_roots(
     f: Scores,
     x: jax.Array,
     roots: jax.Array,
-    target: ArrayLike,
+    target: Target,
     *,
     explain: Explain = gradient,
     chunk_size: int | None = None,
@@ -160,7 +161,7 @@ def taylor_at_roots(
         f: from inputs (N, ...) to scores (N, K).
         x: inputs, (N, ...), floats.
         roots: z, (R, *x.shape).
-        target: (N,), integers in [0, K).
+        target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         explain: what takes the gradient's place; the product stays.
         chunk_size: inputs in flight, as in `integrated_gradients`.
         mesh: devices over which they are spread, as in `integrated_gradients`.
@@ -177,8 +178,8 @@ def taylor_at_roots(
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
         equation 4.
     """
-    x, roots, target = as_array(x), as_array(roots), as_array(target)
-    check_inputs(f, x, target)
+    x, roots = as_array(x), as_array(roots)
+    f, target = as_scores(f, x, target)
     if roots.shape[1:] != x.shape:
         raise InputError(
             f"expected roots of shape (R, *{x.shape}), got {roots.shape}: give each image its own"

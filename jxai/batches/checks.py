@@ -49,7 +49,8 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
     if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
         got = type(scores).__name__ if shape is None else f"an array of shape {shape}"
         raise InputError(
-            f"expected `f` to give scores of shape ({x.shape[0]}, K), got {got}: choose one output"
+            f"expected `f` to give scores of shape ({x.shape[0]}, K), got {got}: choose one output, or "
+            "reduce them to scores in a function around `f`; estimators take a function of them as `target` too"
         )
     if (
         (known := values(target)) is not None
@@ -67,6 +68,15 @@ def check_finite(name: str, x: jax.Array) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputTypeError(f"expected `{name}` of floats, got {x.dtype}: convert and normalize the images")
     as_finite(name, x)
+
+
+def check_references(references: jax.Array, x: jax.Array) -> None:
+    """Refuse what is no set of finite inputs of x's sizes."""
+    check_finite("references", references)
+    if references.shape[1:] != x.shape[1:]:
+        raise InputError(
+            f"expected references of shape (B, *{x.shape[1:]}), got {references.shape}: resize them"
+        )
 
 
 def as_finite(name: str, value: ArrayLike) -> jax.Array:

@@ -1,5 +1,7 @@
-"""What the tests of attribution share: the network of the reference values, and a small one of our own."""
+"""What the tests of attribution share: two networks, and the module `estimators` beside this file."""
 
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -7,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+
+sys.path.append(str(Path(__file__).resolve().parent))
 
 
 class Network(NamedTuple):

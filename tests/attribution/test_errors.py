@@ -32,6 +32,27 @@ ESTIMATORS = {
         f, KEY, x, target, references=X
     ),
     "occlusion": lambda f, x, target: attribution.occlusion(f, x, target, window=3, stride=3),
+    "deep_lift": lambda f, x, target: attribution.deep_lift(f, x, target),
+    "deep_lift_shap": lambda f, x, target: attribution.deep_lift_shap(f, x, target, references=X),
+    "guided_ig": lambda f, x, target: attribution.guided_ig(f, x, target, num_steps=3),
+    "blur_ig": lambda f, x, target: attribution.blur_ig(f, x, target, max_sigma=2.0),
+    "rise": lambda f, x, target: attribution.rise(f, KEY, x, target, cells=3),
+    "conductance": lambda f, x, target: attribution.conductance(jnp.tanh, f, x, target),
+    "internal_influence": lambda f, x, target: attribution.internal_influence(jnp.tanh, f, x, target),
+    "neuron_conductance": lambda f, x, target: attribution.neuron_conductance(
+        jnp.tanh, f, x, target, neurons=1.0
+    ),
+    "grad_cam_plus_plus": lambda f, x, target: attribution.grad_cam_plus_plus(lambda x: x, f, x, target),
+    "layer_cam": lambda f, x, target: attribution.layer_cam(lambda x: x, f, x, target),
+    "score_cam": lambda f, x, target: attribution.score_cam(lambda x: x, f, x, target),
+    "guided_grad_cam": lambda f, x, target: attribution.guided_grad_cam(
+        lambda x: x, f, x, target, explain=attribution.gradient
+    ),
+    "feature_ablation": lambda f, x, target: attribution.feature_ablation(f, x, target),
+    "feature_permutation": lambda f, x, target: attribution.feature_permutation(f, KEY, x, target),
+    "shapley_sampling": lambda f, x, target: attribution.shapley_sampling(f, KEY, x, target),
+    "kernel_shap": lambda f, x, target: attribution.kernel_shap(f, KEY, x, target),
+    "lime": lambda f, x, target: attribution.lime(f, KEY, x, target),
     "grad_cam": lambda f, x, target: attribution.grad_cam(lambda x: x, f, x, target),
 }
 

@@ -3,75 +3,30 @@
 import functools
 import inspect
 
+import estimators
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from estimators import ESTIMATORS, KEY
 from jax.sharding import Mesh
 
-from jxai import attribution, lrp
+from jxai import attribution
 
-KEY = jax.random.key(3)
-FEW = {"num_roots": 5}
-EPSILON = functools.partial(
-    lrp.relevance,
-    composite=lrp.Composite(((lrp.Kind.CONVOLUTION, lrp.Epsilon()), (lrp.Kind.DENSE, lrp.Epsilon()))),
-)
-
-
-def references(x):
-    return jnp.stack([x[0] * 0, x[1], x[2] / 2])
-
-
-# Name to an estimator of (f, key, x, target, **options).
-ESTIMATORS = {
-    "gradient": lambda f, key, x, target: attribution.gradient(f, x, target),
-    "input x gradient": lambda f, key, x, target: attribution.input_x_gradient(f, x, target),
-    "IG right": lambda f, key, x, target, **o: attribution.integrated_gradients(
-        f, x, target, num_steps=7, **o
-    ),
-    "IG trapezoid": lambda f, key, x, target, **o: attribution.integrated_gradients(
-        f, x, target, num_steps=7, method="trapezoid", baseline=0.3, **o
-    ),
-    "IG midpoint": lambda f, key, x, target, **o: attribution.integrated_gradients(
-        f, x, target, num_steps=7, method="midpoint", baseline=attribution.blurred_baseline(x, sigma=1.0), **o
-    ),
-    "IG Gauss-Legendre": lambda f, key, x, target, **o: attribution.integrated_gradients(
-        f, x, target, num_steps=4, method="gauss-legendre", **o
-    ),
-    "IG noise": lambda f, key, x, target, **o: attribution.integrated_gradients(
-        f,
-        x,
-        target,
-        num_steps=4,
-        baseline=attribution.uniform_baselines(key, x, count=2, low=-1.0, high=1.0),
-        **o,
-    ),
-    "SmoothGrad": lambda f, key, x, target, **o: attribution.smooth_grad(f, key, x, target, **FEW, **o),
-    "SmoothGrad squared": lambda f, key, x, target, **o: attribution.smooth_grad(
-        f, key, x, target, statistic="square", **FEW, **o
-    ),
-    "VarGrad": lambda f, key, x, target, **o: attribution.smooth_grad(
-        f, key, x, target, statistic="variance", **FEW, **o
-    ),
-    "SmoothTaylor": lambda f, key, x, target, **o: attribution.smooth_taylor(f, key, x, target, **FEW, **o),
-    "SmoothTaylor, a scale an image": lambda f, key, x, target, **o: attribution.smooth_taylor(
-        f, key, x, target, noise_scale=jnp.linspace(0.1, 0.9, len(x)), **FEW, **o
-    ),
-    "Taylor at roots": lambda f, key, x, target, **o: attribution.taylor_at_roots(
-        f, x, x + jnp.linspace(-1, 1, 5, dtype=x.dtype).reshape(5, 1, 1, 1, 1), target, **o
-    ),
-    "expected gradients": lambda f, key, x, target, **o: attribution.expected_gradients(
-        f, key, x, target, references=references(x), num_samples=5, **o
-    ),
-    "occlusion": lambda f, key, x, target, **o: attribution.occlusion(f, x, target, window=4, stride=3, **o),
-    "SmoothTaylor of LRP": lambda f, key, x, target, **o: attribution.smooth_taylor(
-        f, key, x, target, explain=EPSILON, **FEW, **o
-    ),
-}
 CHUNKED = [name for name in ESTIMATORS if name not in ("gradient", "input x gradient")]
 # One of each way to make rows, for the compilations that take long; all where time is no matter.
 SPREAD = ("IG trapezoid", "SmoothTaylor", "expected gradients", "occlusion")
+# Rows made as others make theirs.
+ALIKE = (
+    "feature permutation",
+    "KernelSHAP",
+    "LIME",
+    "DeepLIFT SHAP",
+    "blur IG",
+    "RISE",
+    "internal influence",
+    "neuron conductance",
+)
 # Gradients of 0 where nothing is near: squares need room.
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
@@ -89,14 +44,15 @@ def expected(small):
 
 
 def test_registry_is_complete():
-    source = inspect.getsource(inspect.getmodule(references))
-    estimators = set(attribution.__all__) - {
+    source = inspect.getsource(estimators)
+    names = set(attribution.__all__) - {
         "AdaptiveNoise",
         "adaptive_noise",
+        "contrast",
         "convergence_delta",
-        "grad_cam",
+        *(name for name in attribution.__all__ if name.endswith("_cam") or "_cam_" in name),
     }
-    assert all(f"attribution.{name}(" in source for name in estimators)
+    assert all(f"attribution.{name}(" in source for name in names)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -112,7 +68,9 @@ def test_jit_changes_nothing(name, small, expected):
     np.testing.assert_allclose(found, expected(name), **CLOSE)
 
 
-@pytest.mark.parametrize("name", CHUNKED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in CHUNKED]
+)
 def test_chunks_change_nothing(name, small, expected):
     run = jax.jit(lambda x: ESTIMATORS[name](small.f, KEY, x, small.target, chunk_size=4))
     np.testing.assert_allclose(run(small.x), expected(name), **CLOSE)
