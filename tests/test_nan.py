@@ -190,7 +190,10 @@ OF_IMAGES = {
     "smooth_model_randomization": smoothly_randomized,
 }
 NO_SCORES = {
+    "Case": "what a metric is given",
     "Completeness": "results",
+    "Evaluation": "results",
+    "evaluate": "refuses attributions that are not finite by name; scores are what the metrics give",
     "DIRECTIONS": "names",
     "ModelRandomization": "results",
     "Mosaics": "results",

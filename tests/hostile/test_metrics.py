@@ -8,6 +8,7 @@ from faithfulness_cases import BASELINES
 from faithfulness_cases import CASES as OF_FAITHFULNESS
 from randomization_cases import CASES as RANDOMIZATION
 from robustness_cases import CASES as ROBUSTNESS
+from robustness_cases import EXPLAIN
 from strategies import (
     BATCH,
     CHUNKS,
@@ -28,6 +29,8 @@ from strategies import (
 from jxai import metrics
 
 EXEMPT = {
+    "Case": "what a metric is given",
+    "Evaluation": "results, examined by tests/metrics/test_evaluation.py",
     "Completeness": "a tuple of results",
     "ModelRandomization": "a tuple of results",
     "Mosaics": "a tuple of results",
@@ -82,6 +85,14 @@ def in_unit(found, given):
     return bool(((found >= 0) & (found <= 1 + 1e-6)).all())
 
 
+def judged(f, key, x, target, method, metric, batch_size):
+    """A method's and the control's scores by one metric, (2, N)."""
+    methods = {"method": lambda f, x, target: method(x, target)}
+    options = {"metrics": (metric,), "batch_size": batch_size, "progress": False}
+    found = metrics.evaluate(f, key, x, target, methods=methods, **options)
+    return np.stack([next(iter(of.values())) for of in found.scores.values()])
+
+
 CASES = {
     **RANDOMIZATION,
     **ROBUSTNESS,
@@ -108,6 +119,21 @@ CASES = {
     "comprehensiveness": Case(metrics.comprehensiveness, {**DELETED, "shares": SHARES}),
     "curve_area": Case(metrics.curve_area, {"curve": array("n3")}),
     "deletion": Case(metrics.deletion, REMOVAL, holds=in_unit),
+    "evaluate": Case(
+        judged,
+        {
+            **BATCH,
+            "key": key(),
+            "method": EXPLAIN,
+            "metric": one_of(
+                "sparseness",
+                "complexity",
+                bad=[Spoilt(name, refused=True) for name in ("sparse", "relevance_mass", None, 3, "")],
+            ),
+            "batch_size": count(1, 3),
+        },
+        holds=lambda found, given: found.shape == (2, len(given["x"])),
+    ),
     "gaussian_pyramid": Case(
         metrics.gaussian_pyramid,
         {

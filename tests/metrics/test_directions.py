@@ -10,6 +10,7 @@ from jxai import metrics
 OTHERS = {
     "blur_baseline",
     "curve_area",
+    "evaluate",
     "gaussian_pyramid",
     "mosaics",
     "grid_segments",
