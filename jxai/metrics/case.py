@@ -8,12 +8,21 @@ import jax.numpy as jnp
 
 from jxai.errors import InputError
 from jxai.metrics.concentration import complexity, sparseness
+from jxai.metrics.faithfulness import faithfulness_correlation, faithfulness_estimate
 from jxai.metrics.fidelity import infidelity
 from jxai.metrics.inputs import Scores
-from jxai.metrics.localization import pointing_game, relevance_mass, relevance_rank
+from jxai.metrics.localization import (
+    attribution_localization,
+    localization_auc,
+    pointing_game,
+    relevance_mass,
+    relevance_rank,
+)
+from jxai.metrics.regions import irof, selectivity
 from jxai.metrics.removal import curve_area, deletion, insertion, pixel_flipping
 from jxai.metrics.road import road
-from jxai.metrics.sensitivity import maximum_sensitivity
+from jxai.metrics.sensitivity import average_sensitivity, local_lipschitz_estimate, maximum_sensitivity
+from jxai.metrics.stability import relative_input_stability, relative_output_stability
 from jxai.metrics.variation import autvc, multiscale_total_variation
 
 
@@ -68,17 +77,33 @@ NAMED: Mapping[str, Metric] = {
     "deletion": lambda c: curve_area(deletion(c.f, c.x, c.heatmap, c.target, num_steps=20)),
     "pixel_flipping": lambda c: curve_area(pixel_flipping(c.f, c.x, c.heatmap, c.target, num_steps=20)),
     "road": lambda c: road(c.f, c.key, c.x, c.heatmap, c.target).mean(axis=1),
+    "irof": lambda c: irof(c.f, c.x, c.heatmap, c.target),
+    "selectivity": lambda c: curve_area(selectivity(c.f, c.x, c.heatmap, c.target)),
     "infidelity": lambda c: infidelity(c.f, c.key, c.x, _each(c), c.target, scaled=True),
+    "faithfulness_correlation": lambda c: faithfulness_correlation(c.f, c.key, c.x, c.heatmap, c.target),
+    "faithfulness_estimate": lambda c: faithfulness_estimate(c.f, c.x, c.heatmap, c.target),
     "maximum_sensitivity": lambda c: maximum_sensitivity(c.explain, c.key, c.x, c.target),
+    "average_sensitivity": lambda c: average_sensitivity(c.explain, c.key, c.x, c.target),
+    "local_lipschitz_estimate": lambda c: local_lipschitz_estimate(c.explain, c.key, c.x, c.target),
+    "relative_input_stability": lambda c: relative_input_stability(c.f, c.explain, c.key, c.x, c.target),
+    "relative_output_stability": lambda c: relative_output_stability(c.f, c.explain, c.key, c.x, c.target),
     "autvc": lambda c: autvc(multiscale_total_variation(c.heatmap)),
     "sparseness": lambda c: sparseness(c.heatmap),
     "complexity": lambda c: complexity(c.heatmap),
     "pointing_game": lambda c: pointing_game(c.heatmap, c.located),
+    "attribution_localization": lambda c: attribution_localization(c.heatmap, c.located),
+    "localization_auc": lambda c: localization_auc(c.heatmap, c.located),
     "relevance_mass": lambda c: relevance_mass(c.heatmap, c.located),
     "relevance_rank": lambda c: relevance_rank(c.heatmap, c.located),
 }
-"""Metrics by name, with their functions' default options but 20 steps for curves; a name's direction is in
-`DIRECTIONS`."""
+"""Metrics by name, with their functions' default options but 20 steps for curves and the best scaling for infidelity.
+A name's direction is in `DIRECTIONS`."""
 
-LOCATED = ("pointing_game", "relevance_mass", "relevance_rank")
+LOCATED = (
+    "pointing_game",
+    "attribution_localization",
+    "localization_auc",
+    "relevance_mass",
+    "relevance_rank",
+)
 """Of these, what asks for a mask."""

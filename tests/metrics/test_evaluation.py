@@ -81,6 +81,32 @@ def test_masks_are_for_localization():
     )
 
 
+@pytest.mark.slow
+def test_every_name_gives_a_number_an_image():
+    x = jax.random.uniform(jax.random.key(0), (2, 64, 64, 3))
+    weights = jax.random.normal(jax.random.key(1), (64 * 64 * 3, 4))
+
+    def scores(x):
+        return jnp.tanh(x.reshape(len(x), -1) @ weights / 110)
+
+    mask = jnp.zeros((2, 64, 64), bool).at[:, 4:20, 4:20].set(True)
+    found = metrics.evaluate(
+        scores,
+        KEY,
+        x,
+        scores(x).argmax(axis=1),
+        methods={"gradient × input": attribution.input_x_gradient},
+        metrics=[*metrics.case.NAMED],
+        mask=mask,
+        progress=False,
+    )
+    for name, of in found.scores["gradient × input"].items():
+        assert of.shape == (2,) and np.isfinite(of).all(), name
+    # Scores near linear: gradient times input is close to what a pixel is worth, noise is not.
+    assert (found.scores["gradient × input"]["faithfulness_correlation"] > 0.9).all()
+    assert (abs(found.scores["random"]["faithfulness_correlation"]) < 0.5).all()
+
+
 def test_a_run_that_was_stopped_goes_on(tmp_path):
     calls = []
 
