@@ -115,7 +115,7 @@ def padded(model: Any, prompts: Sequence[tuple[str, str]]) -> tuple[np.ndarray, 
     return _together([tokens_of(model, prompt) for _, prompt in prompts])
 
 
-def _together(tokens: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+def _together(tokens: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.array([len(one) for one in tokens])
     mask = np.arange(lengths.max()) < lengths[:, None]
     ids = np.zeros(mask.shape, np.int32)

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Iterable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import language_model as benchmark
@@ -59,7 +60,7 @@ def compare(
     use(precision)
     model = drawn(layers)
     ids = np.random.default_rng(0).integers(49152, size=(batch, tokens))
-    x, label = model.embed(ids), f"{batch} x {tokens} tokens"
+    x, label = model.embed(jnp.asarray(ids)), f"{batch} x {tokens} tokens"
     gradient = Program(benchmark.ours(None), model, x)
     yield row(f"{label}, gradient: compiled in", gradient.compile_seconds, "s", precision=precision)
     benchmark.patch()

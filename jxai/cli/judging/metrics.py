@@ -136,7 +136,7 @@ def judging_metrics(costs: Costs, space: InputSpace = EFFICIENTNET_LITE0) -> Map
     Returns:
         Name to metric.
     """
-    steps = {"num_steps": costs.num_steps}
+    steps: dict[str, Any] = {"num_steps": costs.num_steps}
 
     def of_heatmap(function: Callable[..., Any]) -> Callable[[Case], Measured]:
         """Of the heatmap alone."""
