@@ -49,7 +49,7 @@ TREES = {"w": jnp.ones(SIDE)}, {"w": jnp.arange(SIDE, dtype=jnp.float32)}
 
 def smoothly_randomized(x):
     found = metrics.smooth_model_randomization(
-        lambda variables, x: x.sum(axis=-1) * variables["w"],
+        lambda variables, x: x.sum(axis=-1) * variables["w"][None, None],
         KEY,
         x,
         *TREES,
@@ -101,7 +101,7 @@ OF_HEATMAPS = {
     "curve_area": lambda h: metrics.curve_area(curve(h)),
     "effective_pixels": metrics.effective_pixels,
     "efficient_model_randomization": lambda h: metrics.efficient_model_randomization(
-        lambda variables: h * variables["w"], *TREES
+        lambda variables: h * variables["w"][None, None], *TREES
     ),
     "focus": lambda h: metrics.focus(h, MASK),
     "gaussian_pyramid": pyramid,
@@ -172,7 +172,7 @@ OF_IMAGES = {
         explain, KEY, x, TARGET, num_samples=2, chunk_size=2
     ),
     "random_logit": lambda x: metrics.random_logit(
-        lambda x, target: explain(x, target).sum(axis=-1) * (1 + target[:, None, None]),
+        lambda x, target: explain(x, target).sum(axis=-1) * (1 + target[:, None, None].astype(x.dtype)),
         KEY,
         x,
         TARGET,

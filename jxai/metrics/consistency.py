@@ -46,17 +46,17 @@ def consistency(
         raise InputError(
             f"expected `prediction` of shape {heatmap.shape[:1]}, got {prediction.shape}: one class an image"
         )
-    code = (_cell if discretize is None else discretize)(heatmap)
-    if not getattr(code, "shape", ()) or code.shape[0] != len(heatmap):
+    cells = (_cell if discretize is None else discretize)(heatmap)
+    if not getattr(cells, "shape", ()) or cells.shape[0] != len(heatmap):
         raise InputError(
-            f"expected `discretize` to give an array ({len(heatmap)}, ...), got {getattr(code, 'shape', code)}: "
+            f"expected `discretize` to give an array ({len(heatmap)}, ...), got {getattr(cells, 'shape', cells)}: "
             "one code an image"
         )
-    if not (jnp.issubdtype(code.dtype, jnp.integer) or code.dtype == jnp.bool_):
-        raise InputTypeError(f"expected `discretize` to give integers, got {code.dtype}: round its values")
+    if not (jnp.issubdtype(cells.dtype, jnp.integer) or cells.dtype == jnp.bool_):
+        raise InputTypeError(f"expected `discretize` to give integers, got {cells.dtype}: round its values")
     good = jnp.isfinite(heatmap).all(axis=(1, 2))
     others = good[None] & ~jnp.eye(len(heatmap), dtype=bool)
-    same = others & jax.vmap(lambda one: (code == one).reshape(len(code), -1).all(axis=1))(code)
+    same = others & jax.vmap(lambda one: (cells == one).reshape(len(cells), -1).all(axis=1))(cells)
     agreed = same & (prediction[:, None] == prediction[None])
     share = agreed.sum(axis=1) / same.sum(axis=1)  # 0 / 0 is NaN
     return keep_nan(share.astype(jnp.float32), heatmap)

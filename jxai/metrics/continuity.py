@@ -63,7 +63,7 @@ def continuity(
     def move(inputs: jax.Array, images: jax.Array, number: jax.Array) -> jax.Array:
         down, right = jnp.asarray(steps)[number - 1]
         rows, columns = jnp.arange(height) - down, jnp.arange(width) - right
-        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
         moved = inputs[:, jnp.clip(rows, 0, height - 1)][:, :, jnp.clip(columns, 0, width - 1)]
         return jnp.where(inside[None, :, :, None], moved, filled[images])
 

@@ -102,14 +102,14 @@ def over_neighbors(
             else:
                 # XLA's maximum may lose NaN
                 result = jnp.where(jnp.isnan(ratio) | (ratio > result), ratio, result)
-            return (start, result, count + counts, good), None
+            return (start, result, count + counts.astype(count.dtype), good), None
 
         shapes = jax.eval_shape(see, inputs, classes)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         zeros = jnp.zeros(len(images), jnp.float32)
         carry = nothing, zeros, zeros.astype(jnp.int32), jnp.ones(len(images), bool)
         (_, result, count, good), _ = jax.lax.scan(step, carry, jnp.arange(num_neighbors + 1))
-        return (result / jnp.maximum(count, 1) if mean else result), count, good
+        return (result / jnp.maximum(count, 1).astype(result.dtype) if mean else result), count, good
 
     result, count, good = map_chunks(ratios, len(x), rows_in_flight(x, chunk_size))
     spoilt = jnp.where(good, 0.0, jnp.nan)
