@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -349,7 +348,7 @@ class _Judge:
             found = as_array(method(self._f, key, images, classes))
             if found.ndim == 3:
                 found = found[..., None]
-            channels = (1, images.shape[3])
+            channels = 1, images.shape[3]
             if found.ndim != 4 or found.shape[:3] != images.shape[:3] or found.shape[3] not in channels:
                 raise InputError(
                     f"expected attributions {images.shape} or heat maps {images.shape[:3]} of {name!r}, got "
@@ -368,9 +367,9 @@ def _settings(
     f: Scores, key: jax.Array, x: jax.Array, target: jax.Array, mask: jax.Array | None, batch_size: int
 ) -> dict[str, Any]:
     """What all records of a log depend on."""
-    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     first = run_compiled(f, x[:1])
-    arrays = {"images": x, "targets": target, "mask": mask, "key": data, "scores of the first image": first}
+    arrays = {"images": x, "targets": target, "mask": mask, "scores of the first image": first}
+    arrays["key"] = jax.random.key_data(key)
     digests = {
         name: hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()
         for name, array in arrays.items()
