@@ -60,7 +60,7 @@ def internal_influence(
         Leino et al., *Influence-Directed Explanations for Deep Convolutional Networks*, 2018, section 2.
     """
     x = as_array(x)
-    features = _checked(features, x)
+    features = _checked(features)
     head, classes = as_scores(head, x, target, below=features)
     path = straight_path(x, baseline, num_steps=num_steps, method=method)
 
@@ -113,7 +113,7 @@ def conductance(
         Dhamdhere et al., *How Important Is a Neuron?*, 2018, equation 3.
     """
     x = as_array(x)
-    features = _checked(features, x)
+    features = _checked(features)
     head, classes = as_scores(head, x, target, below=features)
     path = straight_path(x, baseline, num_steps=num_steps, method=method)
 
@@ -169,7 +169,7 @@ def neuron_conductance(
         Dhamdhere et al., *How Important Is a Neuron?*, 2018, equation 2.
     """
     x = as_array(x)
-    features = _checked(features, x)
+    features = _checked(features)
     head, classes = as_scores(head, x, target, below=features)
     path = straight_path(x, baseline, num_steps=num_steps, method=method)
     shape = _activations(features, x)
@@ -199,7 +199,7 @@ def _activations(features: Features, x: jax.Array) -> Any:
     return jax.eval_shape(features, jax.ShapeDtypeStruct(x.shape, x.dtype))
 
 
-def _checked(features: Features, x: jax.Array) -> Features:
+def _checked(features: Features) -> Features:
     """Features that refuse to be anything but one array (N, ...) of floats."""
 
     def below(z: jax.Array) -> jax.Array:
