@@ -1,9 +1,4 @@
-"""Training through explanations: losses on what explains a model, for any function of JAX and any explanation.
-
-Each loss is a pure function of explanations to one number an example, (N,), as Optax's are: add its mean, times a
-weight, to the loss that is trained. Explanations come from `jxai.lrp.relevance` or any estimator of
-`jxai.attribution`, called with the parameters inside of the function that is differentiated.
-"""
+"""Training through explanations: losses on what explains a model, for any function of JAX and any explanation."""
 
 from jxai.guidance.agreement import disagreement, inconsistency
 from jxai.guidance.concepts import concept_sensitivity, concept_vector, without_concept

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jxai.checks import keep_nan
 from jxai.errors import InputError, InputTypeError
-from jxai.guidance.maps import as_explanations, total
+from jxai.guidance.maps import as_explanations, scaled, total
 
 
 def disagreement(relevance: jax.Array, reference: jax.Array) -> jax.Array:
@@ -73,11 +73,7 @@ def inconsistency(
 
 
 def _unit(values: jax.Array) -> jax.Array:
-    """Each example at length 1, or 0 all over; neither overflows, nor has a gradient that is not finite at 0."""
-    axes = tuple(range(1, values.ndim))
-    # Divided by its largest value before it is squared.
-    largest = jax.lax.stop_gradient(jnp.abs(values).max(axis=axes, keepdims=True))
-    there = largest > 0
-    scaled = values / jnp.where(there, largest, 1)
-    length = jnp.sqrt(jnp.where(there, (scaled**2).sum(axis=axes, keepdims=True), 1))
-    return scaled / length
+    """Each example at length 1, or 0 all over."""
+    values = scaled(values)
+    squares = total(values**2).reshape(-1, *[1] * (values.ndim - 1))
+    return values / jnp.sqrt(jnp.where(squares > 0, squares, 1))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jxai.checks import as_array, finite, keep_nan
 from jxai.errors import InputError, InputTypeError
-from jxai.guidance.maps import as_explanations, share, total
+from jxai.guidance.maps import as_explanations, share
 
 
 def concept_vector(activations: jax.Array, present: jax.Array) -> jax.Array:
@@ -69,7 +69,7 @@ def concept_sensitivity(
     Args:
         f: from activations (N, ..., C) to scores (N, K).
         activations: a, (N, ..., C), floats.
-        target: m, (N, K), floats: a one-hot vector is a class; `jax.random.rademacher` draws the paper's random signs,
+        target: m, (N, K), floats: a one-hot vector is a class; `jax.random.rademacher` draws the signs,
             which ask of all classes.
         concept: h, (C,), as `concept_vector` gives it.
 
@@ -93,8 +93,8 @@ def concept_sensitivity(
     weights = finite("target", as_array(target))
     if scores.ndim != 2 or weights.shape != scores.shape or not jnp.issubdtype(weights.dtype, jnp.floating):
         raise InputError(
-            f"expected a target of floats {scores.shape}, f's scores, got {weights.dtype} {weights.shape}: of classes "
-            "give jax.nn.one_hot"
+            f"expected a target of floats {scores.shape}, f's scores, got {weights.dtype} {weights.shape}: of "
+            "classes give jax.nn.one_hot"
         )
     wide = jnp.promote_types(scores.dtype, jnp.float32)
     return keep_nan(

@@ -1,8 +1,11 @@
 """What the losses take: explanations of a batch and where in them something is, checked.
 
-Explanations are (N, ...), floats of any unit: every loss but those of squares is the same for a multiple of them.
-Losses are float32 at least. Where an explanation is 0 all over, and what is divided by would be 0 with it, a loss has
-a documented value and its gradient is 0, not NaN: a training begins there when a network's last layer is 0.
+Explanations come from `jxai.lrp.relevance` or any estimator of `jxai.attribution`, called with the parameters inside
+of the function that is differentiated. They are (N, ...), floats of any unit: every loss but those of squares is the
+same for a multiple of them. A loss is one number an example, (N,), as Optax's are, float32 at least: add its mean,
+times a weight, to the loss that is trained. Where an explanation is 0 all over, and what is divided by would be 0 with
+it, a loss has a documented value and its gradient is 0, not NaN: a training begins there when a network's last layer
+is 0.
 """
 
 from typing import Any
@@ -65,6 +68,15 @@ def as_region(name: str, value: Any, explanations: jax.Array) -> jax.Array:
     if not isinstance(array, jax.core.Tracer) and bool(((array < 0) | (array > 1)).any()):
         raise InputError(f"expected {name} in [0, 1], got {array.min()} to {array.max()}: compare it with 0")
     return array
+
+
+def scaled(values: jax.Array) -> jax.Array:
+    """Each example over its largest |value|, which is held: for what is the same for a multiple, its gradient too.
+
+    Shares and lengths of tiny or huge explanations would leave float32, their gradients before them.
+    """
+    largest = jax.lax.stop_gradient(jnp.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True))
+    return values / jnp.where(largest > 0, largest, 1)
 
 
 def total(values: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan
 from jxai.errors import InputError, InputTypeError
-from jxai.guidance.maps import as_explanations, as_region, share, total
+from jxai.guidance.maps import as_explanations, as_region, scaled, share, total
 
 
 def right_reasons(attributions: jax.Array, mask: jax.Array) -> jax.Array:
@@ -74,7 +74,7 @@ def background(
 ) -> jax.Array:
     """ISNet's loss on the background of LRP's heat maps: −log(1 − g / (g + E)) = log(1 + g / E).
 
-    h = |R| over its mean in the foreground; g = Σ_k d^k b_(k) / Σ_k d^k with b_(0) ≥ b_(1) ≥ … the values of h outside
+    h = |R| over its mean in the foreground; g = Σ_k d^k b_(k) / Σ_k d^k, b_(0) ≥ b_(1) ≥ … the values of h outside
     of the foreground and 0 inside (global weighted ranked pooling). The paper's stabilizer is a constant; ours is a
     share of the whole map's mean, so that a multiple of the relevance has the same loss.
 
@@ -94,7 +94,7 @@ def background(
 
     Raises:
         TypeError: no arrays of numbers.
-        ValueError: shapes do not fit, a mask outside of [0, 1], an option outside of its range, or values that are not
+        ValueError: shapes do not fit, a mask outside of [0, 1], an option out of its range, or values that are not
             finite (not seen under jit).
 
     References:
@@ -107,8 +107,7 @@ def background(
     check_number("decay", decay, above=0, most=1)
     check_number("scale", scale, above=0)
     check_number("stabilizer", stabilizer, above=0)
-    given = relevance
-    magnitude = jnp.abs(relevance)
+    magnitude = jnp.abs(scaled(relevance))
     whole = total(magnitude) / magnitude[0].size
     area = total(jnp.broadcast_to(inside, magnitude.shape))
     usual = share(total(inside * magnitude), area, nothing=0.0) + stabilizer * whole
@@ -119,12 +118,10 @@ def background(
         pooled = (jnp.sort(outside, axis=1, descending=True) * weights).sum(axis=1)
     else:
         pooled = outside.mean(axis=1)
-    return keep_nan(jnp.log1p(share(pooled, usual, nothing=0.0) / scale), given, inside)
+    return keep_nan(jnp.log1p(share(pooled, usual, nothing=0.0) / scale), relevance, inside)
 
 
-def foreground_range(
-    relevance: jax.Array, foreground: jax.Array, *, least: float, most: float
-) -> jax.Array:
+def foreground_range(relevance: jax.Array, foreground: jax.Array, *, least: float, most: float) -> jax.Array:
     """A quadratic outside of a range, 0 inside: max(0, 1 − s/C₁)² + max(0, s/C₂ − 1)², s = Σ |R| in the foreground.
 
     What `background` divides by can grow or vanish without a change of that loss: this one holds it where it is for
@@ -153,9 +150,7 @@ def foreground_range(
     check_number("least", least, above=0)
     check_number("most", most, least=least)
     held = total(inside * jnp.abs(relevance))
-    return keep_nan(
-        jax.nn.relu(1 - held / least) ** 2 + jax.nn.relu(held / most - 1) ** 2, relevance, inside
-    )
+    return keep_nan(jax.nn.relu(1 - held / least) ** 2 + jax.nn.relu(held / most - 1) ** 2, relevance, inside)
 
 
 def drawn_classes(key: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:

@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jxai.checks import keep_nan
 from jxai.errors import InputError
-from jxai.guidance.maps import as_explanations, share, total
-from jxai.metrics import sparseness
+from jxai.guidance.maps import as_explanations, scaled, share, total
 
 
 def roughness(heatmap: jax.Array) -> jax.Array:
@@ -27,8 +27,9 @@ def roughness(heatmap: jax.Array) -> jax.Array:
         Gradients*, 2021 (the pixel attribution prior; not divided there).
     """
     heatmap = _as_heatmap(heatmap)
-    varied = sum(total(jnp.abs(jnp.diff(heatmap, axis=axis))) for axis in (1, 2))
-    return keep_nan(share(jnp.asarray(varied), total(jnp.abs(heatmap)), nothing=0.0), heatmap)
+    values = scaled(heatmap)
+    varied = jnp.stack([total(jnp.abs(jnp.diff(values, axis=axis))) for axis in (1, 2)]).sum(axis=0)
+    return keep_nan(share(varied, total(jnp.abs(values)), nothing=0.0), heatmap)
 
 
 def density(heatmap: jax.Array) -> jax.Array:
@@ -49,7 +50,12 @@ def density(heatmap: jax.Array) -> jax.Array:
         Erion et al., *Improving Performance of Deep Learning Models with Axiomatic Attribution Priors and Expected
         Gradients*, 2021 (the sparsity prior, of features over a data set there); `jxai.metrics.sparseness`.
     """
-    return 1 - sparseness(_as_heatmap(heatmap))
+    heatmap = _as_heatmap(heatmap)
+    ordered = jnp.sort(jnp.abs(scaled(heatmap)).reshape(len(heatmap), -1), axis=1)
+    number = ordered.shape[1]
+    # One less the Gini index: the k-th smallest counts (2(n − k) + 1) / n.
+    weights = jnp.asarray((2 * np.arange(number)[::-1] + 1) / number, ordered.dtype)
+    return keep_nan(share((weights * ordered).sum(axis=1), ordered.sum(axis=1), nothing=1.0), heatmap)
 
 
 def _as_heatmap(value: jax.Array) -> jax.Array:

@@ -33,6 +33,9 @@ def relevance_weights(relevance: jax.Array, *, strength: float = 1.0) -> jax.Arr
         raise InputError(
             f"expected relevance (..., C) of floats, got {relevance.dtype} {relevance.shape}: add an axis"
         )
+    # Twice: the first is held, so that gradients of tiny relevance stay within float32.
+    held = jax.lax.stop_gradient(jnp.max(jnp.abs(relevance), axis=-1, keepdims=True))
+    relevance = relevance / jnp.where(held == 0, 1, held)
     largest = jnp.max(jnp.abs(relevance), axis=-1, keepdims=True)
     return 1 + strength * relevance / jnp.where(largest == 0, 1, largest)
 

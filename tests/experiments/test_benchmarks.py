@@ -23,7 +23,10 @@ LONG = ("attribution", "growth", "together")  # a minute or more, most of it com
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.long if name in LONG else pytest.mark.slow) for name in suite.BENCHMARKS],
+    [
+        pytest.param(name, marks=pytest.mark.long if name in LONG else pytest.mark.slow)
+        for name in suite.BENCHMARKS
+    ],
 )
 def test_every_benchmark_runs(name, tmp_path):
     missing = [package for package in NEEDS.get(name, ()) if importlib.util.find_spec(package) is None]
