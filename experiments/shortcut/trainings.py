@@ -121,7 +121,7 @@ def _teacher(b: Batch) -> jax.Array:
 
 def _consistent(b: Batch) -> jax.Array:
     return guidance.inconsistency(
-        lambda x: relevance(b.params, x, b.labels), b.x, lambda z: jnp.roll(z[:, :, ::-1], 3, axis=1)
+        lambda x: relevance(b.params, x, b.labels), lambda z: jnp.roll(z[:, :, ::-1], 3, axis=1), b.x
     )
 
 
@@ -136,7 +136,7 @@ def _sparse(b: Batch) -> jax.Array:
 def _weighted(b: Batch) -> jax.Array:
     head = functools.partial(above, b.params)
     found = guidance.weighted_scores(
-        head, below(b.params, b.x), lambda z: lrp.relevance(head, z, b.labels, composite=RULES)
+        head, lambda z: lrp.relevance(head, z, b.labels, composite=RULES), below(b.params, b.x)
     )
     return optax.softmax_cross_entropy_with_integer_labels(found, b.labels)
 
