@@ -1,12 +1,14 @@
 """Feature ablation and permutation: how much the score drops without one feature."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from numpy.typing import ArrayLike
 
 from jxai.attribution.games import as_game
 from jxai.attribution.gradients import Scores
+from jxai.attribution.inputs import Tree
 from jxai.batches.draws import row_keys
 from jxai.batches.targets import Target
 from jxai.checks import check_count, check_key
@@ -14,14 +16,14 @@ from jxai.checks import check_count, check_key
 
 def feature_ablation(
     f: Scores,
-    x: jax.Array,
+    x: Tree,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
-    baseline: ArrayLike = 0.0,
+    feature_mask: Any = None,
+    baseline: Any = 0.0,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Tree:
     """f_t(x) − f_t(x with a feature at the baseline), for each feature.
 
     Example:
@@ -67,14 +69,14 @@ def feature_ablation(
 def feature_permutation(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Tree,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
+    feature_mask: Any = None,
     num_permutations: int = 10,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Tree:
     """Mean over permutations of the batch of f_t(x) − f_t(x with a feature of another of its images).
 
     What is absent looks as in the data; so the batch should be one of them, and large.

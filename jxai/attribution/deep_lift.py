@@ -5,29 +5,29 @@ are whatever a function of one entry is, however it is written.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Scores
+from jxai.attribution.inputs import Inputs, Tree, as_inputs
 from jxai.attribution.secants import multipliers
-from jxai.batches.checks import as_baselines, check_references
 from jxai.batches.chunks import sum_over_roots
-from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, finite, keep_nan
+from jxai.batches.targets import Target
+from jxai.checks import keep_nan
 
 
 def deep_lift(
     f: Scores,
-    x: jax.Array,
+    x: Tree,
     target: Target,
     *,
-    baseline: ArrayLike = 0.0,
+    baseline: Any = 0.0,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Tree:
     """(x − x₀) ⊙ m, with the multipliers m of DeepLIFT's rescale rule; the sum is f_t(x) − f_t(x₀).
 
     Example:
@@ -55,23 +55,20 @@ def deep_lift(
         Shrikumar et al., *Learning Important Features Through Propagating Activation Differences*, 2017, sections 3.1
         to 3.5.1.
     """
-    x = as_array(x)
-    f, target = as_scores(f, x, target)
-    baselines = as_baselines(baseline, x)
-    return _mean(
-        f, x, target, lambda images, roots: baselines[roots, images], len(baselines), chunk_size, mesh
-    )
+    inputs = as_inputs(f, x, target)
+    baselines = inputs.baselines(baseline)
+    return _mean(inputs, lambda images, roots: baselines[roots, images], len(baselines), chunk_size, mesh)
 
 
 def deep_lift_shap(
     f: Scores,
-    x: jax.Array,
+    x: Tree,
     target: Target,
     *,
-    references: jax.Array,
+    references: Tree,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Tree:
     """Mean of DeepLIFT over references: each image is compared with each of them.
 
     The sum over an image is f_t(x) less the references' mean score.
@@ -94,25 +91,24 @@ def deep_lift_shap(
     References:
         Lundberg and Lee, *A Unified Approach to Interpreting Model Predictions*, 2017, section 4.2.
     """
-    x, references = as_array(x), as_array(references)
-    f, target = as_scores(f, x, target)
-    check_references(references, x)
-    return _mean(f, x, target, lambda images, roots: references[roots], len(references), chunk_size, mesh)
+    inputs = as_inputs(f, x, target)
+    references = inputs.references(references)
+    return _mean(inputs, lambda images, roots: references[roots], len(references), chunk_size, mesh)
 
 
 def _mean(
-    f: Scores,
-    x: jax.Array,
-    target: jax.Array,
+    inputs: Inputs,
     start_of: Callable[[jax.Array, jax.Array], jax.Array],
     num_roots: int,
     chunk_size: int | None,
     mesh: Mesh | None,
-) -> jax.Array:
+) -> Any:
+    x, target = inputs.x, inputs.target
     wide = jnp.promote_types(x.dtype, jnp.float32)
 
     def terms(images: jax.Array, roots: jax.Array) -> jax.Array:
         at, start = x[images], start_of(images, roots).astype(x.dtype)
+        f = inputs.f(images)
         scores = jax.eval_shape(f, at)
         chosen = jax.nn.one_hot(target[images], scores.shape[-1], dtype=scores.dtype)
         found, slopes = multipliers(f, at, start, chosen)
@@ -120,4 +116,4 @@ def _mean(
         return keep_nan(terms, jnp.take_along_axis(found, target[images][:, None], axis=1))
 
     total = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", keep_nan((total / num_roots).astype(x.dtype), x))
+    return inputs.attributions(total / num_roots)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, finite, keep_nan
+from jxai.attribution.inputs import Tree, as_inputs
+from jxai.batches.targets import Target
+from jxai.checks import finite, keep_nan
 from jxai.compiled import run_compiled
 
 Scores = Callable[[jax.Array], jax.Array]
@@ -19,7 +20,7 @@ Scores = Callable[[jax.Array], jax.Array]
 Explain = Callable[[Scores, jax.Array, jax.Array], jax.Array]
 
 
-def gradient(f: Scores, x: jax.Array, target: Target) -> jax.Array:
+def gradient(f: Scores, x: Tree, target: Target) -> Tree:
     """∇f_t(x): the gradient of each image's target score.
 
     Example:
@@ -45,19 +46,19 @@ def gradient(f: Scores, x: jax.Array, target: Target) -> jax.Array:
     References:
         Simonyan et al., *Deep Inside Convolutional Networks*, 2014.
     """
-    x = as_array(x)
-    f, target = as_scores(f, x, target)
+    inputs = as_inputs(f, x, target)
+    target = inputs.target
 
     def of_target() -> jax.Array:
-        scores, pullback = jax.vjp(f, x)
+        scores, pullback = jax.vjp(inputs.f(), inputs.x)
         (found,) = pullback(jax.nn.one_hot(target, scores.shape[-1], dtype=scores.dtype))
         # What is constant in x has a gradient where the score has no value.
-        return keep_nan(found, x, jnp.take_along_axis(scores, target[:, None], axis=1))
+        return keep_nan(found, inputs.x, jnp.take_along_axis(scores, target[:, None], axis=1))
 
-    return finite("gradients", run_compiled(of_target))
+    return inputs.attributions(finite("gradients", run_compiled(of_target)))
 
 
-def input_x_gradient(f: Scores, x: jax.Array, target: Target, *, explain: Explain = gradient) -> jax.Array:
+def input_x_gradient(f: Scores, x: Tree, target: Target, *, explain: Explain = gradient) -> Tree:
     """x ⊙ ∇f_t(x).
 
     Args:
@@ -76,6 +77,5 @@ def input_x_gradient(f: Scores, x: jax.Array, target: Target, *, explain: Explai
     References:
         Shrikumar et al., *Not Just a Black Box*, 2016.
     """
-    x = as_array(x)
-    f, target = as_scores(f, x, target)
-    return finite("attributions", keep_nan(x * explain(f, x, target), x))
+    inputs = as_inputs(f, x, target)
+    return inputs.attributions(inputs.x * explain(inputs.f(), inputs.x, inputs.target))

@@ -1,12 +1,14 @@
 """Shapley values by sampling orders in which features come."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from numpy.typing import ArrayLike
 
 from jxai.attribution.games import as_game
 from jxai.attribution.gradients import Scores
+from jxai.attribution.inputs import Tree
 from jxai.batches.draws import row_keys
 from jxai.batches.targets import Target
 from jxai.checks import check_count, check_key
@@ -15,15 +17,15 @@ from jxai.checks import check_count, check_key
 def shapley_sampling(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Tree,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
-    baseline: ArrayLike = 0.0,
+    feature_mask: Any = None,
+    baseline: Any = 0.0,
     num_permutations: int = 25,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Tree:
     """Mean over random orders of what the score gains when a feature comes to those before it.
 
     Whatever the orders, their sum is f_t(x) − f_t(baseline).

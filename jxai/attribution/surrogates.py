@@ -1,15 +1,16 @@
 """KernelSHAP and LIME: linear functions of which features are there, in closed form."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from numpy.typing import ArrayLike
 
 from jxai.attribution.games import Game, as_game
 from jxai.attribution.gradients import Scores
+from jxai.attribution.inputs import Tree
 from jxai.batches.draws import row_keys
 from jxai.batches.targets import Target
 from jxai.checks import check_count, check_key, check_number
@@ -22,15 +23,15 @@ _MOST_FEATURES = 4096
 def kernel_shap(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Tree,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
-    baseline: ArrayLike = 0.0,
+    feature_mask: Any = None,
+    baseline: Any = 0.0,
     num_samples: int = 1000,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Tree:
     """Shapley values, as the linear function of the features there that is nearest to the scores of coalitions.
 
     Distances count as the Shapley kernel says, and the function is exact where all features are there and where none
@@ -118,17 +119,17 @@ def kernel_shap(
 def lime(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Tree,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
-    baseline: ArrayLike = 0.0,
+    feature_mask: Any = None,
+    baseline: Any = 0.0,
     num_samples: int = 1000,
     kernel_width: float = 0.25,
     ridge: float = 1.0,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Tree:
     """Coefficients of a linear function, with intercept, fitted around x to scores of inputs without some features.
 
     Weighted ridge regression in closed form, where a coalition z, each feature there or not with probability ½,
