@@ -5,11 +5,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jxai.attribution.gradients import Scores
+from jxai.attribution.inputs import as_images
 from jxai.attribution.maps import Features, channels_last, check_shown, checked_maps, shown_map
 from jxai.batches.checks import check_finite
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, finite, keep_nan
+from jxai.checks import finite, keep_nan
 from jxai.compiled import run_compiled
 
 
@@ -52,7 +53,7 @@ def score_cam(
         Wang et al., *Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks*, 2020,
         algorithm 1.
     """
-    x = as_array(x)
+    x = as_images(x)
     check_shown(relu, enlarge)
     maps_of = checked_maps(features, channel_axis)
     f, classes = as_scores(lambda x: head(maps_of(x)), x, target)
@@ -103,7 +104,7 @@ def eigen_cam(
     References:
         Muhammad and Yeasin, *Eigen-CAM: Class Activation Map using Principal Components*, 2020, section III.
     """
-    x = as_array(x)
+    x = as_images(x)
     check_finite("x", x)
     check_shown(relu, enlarge)
     maps_of = checked_maps(features, channel_axis)

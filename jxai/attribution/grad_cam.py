@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jxai.attribution.gradients import Explain, Scores, gradient
+from jxai.attribution.inputs import as_images
 from jxai.attribution.maps import Features, channels_last, check_shown, checked_maps, shown_map
 from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, finite, keep_nan
+from jxai.checks import finite, keep_nan
 from jxai.compiled import run_compiled
 
 
@@ -175,7 +176,7 @@ def guided_grad_cam(
         Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization*, 2017,
         section 3.2.
     """
-    x = as_array(x)
+    x = as_images(x)
     where = grad_cam(features, head, x, target, channel_axis=channel_axis)
     f, classes = as_scores(lambda x: head(features(x)), x, target)
     return finite("attributions", keep_nan(where * explain(f, x, classes), x))
@@ -193,7 +194,7 @@ def _cam(
     enlarge: bool,
 ) -> jax.Array:
     """A map, of a function of maps (N, h, w, K') and the head's gradients there to (N, h, w)."""
-    x = as_array(x)
+    x = as_images(x)
     check_shown(relu, enlarge)
     maps_of = checked_maps(features, channel_axis)
     head, classes = as_scores(head, x, target, below=maps_of)
