@@ -199,15 +199,25 @@ class _Tree:
                 f"expected `x` of floats, got {got}: convert and normalize images; token ids are explained "
                 "where `f` looks them up in an embedding (E[ids], jnp.take, nn.Embed)"
             )
-        for value in self.found:
-            if value.shape[0] != self.number:
-                raise InputError(
-                    f"expected embeddings (N, ...) of N = {self.number} where `f` looks token ids up, got "
-                    f"{value.shape}: keep the axis of inputs in front"
-                )
+        self._check_rows()
         self.pieces = [*(self.leaves[i] for i in self.floats), *self.found]
         self.dtype = jnp.result_type(*self.pieces)
         self.x = self._packed(self.pieces)
+
+    def _check_rows(self) -> None:
+        """Refuse what is looked up for all inputs together, or has them along another axis than the first."""
+        shapes = [value.shape for value in self.found]
+        if any(shape.count(self.number) > 1 for shape in shapes):
+            # Which axis is the inputs' shows where there is one more of them.
+            more = [jax.ShapeDtypeStruct((self.number + 1, *one.shape[1:]), one.dtype) for one in self.leaves]
+            found = jax.eval_shape(lambda *given: self.lookups.found(given)[0], *self._arguments(more))
+            shapes = [(one.shape[0] - 1, *one.shape[1:]) for one in found]
+        for shape in shapes:
+            if shape[0] != self.number:
+                raise InputError(
+                    f"expected embeddings (N, ...) of N = {self.number} where `f` looks token ids up, got {shape}: keep "
+                    "the axis of inputs in front"
+                )
 
     @property
     def arguments(self) -> tuple:
@@ -277,16 +287,15 @@ class _Tree:
         return jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(self.leaves))])
 
     def _leaves_like(self, name: str, tree: Any) -> list[Any]:
-        structure = jax.tree.structure(tree, is_leaf=lambda one: one is None)
-        if structure != self.structure:
+        try:
+            leaves = self.structure.flatten_up_to(tree)
+        except (ValueError, TypeError) as error:
+            got = shown(tree) if hasattr(tree, "shape") else jax.tree.structure(tree)
             raise InputError(
-                f"expected {name} as a number or a tree of x's structure {self.structure}, got "
-                f"{shown(tree) if hasattr(tree, 'shape') else structure}: give a leaf for each of x's"
-            )
-        return [
-            one if one is None else as_array(one)
-            for one in jax.tree.leaves(tree, is_leaf=lambda one: one is None)
-        ]
+                f"expected {name} as a number or a tree of x's structure {self.structure}, got {got}: give a leaf for "
+                "each of x's"
+            ) from error
+        return [one if one is None else as_array(one) for one in leaves]
 
     def several(self, tree: Any, name: str = "baseline") -> jax.Array:
         """One or several inputs for each image, (B, N, D): leaves that broadcast to x's, or (B, *shape)."""
