@@ -215,8 +215,8 @@ class _Tree:
         for shape in shapes:
             if shape[0] != self.number:
                 raise InputError(
-                    f"expected embeddings (N, ...) of N = {self.number} where `f` looks token ids up, got {shape}: keep "
-                    "the axis of inputs in front"
+                    f"expected embeddings (N, ...) of N = {self.number} where `f` looks token ids up, got {shape}: "
+                    "keep the axis of inputs in front"
                 )
 
     @property
@@ -292,8 +292,8 @@ class _Tree:
         except (ValueError, TypeError) as error:
             got = shown(tree) if hasattr(tree, "shape") else jax.tree.structure(tree)
             raise InputError(
-                f"expected {name} as a number or a tree of x's structure {self.structure}, got {got}: give a leaf for "
-                "each of x's"
+                f"expected {name} as a number or a tree of x's structure {self.structure}, got {got}: give a leaf "
+                "for each of x's"
             ) from error
         return [one if one is None else as_array(one) for one in leaves]
 
