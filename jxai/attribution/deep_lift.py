@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jxai.attribution.gradients import Scores
-from jxai.attribution.inputs import Inputs, Tree, as_inputs
+from jxai.attribution.inputs import Inputs, as_inputs
 from jxai.attribution.secants import multipliers
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target
@@ -21,14 +21,17 @@ from jxai.checks import keep_nan
 
 def deep_lift(
     f: Scores,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
     baseline: Any = 0.0,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """(x − x₀) ⊙ m, with the multipliers m of DeepLIFT's rescale rule; the sum is f_t(x) − f_t(x₀).
+
+    RevealCancel, the paper's other rule (section 3.5.3), is not here: it needs positive and negative contributions
+    apart through every linear layer, which a function of JAX's operations does not tell.
 
     Example:
         >>> f = lambda x: jax.nn.relu(x - 1).sum(axis=1, keepdims=True)
@@ -37,7 +40,7 @@ def deep_lift(
 
     Args:
         f: from inputs (N, ...) to scores (N, K); of one network for x and x₀: without loops, dropout or sorting.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         baseline: x₀: a number or an array that broadcasts to `x`; or several, (B, *x.shape), for the mean over them.
         chunk_size: inputs in flight, as in `integrated_gradients`; each takes as much as two.
@@ -62,20 +65,20 @@ def deep_lift(
 
 def deep_lift_shap(
     f: Scores,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
-    references: Tree,
+    references: Any,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """Mean of DeepLIFT over references: each image is compared with each of them.
 
     The sum over an image is f_t(x) less the references' mean score.
 
     Args:
         f: as in `deep_lift`.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         references: inputs of the data's distribution, (B, ...) of x's sizes.
         chunk_size: inputs in flight, as in `deep_lift`.

@@ -1,11 +1,13 @@
 """Expected gradients: Integrated Gradients with its baseline drawn from a set of references."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.attribution.inputs import Tree, as_inputs
+from jxai.attribution.inputs import as_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import row_keys
 from jxai.batches.targets import Target
@@ -14,15 +16,15 @@ from jxai.batches.targets import Target
 def expected_gradients(
     f: Scores,
     key: jax.Array,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
-    references: Tree,
+    references: Any,
     num_samples: int = 200,
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """Mean of (x − x') ⊙ ∇f_t(x' + α(x − x')) over references x', drawn uniformly, and α ~ U(0, 1).
 
     Its sum over an image tends to f_t(x) less the references' mean score.
@@ -30,7 +32,7 @@ def expected_gradients(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; sample s of image n depends on (key, n, s) alone.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         references: inputs of the data's distribution, (B, ...) of x's sizes.
         num_samples: gradients an image.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.attribution.inputs import Tree, as_inputs
+from jxai.attribution.inputs import as_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target
 from jxai.checks import check_count, check_number
@@ -20,7 +20,7 @@ _TOLERANCE = 1e-6
 
 def guided_ig(
     f: Scores,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
     baseline: Any = 0.0,
@@ -30,7 +30,7 @@ def guided_ig(
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """Σ over steps of the way that each entry goes times ∇f_t, along a path of entries whose |∇f_t| is small.
 
     Each step goes 1/M of the distance ‖x − x₀‖₁ by the entries with the smallest gradients, none farther than
@@ -38,7 +38,7 @@ def guided_ig(
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         baseline: x₀: a number or an array that broadcasts to `x`.
         num_steps: M, gradients an image, one after the other.

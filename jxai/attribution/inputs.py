@@ -8,7 +8,7 @@ back ids have what their embeddings' channels sum to, and other integers zeros.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,6 @@ from jxai.batches.targets import Reading, Target, as_reading, check_target
 from jxai.checks import as_array, finite, keep_nan, shown
 from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
-
-Tree = TypeVar("Tree")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.attribution.inputs import Tree, as_inputs
+from jxai.attribution.inputs import as_inputs
 from jxai.attribution.paths import Method, straight_path
 from jxai.batches.checks import as_finite
 from jxai.batches.chunks import sum_over_roots
@@ -19,7 +19,7 @@ from jxai.errors import InputError
 
 def integrated_gradients(
     f: Scores,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
     baseline: Any = 0.0,
@@ -28,7 +28,7 @@ def integrated_gradients(
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """(x − x₀) ⊙ ∫₀¹ ∇f_t(x₀ + α(x − x₀)) dα, as the sum of a quadrature rule over `num_steps` intervals or nodes.
 
     Its sum over an image tends to f_t(x) − f_t(x₀); `convergence_delta` is what is left.
@@ -40,9 +40,10 @@ def integrated_gradients(
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         baseline: x₀: a number or an array that broadcasts to `x`; or several, (B, *x.shape), for the mean over them.
+            Of a tree a number or such a tree, in which integers in the place of token ids are tokens.
         num_steps: M of the paper. "right" (the paper's release), "midpoint" and "gauss-legendre" take M gradients a
             baseline, "trapezoid" M + 1.
         method: the quadrature rule.
@@ -75,13 +76,13 @@ def integrated_gradients(
 
 
 def convergence_delta(
-    f: Scores, x: Tree, target: Target, attributions: Tree, *, baseline: Any = 0.0
+    f: Scores, x: Any, target: Target, attributions: Any, *, baseline: Any = 0.0
 ) -> jax.Array:
     """Σ attributions − (f_t(x) − f_t(x₀)): what Integrated Gradients' sum misses.
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         attributions: of x's shape.
         baseline: x₀ as in `integrated_gradients`; of several, the mean of their scores counts.

@@ -41,7 +41,7 @@ def internal_influence(
     Args:
         features: from inputs (N, ...) to a layer's activations (N, ...); `jxai.models.split` makes it and the head.
         head: from the activations to scores (N, K).
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of the head's outputs, as in `gradient`.
         baseline: x₀ as in `integrated_gradients`.
         num_steps: as in `integrated_gradients`.
@@ -93,7 +93,7 @@ def conductance(
     Args:
         features: as in `internal_influence`.
         head: as in `internal_influence`.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of the head's outputs, as in `gradient`.
         baseline: x₀ as in `integrated_gradients`.
         num_steps: as in `integrated_gradients`.
@@ -147,7 +147,7 @@ def neuron_conductance(
     Args:
         features: as in `internal_influence`.
         head: as in `internal_influence`.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of the head's outputs, as in `gradient`.
         neurons: n, of a shape that broadcasts to the activations: ones for the units, zeros for the others.
         baseline: x₀ as in `integrated_gradients`.

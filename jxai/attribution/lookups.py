@@ -5,6 +5,7 @@ ids, or by what only moves, shifts or bounds them (`E[ids]`, `jnp.take`, `nn.Emb
 class token). Beside each value that is such ids travels its share: zeros and ones that say which ids its entries are.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -133,7 +134,7 @@ class _Run:
         def spread(share: jax.Array) -> jax.Array:
             return jax.lax.broadcast_in_dim(share[..., 0], own.shape, axes)
 
-        share = sum(map(spread, shares.values()))
+        share = functools.reduce(jnp.add, map(spread, shares.values()))
         number = len(self.found)
         self.found.append(own)
         self.shares.append(share)
@@ -158,7 +159,7 @@ def _moved(
     first = ids.index(True)
 
     def moved(leaf: int) -> jax.Array | None:
-        own = [one and one.get(leaf) for one in shares]
+        own = [None if one is None else one.get(leaf) for one in shares]
         floats = [
             jnp.zeros(jnp.shape(x)) if one is None else one for one, x in zip(own, operands, strict=True)
         ]
@@ -177,5 +178,5 @@ def _moved(
             return evaluate(floats[0], jnp.zeros(()))[0]
         return None
 
-    found = {leaf: moved(leaf) for leaf in leaves}
-    return None if any(one is None for one in found.values()) else found
+    found = {leaf: one for leaf in leaves if (one := moved(leaf)) is not None}
+    return found if len(found) == len(leaves) else None

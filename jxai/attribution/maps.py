@@ -33,7 +33,8 @@ def checked_maps(features: Features, channel_axis: int | None, grid: Grid) -> Fe
     if grid is not None:
         if not isinstance(grid, tuple | list) or len(grid) != 2:
             raise InputError(f"expected grid as (h, w), got {shown(grid)}: give rows and columns of patches")
-        height, width = (check_count("grid", side) for side in grid)
+        for side in grid:
+            check_count("grid", side)
         if channel_axis is not None:
             raise InputError(
                 "expected channel_axis or grid, got both: tokens (N, T, E) hold their channels last"
@@ -44,9 +45,9 @@ def checked_maps(features: Features, channel_axis: int | None, grid: Grid) -> Fe
         shape = getattr(maps, "shape", None)
         got = type(maps).__name__ if shape is None else shape
         if grid is not None:
-            if shape is None or len(shape) != 3 or x.ndim != 4 or shape[1] < height * width:
+            if shape is None or len(shape) != 3 or x.ndim != 4 or shape[1] < grid[0] * grid[1]:
                 raise InputError(
-                    f"expected images (N, H, W, C) and tokens (N, T, E) of at least {height} x {width} patches, got "
+                    f"expected images (N, H, W, C) and tokens (N, T, E) of at least {grid[0]} x {grid[1]} patches, got "
                     f"{x.shape} and {got}: give the grid of the model's patches"
                 )
             return maps

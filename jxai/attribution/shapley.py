@@ -8,7 +8,6 @@ from jax.sharding import Mesh
 
 from jxai.attribution.games import as_game
 from jxai.attribution.gradients import Scores
-from jxai.attribution.inputs import Tree
 from jxai.batches.draws import row_keys
 from jxai.batches.targets import Target
 from jxai.checks import check_count, check_key
@@ -17,7 +16,7 @@ from jxai.checks import check_count, check_key
 def shapley_sampling(
     f: Scores,
     key: jax.Array,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
     feature_mask: Any = None,
@@ -25,7 +24,7 @@ def shapley_sampling(
     num_permutations: int = 25,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """Mean over random orders of what the score gains when a feature comes to those before it.
 
     Whatever the orders, their sum is f_t(x) − f_t(baseline).
@@ -33,7 +32,7 @@ def shapley_sampling(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; order r of image n depends on (key, n, r) alone.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         feature_mask: as in `feature_ablation`.
         baseline: as in `feature_ablation`.

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.attribution.inputs import Tree, as_inputs
+from jxai.attribution.inputs import as_inputs
 from jxai.batches.checks import check_finite, per_image
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import normal_draws
@@ -24,7 +24,7 @@ Statistic = Literal["mean", "square", "variance"]
 def smooth_grad(
     f: Scores,
     key: jax.Array,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
     noise_scale: ArrayLike = 0.15,
@@ -33,13 +33,13 @@ def smooth_grad(
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """Mean over r of ∇f_t(x + σ (max x − min x) ε_r), ε_r ~ N(0, 1); or the mean of its square, or its variance.
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         noise_scale: σ, a share of each image's own range; a number or one an image, (N,), above 0.
         num_roots: R, gradients an image.
@@ -95,7 +95,7 @@ def smooth_grad(
 def smooth_taylor(
     f: Scores,
     key: jax.Array,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
     noise_scale: ArrayLike = 0.5,
@@ -103,7 +103,7 @@ def smooth_taylor(
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """Mean over r of (x − z_r) ⊙ ∇f_t(z_r) at roots z_r = x + σ ε_r, ε_r ~ N(0, 1).
 
     Each term is the first order of f's Taylor expansion at a root, so the mean explains how f changes
@@ -112,7 +112,7 @@ def smooth_taylor(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         noise_scale: σ in the units of `x`; a number or one an image, (N,), above 0. The paper's is 0.5 for images
             normalized by ImageNet's means and deviations.
@@ -147,19 +147,19 @@ def smooth_taylor(
 
 def taylor_at_roots(
     f: Scores,
-    x: Tree,
+    x: Any,
     roots: Any,
     target: Target,
     *,
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """Mean over r of (x − z_r) ⊙ ∇f_t(z_r) at roots of the caller's choice.
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         roots: z, (R, *x.shape).
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         explain: what takes the gradient's place; the product stays.

@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 
 from jxai.attribution.games import Game, as_game
 from jxai.attribution.gradients import Scores
-from jxai.attribution.inputs import Tree
 from jxai.batches.draws import row_keys
 from jxai.batches.targets import Target
 from jxai.checks import check_count, check_key, check_number
@@ -23,7 +22,7 @@ _MOST_FEATURES = 4096
 def kernel_shap(
     f: Scores,
     key: jax.Array,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
     feature_mask: Any = None,
@@ -31,7 +30,7 @@ def kernel_shap(
     num_samples: int = 1000,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """Shapley values, as the linear function of the features there that is nearest to the scores of coalitions.
 
     Distances count as the Shapley kernel says, and the function is exact where all features are there and where none
@@ -46,7 +45,7 @@ def kernel_shap(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; draw r of image n depends on (key, n, r) alone.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         feature_mask: as in `feature_ablation`; at most 4096 features.
         baseline: as in `feature_ablation`.
@@ -119,7 +118,7 @@ def kernel_shap(
 def lime(
     f: Scores,
     key: jax.Array,
-    x: Tree,
+    x: Any,
     target: Target,
     *,
     feature_mask: Any = None,
@@ -129,7 +128,7 @@ def lime(
     ridge: float = 1.0,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Tree:
+) -> Any:
     """Coefficients of a linear function, with intercept, fitted around x to scores of inputs without some features.
 
     Weighted ridge regression in closed form, where a coalition z, each feature there or not with probability ½,
@@ -139,7 +138,7 @@ def lime(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; draw r of image n depends on (key, n, r) alone.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         feature_mask: as in `feature_ablation`; at most 4096 features.
         baseline: as in `feature_ablation`.

@@ -85,13 +85,13 @@ def as_reading(
     function, given = _parts(target)
     if function is None and target is not None:
         return _of_classes(outputs, as_array(target), image)
-    read = _by(function if target is not None else _only_number, [as_array(one) for one in given])
+    read = _by(_only_number if function is None else function, [as_array(one) for one in given])
     jax.eval_shape(lambda outputs: read(outputs, number), outputs)
     with jax.ensure_compile_time_eval():
         return read, jnp.arange(number) if given else jnp.zeros(number, int)
 
 
-def _parts(target: Target) -> tuple[Callable[..., jax.Array] | None, tuple]:
+def _parts(target: Target) -> tuple[Callable[..., Any] | None, tuple]:
     """The target's function, or None, and the arrays beside it."""
     function, *given = target if isinstance(target, tuple) and target and callable(target[0]) else (target,)
     return (function, tuple(given)) if callable(function) else (None, ())
@@ -140,7 +140,7 @@ def _only_number(outputs: Any) -> jax.Array:
     return leaves[0].reshape(len(leaves[0])) if len(shape) > 1 else leaves[0] if len(leaves) == 1 else outputs
 
 
-def _by(function: Callable[..., jax.Array], arrays: list[jax.Array]) -> Reading:
+def _by(function: Callable[..., Any], arrays: list[jax.Array]) -> Reading:
     def scores(outputs: Any, number: int) -> jax.Array:
         def column(*own: jax.Array) -> jax.Array:
             found: Any = function(

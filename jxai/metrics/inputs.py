@@ -54,7 +54,7 @@ def as_feature_map(heatmap: ArrayLike, x: jax.Array | None = None) -> jax.Array:
     """
     array = as_array(heatmap)
     known = x is not None and array.ndim > 1 and array.shape in (x.shape[: x.ndim - 1], x.shape)
-    if array.ndim not in (2, 3) and not (known and array.shape != x.shape):
+    if array.ndim not in (2, 3) and not (x is not None and known and array.shape != x.shape):
         advice = "give attributions.sum(axis=-1)" if array.ndim > 3 else "add the axis of images"
         raise InputError(
             f"expected `heatmap` of shape (N, H, W), (N, T) or (N, D), got {array.shape}: {advice}"

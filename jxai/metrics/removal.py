@@ -123,8 +123,8 @@ def insertion(
         heatmap: (N, H, W), (N, T) or (N, D), the largest value comes first.
         target: the class whose probability is read, (N,) integers.
         baseline: where the curve starts: a number, (C,), or whatever broadcasts to `x`. By default, of images, `x`
-            blurred about as RISE's program does (standard deviation 5, windows of 11 x 11): its window is a reflected Gaussian, a
-            little flatter, and it has zeros beyond the edges, which are repeated here. A function
+            blurred about as RISE's program does (standard deviation 5, windows of 11 x 11): its window is a reflected
+            Gaussian, a little flatter, and it has zeros beyond the edges, which are repeated here. A function
             (x, mask, key) -> x of one image is asked at every step, with what is not yet there as `mask`.
         key: what a function as `baseline` draws from, if it does; an image's step gets a key of its own.
         num_steps: steps from the baseline to the whole image, at least 1; by default those of the paper's program.
