@@ -339,11 +339,10 @@ class _Tree:
         """Rows (B, D) of another batch."""
         given = self._leaves_like("references", tree)
         for name, own, other in zip(self.names, self.leaves, given, strict=True):
-            same_kind = other is not None and jnp.issubdtype(other.dtype, jnp.floating) == jnp.issubdtype(
-                own.dtype, jnp.floating
-            )
+            kinds = [jnp.issubdtype(getattr(one, "dtype", object), jnp.floating) for one in (own, other)]
             if (
-                not same_kind
+                other is None
+                or kinds[0] != kinds[1]
                 or not other.ndim
                 or other.shape[1:] != own.shape[1:]
                 or len(other) != len(given[0])
@@ -352,7 +351,7 @@ class _Tree:
                     f"expected references (B, *{own.shape[1:]}) of {own.dtype} at {name}, got {shown(other)}: give "
                     "one batch of x's structure"
                 )
-            if jnp.issubdtype(other.dtype, jnp.floating):
+            if kinds[0]:
                 check_finite("references", other if other.ndim > 1 else other[:, None])
         found = self._found(given)[0] if self.found else []
         return self._packed([*(given[i] for i in self.floats), *found])

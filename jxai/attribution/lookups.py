@@ -121,8 +121,8 @@ class _Run:
             return results
         if not any(ids):
             return [_Varied(one) for one in results]
-        if name == "gather" and ids == [False, True] and not varied[0] and _is_float(results[0]):
-            return [_Varied(self.looked_up(results[0], shares[1], params["dimension_numbers"]))]
+        if name == "gather" and not varied[0] and (of_ids := shares[1]) and _is_float(results[0]):
+            return [_Varied(self.looked_up(results[0], of_ids, params["dimension_numbers"]))]
         if not jnp.issubdtype(results[0].dtype, jnp.integer):
             return [_Varied(one) for one in results]
         return [_Varied(results[0], _moved(name, plain, shares, results[0].shape, evaluate))]

@@ -47,8 +47,8 @@ def checked_maps(features: Features, channel_axis: int | None, grid: Grid) -> Fe
         if grid is not None:
             if shape is None or len(shape) != 3 or x.ndim != 4 or shape[1] < grid[0] * grid[1]:
                 raise InputError(
-                    f"expected images (N, H, W, C) and tokens (N, T, E) of at least {grid[0]} x {grid[1]} patches, got "
-                    f"{x.shape} and {got}: give the grid of the model's patches"
+                    f"expected images (N, H, W, C) and tokens (N, T, E) of at least {grid[0]} x {grid[1]} patches, "
+                    f"got {x.shape} and {got}: give the grid of the model's patches"
                 )
             return maps
         if shape is None or len(shape) != 4 or x.ndim != 4:
