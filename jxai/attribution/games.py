@@ -75,7 +75,9 @@ class Game:
         """What each entry gets of its feature's worth, (N, count): attributions of the inputs' structure."""
         num_images = len(self.x)
         labels = self.labels_of(jnp.arange(num_images)).reshape(num_images, -1)
-        sizes = jax.vmap(lambda own: jnp.zeros(self.count, worth.dtype).at[own].add(own >= 0))(labels)
+        sizes = jax.vmap(
+            lambda own: jnp.zeros(self.count, worth.dtype).at[own].add((own >= 0).astype(worth.dtype))
+        )(labels)
         each = jnp.take_along_axis(worth / jnp.maximum(sizes, 1), jnp.maximum(labels, 0), axis=1)
         return self.inputs.attributions(each.reshape(self.x.shape), worth)
 

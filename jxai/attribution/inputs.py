@@ -278,9 +278,12 @@ class _Tree:
             ids = {i: zeros[i] for i in frozenset().union(*self.sources)}
             values = [part.astype(jnp.float32) for part in parts[len(self.floats) :]]
             arguments = self.arguments
-            # NaN times 0 is NaN: a row with one is NaN all over anyway, and told here.
-            _, pullback = jax.vjp(lambda given: self.lookups.shares(arguments, given), ids)
-            zeros |= pullback(values)[0]
+
+            def summed() -> dict[int, jax.Array]:
+                # NaN times 0 is NaN: a row with one is NaN all over anyway.
+                return jax.vjp(lambda given: self.lookups.shares(arguments, given), ids)[1](values)[0]
+
+            zeros |= run_compiled(summed)
         leaves |= {i: one.astype(wide) for i, one in zeros.items()}
         return jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(self.leaves))])
 
@@ -371,9 +374,8 @@ class _Tree:
         }
         rows = [whole[i].reshape(self.number, -1) for i in self.floats]
         if self.found:
-            shares = self.lookups.shares(
-                self.arguments, {i: one + 1.0 for i, one in whole.items() if i not in self.floats}
-            )
+            given = {i: one.astype(jnp.float32) + 1 for i, one in whole.items() if i not in self.floats}
+            shares = run_compiled(lambda: self.lookups.shares(self.arguments, given))
             rows += [one.reshape(self.number, -1).astype(jnp.int32) - 1 for one in shares]
         return jnp.concatenate(rows, axis=1)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxai import attribution, lrp
+from jxai import attribution, compiled, lrp
 
 KEY = jax.random.key(3)
 RANDOM = np.random.default_rng(7)
@@ -138,7 +138,7 @@ def test_a_tuple_is_the_arguments_of_f():
     np.testing.assert_allclose(delta, attribution.convergence_delta(f, X, TARGET, expected), **CLOSE)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 100])
+@pytest.mark.parametrize("chunk_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_integers_go_along_with_their_rows(chunk_size):
     scale, valid = jnp.array([[1], [2], [3]]), jnp.array([True, False, True])
 
@@ -179,7 +179,13 @@ LOOKUPS = {
 }
 
 
-@pytest.mark.parametrize("lookup", LOOKUPS)
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        pytest.param(name, marks=() if name in ("index", "Linen", "reversed") else pytest.mark.slow)
+        for name in LOOKUPS
+    ],
+)
 def test_tokens_have_what_their_embeddings_have(lookup):
     found = attribution.integrated_gradients(
         lambda ids: of_embeddings(LOOKUPS[lookup](ids)), IDS, TARGET, num_steps=3, chunk_size=4
@@ -191,7 +197,7 @@ def test_tokens_have_what_their_embeddings_have(lookup):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("gradient", "IG of LRP") else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "gradient" else pytest.mark.slow)
         for name in (
             "gradient",
             "input x gradient",
@@ -254,6 +260,29 @@ def test_constants_and_masks_are_not_perturbed():
     np.testing.assert_allclose(found["ids"], expected, **CLOSE)
     assert (found["mask"] == 0).all()
     np.testing.assert_allclose(found["ids"][:, 3], 0, atol=1e-6)
+
+
+def test_nothing_is_promoted_or_compiled_twice():
+    """Under strict promotion; and an eager call with other weights of the same shapes compiles nothing anew."""
+
+    def run(scale):
+        table, mask = TABLE * scale, jnp.ones((3, 4), jnp.int32)
+
+        def from_tree(tree):
+            return of_embeddings(table[tree["ids"]] * tree["mask"][..., None].astype(jnp.float32))
+
+        x = {"ids": IDS, "mask": mask}
+        return [
+            attribution.integrated_gradients(from_tree, x, TARGET, num_steps=2)["ids"],
+            attribution.feature_ablation(from_tree, x, TARGET)["ids"],
+        ]
+
+    with jax.numpy_dtype_promotion("strict"):
+        first = run(1.0)
+        programs = set(compiled._programs)
+        second = run(2.0)
+    assert set(compiled._programs) == programs
+    assert all(np.abs(a - b).max() > 0.1 for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(
