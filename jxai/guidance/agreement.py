@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import keep_nan
+from jxai.checks import as_array, keep_nan
 from jxai.errors import InputError, InputTypeError
 from jxai.guidance.maps import as_explanations, scaled, total
 
@@ -68,8 +68,11 @@ def inconsistency(
     for name, function in {"explain": explain, "transform": transform}.items():
         if not callable(function):
             raise InputTypeError(f"expected a function as {name}, got {type(function).__name__}")
-    x = as_explanations("x", x).astype(jnp.asarray(x).dtype)
-    return keep_nan(disagreement(explain(transform(x)), transform(explain(x))), x)
+    as_explanations("x", x)
+    x = as_array(x)
+    return keep_nan(
+        disagreement(as_array(explain(transform(x))), as_array(transform(as_array(explain(x))))), x
+    )
 
 
 def _unit(values: jax.Array) -> jax.Array:

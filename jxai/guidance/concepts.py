@@ -87,19 +87,28 @@ def concept_sensitivity(
     if not callable(f):
         raise InputTypeError(f"expected a function of activations as f, got {type(f).__name__}")
     as_explanations("activations", activations)
-    activations, concept = as_array(activations), _as_concept(concept, activations)
+    activations = as_array(activations)
+    concept, weights = _as_concept(concept, activations), finite("target", as_array(target))
+    if (
+        weights.ndim != 2
+        or len(weights) != len(activations)
+        or not jnp.issubdtype(weights.dtype, jnp.floating)
+    ):
+        raise InputError(
+            f"expected a target ({len(activations)}, K) of floats, got {weights.dtype} {weights.shape}: of classes "
+            "give jax.nn.one_hot"
+        )
+    of_f = jax.eval_shape(f, activations)
+    if getattr(of_f, "shape", None) != weights.shape or not jnp.issubdtype(of_f.dtype, jnp.floating):
+        raise InputError(
+            f"expected f to give scores {weights.shape} of floats, the target's shape, got {of_f}: choose one output"
+        )
     along = jnp.broadcast_to(concept.astype(activations.dtype), activations.shape)
     scores, change = jax.jvp(f, (activations,), (along,))
-    weights = finite("target", as_array(target))
-    if scores.ndim != 2 or weights.shape != scores.shape or not jnp.issubdtype(weights.dtype, jnp.floating):
-        raise InputError(
-            f"expected a target of floats {scores.shape}, f's scores, got {weights.dtype} {weights.shape}: of "
-            "classes give jax.nn.one_hot"
-        )
+    finite("f's scores", scores)
     wide = jnp.promote_types(scores.dtype, jnp.float32)
-    return keep_nan(
-        ((weights.astype(wide) * change.astype(wide)).sum(axis=1)) ** 2, activations, scores, weights
-    )
+    slope = (weights.astype(wide) * change.astype(wide)).sum(axis=1)
+    return keep_nan(slope**2, activations, scores, weights)
 
 
 def without_concept(

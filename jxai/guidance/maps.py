@@ -3,9 +3,9 @@
 Explanations come from `jxai.lrp.relevance` or any estimator of `jxai.attribution`, called with the parameters inside
 of the function that is differentiated. They are (N, ...), floats of any unit: every loss but those of squares is the
 same for a multiple of them. A loss is one number an example, (N,), as Optax's are, float32 at least: add its mean,
-times a weight, to the loss that is trained. Where an explanation is 0 all over, and what is divided by would be 0 with
-it, a loss has a documented value and its gradient is 0, not NaN: a training begins there when a network's last layer
-is 0.
+times a weight, to the loss that is trained. Where an explanation is 0 all over, and what is divided by would be 0
+with it, a loss has a documented value and its gradient is 0, not NaN: a training begins there when a network's last
+layer is 0.
 """
 
 from typing import Any

@@ -47,15 +47,21 @@ def vector(refused=True):
     )
 
 
+def of_two(activations):
+    """A concept needs an example with it and one without."""
+    given = getattr(activations, "shape", ())
+    return jnp.concatenate([activations, activations]) if given[:1] == (1,) else activations
+
+
 def one_hot(size):
     return jax.nn.one_hot(jnp.arange(size.n) % size.k, size.k)
 
 
 NO_FUNCTIONS = [Spoilt(v, refused=True) for v in (None, 3, "sin")]
-SIN = one_of(
-    jnp.sin,
-    bad=[*NO_FUNCTIONS, Spoilt(lambda z: z[..., 0], refused=True), Spoilt(lambda z: None, refused=True)],
-)
+NOTHING = Spoilt(lambda z: None, refused=True)
+SIN = one_of(jnp.sin, bad=[*NO_FUNCTIONS, NOTHING, Spoilt(lambda z: z[..., 0], refused=True)])
+# Heat maps without channels are explanations too.
+HEATMAPS = one_of(jnp.sin, lambda z: z.sum(axis=-1), bad=[*NO_FUNCTIONS, NOTHING])
 MAP = {"relevance": array("nhwc")}
 CASES = {
     "background": Case(
@@ -82,11 +88,11 @@ CASES = {
         undefined=OVERFLOW,
     ),
     "concept_vector": Case(
-        guidance.concept_vector,
+        lambda activations, present: guidance.concept_vector(of_two(activations), present),
         {
             "activations": array("nhwc"),
             "present": given_as(
-                lambda size: jnp.arange(size.n) % 2 == 0,
+                lambda size: jnp.arange(max(size.n, 2)) % 2 == 0,
                 *[Spoilt(v, refused=True) for v in (None, jnp.ones(9), jnp.zeros(2, bool), "all")],
             ),
         },
@@ -99,7 +105,7 @@ CASES = {
     ),
     "drawn_classes": Case(
         guidance.drawn_classes,
-        {"key": key(), "labels": integers("n", below=3), "num_classes": count(3, 7, least=2)},
+        {"key": key(), "labels": integers("n", below=3), "num_classes": count(3, least=2)},
         holds=lambda found, given: bool(((found >= 0) & (found < given["num_classes"])).all()),
     ),
     "foreground_range": Case(
@@ -114,7 +120,7 @@ CASES = {
     ),
     "inconsistency": Case(
         guidance.inconsistency,
-        {"explain": SIN, "x": array("nhwc"), "transform": one_of(jnp.cos, bad=NO_FUNCTIONS)},
+        {"explain": HEATMAPS, "x": array("nhwc"), "transform": one_of(jnp.cos, bad=NO_FUNCTIONS)},
     ),
     "relevance_weights": Case(
         guidance.relevance_weights,
