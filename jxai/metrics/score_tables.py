@@ -64,7 +64,8 @@ def difference_table(
         directions: what is better, by metric.
 
     Returns:
-        Markdown; bold where the interval leaves 0 out and the method is better than the reference.
+        Markdown; bold where the interval leaves 0 out and the method is better than the reference. "–" where a metric
+        means nothing for one of the two.
     """
     arrows = {name: ARROWS[directions[name]] for name in columns}
     header = [
@@ -73,13 +74,17 @@ def difference_table(
     ]
     rows = {method: [label] for method, label in methods.items() if method != reference}
     for name in columns:
-        found = {method: differences(scores, method, name, reference) for method in rows}
+        both = [method for method in rows if name in scores[method] and name in scores[reference]]
+        found = {method: differences(scores, method, name, reference) for method in both}
         digits = _digits(list(found.values()))
-        for method, values in found.items():
-            mean, half = mean_and_interval(values)
-            text = _cell(values, digits, sign=True)
+        for method, row in rows.items():
+            if method not in found:
+                row.append("–")
+                continue
+            mean, half = mean_and_interval(found[method])
+            text = _cell(found[method], digits, sign=True)
             better = half < (-mean if directions[name] == "lower" else mean)
-            rows[method].append(f"**{text}**" if better else text)
+            row.append(f"**{text}**" if better else text)
     return _markdown(header, rows.values())
 
 
