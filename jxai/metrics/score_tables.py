@@ -162,7 +162,10 @@ def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
     Returns:
         (mean, half width).
     """
-    return intervals.mean_and_interval(values) if np.isfinite(values).all() else (math.nan, math.nan)
+    if not np.isfinite(values).all():
+        return math.nan, math.nan
+    # Ratios of relative changes reach 1e20, whose squares float32 does not hold.
+    return intervals.mean_and_interval(values.astype(np.float64))
 
 
 def _digits(columns: Sequence[np.ndarray]) -> int:

@@ -206,6 +206,14 @@ def test_tables_of_known_scores():
     assert rows(table)["gradient"] == "| gradient | +1.01 ± 0.13 |"
 
 
+def test_ratios_too_large_for_float32_squared_have_a_mean():
+    scores = {"gradient": {"relative_input_stability": np.array([1e20, 3e20], np.float32)}}
+    table = score_table(
+        scores, methods={"gradient": "g"}, columns={"relative_input_stability": "RIS"}, control=None
+    )
+    assert rows(table)["g"].startswith("| g | **200000")
+
+
 def test_names_are_spread_in_order():
     rng = np.random.default_rng(0)
     for _ in range(20):

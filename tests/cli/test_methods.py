@@ -67,7 +67,9 @@ def test_methods_explain_under_jit(quick):
 
 @pytest.mark.slow
 def test_every_method_explains_under_jit():
-    check(explained(tuple(methods()), classifier(), X))
+    f = classifier()
+    for name in methods().keys() - set(QUICK):
+        check(explained((name,), f, X))
 
 
 def test_two_devices_give_the_same(quick):
