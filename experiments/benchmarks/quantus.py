@@ -1,10 +1,10 @@
-"""`metrics.evaluate` of five methods by ten metrics on twenty images, against the same with Quantus on the same device.
+"""`metrics.evaluate` of five methods by ten metrics on twenty images, against the same with Quantus, on one device.
 
     pip install quantus torch captum "numpy<2.4"           # Quantus 0.6 needs this, and Python below 3.12
     python -m experiments.benchmarks.quantus --json results.json
 
-ResNet18 at 224 with drawn weights, in JAX and, with the same weights, in PyTorch. Each side explains the images by its
-own means (Quantus' side by captum) and scores each method by each metric; options are as near as Quantus has them:
+ResNet18 at 224 with drawn weights, in JAX and, with the same weights, in PyTorch. Each side explains the images by
+its own means (Quantus' side by captum) and scores each method by each metric; options are as near as Quantus has them:
 
 deletion of pixels, regions and groups   to a constant, the same number of steps, scores in logits
 faithfulness correlation                 the same number of sets of the same size

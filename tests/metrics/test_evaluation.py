@@ -218,10 +218,11 @@ def test_several_devices_give_the_scores_of_one():
 
     own = {
         "counts": counts,
-        **{name: metrics.case.NAMED[name] for name in ("deletion", "maximum_sensitivity", "sparseness")},
+        "sensitivity": lambda c: metrics.maximum_sensitivity(c.explain, c.key, c.x, c.target, num_samples=1),
     }
-    given = {"metrics": own, "directions": {"counts": "lower"}, "batch_size": 1}
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("devices",))
+    given = {"metrics": own, "directions": dict.fromkeys(own, "lower"), "batch_size": 1}
+    given |= {"methods": {"SmoothGrad": noisy}, "control": False}
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:3]), ("devices",))  # five batches, three devices
     one, several = evaluate(**given), evaluate(mesh=mesh, **given)
     for name, of in one.scores.items():
         for metric, values in of.items():
