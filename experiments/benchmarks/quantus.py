@@ -4,7 +4,7 @@
     python -m experiments.benchmarks.quantus --json results.json
 
 ResNet18 at 224 with drawn weights, in JAX and, with the same weights, in PyTorch. Each side explains the images by
-its own means (Quantus' side by captum) and scores each method by each metric; options are as near as Quantus has them:
+its own means (Quantus' side by captum) and scores each method by each metric; options are about the same:
 
 deletion of pixels, regions and groups   to a constant, the same number of steps, scores in logits
 faithfulness correlation                 the same number of sets of the same size

@@ -18,6 +18,14 @@ def scores_of(number):
     return lambda x: jnp.tanh(x.reshape(len(x), -1) @ weights / 8)
 
 
+def removed(c):
+    return metrics.curve_area(metrics.deletion(c.f, c.x, c.heatmap, c.target, num_steps=2))
+
+
+def moved(c):
+    return metrics.maximum_sensitivity(c.explain, c.key, c.x, c.target, num_samples=1)
+
+
 def evaluate(number):
     return metrics.evaluate(
         scores_of(number),
@@ -25,7 +33,8 @@ def evaluate(number):
         X,
         TARGET,
         methods={"gradient": attribution.gradient},
-        metrics=("deletion", "sparseness", "local_lipschitz_estimate"),
+        metrics={"deletion": removed, "maximum_sensitivity": moved},
+        control=False,
         batch_size=1,
         progress=False,
     ).means()["gradient"]["deletion"]
