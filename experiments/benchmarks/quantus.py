@@ -160,7 +160,7 @@ def their_metrics(options: Options) -> dict[str, Any]:
     pixels = options.side**2
     group = -(-pixels // options.num_steps)
     constant = {"perturb_baseline": 0.0}
-    regions = -((-options.side // options.patch) ** 2)
+    regions = (-(-options.side // options.patch)) ** 2
     made = {
         "pixel_flipping": lambda: quantus.PixelFlipping(
             features_in_step=group, return_auc_per_sample=True, **constant, **common
