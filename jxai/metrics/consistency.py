@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jxai.checks import as_array, keep_nan
 from jxai.errors import InputError, InputTypeError
-from jxai.metrics.inputs import as_heatmap
+from jxai.metrics.inputs import as_feature_map
 
 _CELLS = 3  # of a side of the grid that names where a heatmap points, by default
 
@@ -24,7 +24,7 @@ def consistency(
     P(ŷ(x') = ŷ(x) | c(x') = c(x)), over the images given. It needs many, and few explanations.
 
     Args:
-        heatmap: (N, H, W).
+        heatmap: (N, H, W), (N, T) or (N, D).
         prediction: the classes that the network predicts, (N,) integers.
         discretize: from heatmaps (N, H, W) to what makes two explanations one and the same, (N, ...) of integers or
             bool. By default which of 3 x 3 cells holds the most relevant pixel.
@@ -39,7 +39,7 @@ def consistency(
     References:
         Framework for Evaluating Faithfulness of Local Explanations, Dasgupta et al., 2022.
     """
-    heatmap, prediction = as_heatmap(heatmap), as_array(prediction)
+    heatmap, prediction = as_feature_map(heatmap), as_array(prediction)
     if not jnp.issubdtype(prediction.dtype, jnp.integer):
         raise InputTypeError(f"expected `prediction` of integers, got {prediction.dtype}: give class indices")
     if prediction.shape != heatmap.shape[:1]:
@@ -54,7 +54,7 @@ def consistency(
         )
     if not (jnp.issubdtype(cells.dtype, jnp.integer) or cells.dtype == jnp.bool_):
         raise InputTypeError(f"expected `discretize` to give integers, got {cells.dtype}: round its values")
-    good = jnp.isfinite(heatmap).all(axis=(1, 2))
+    good = jnp.isfinite(heatmap).all(axis=tuple(range(1, heatmap.ndim)))
     others = good[None] & ~jnp.eye(len(heatmap), dtype=bool)
     same = others & jax.vmap(lambda one: (cells == one).reshape(len(cells), -1).all(axis=1))(cells)
     agreed = same & (prediction[:, None] == prediction[None])
@@ -63,7 +63,9 @@ def consistency(
 
 
 def _cell(heatmap: jax.Array) -> jax.Array:
-    """The cell of the most relevant pixel, (N,)."""
-    height, width = heatmap.shape[1:]
+    """The cell of the most relevant pixel, (N,); of tokens and tables the most relevant one itself."""
     peak = heatmap.reshape(len(heatmap), -1).argmax(axis=1)
+    if heatmap.ndim == 2:
+        return peak
+    height, width = heatmap.shape[1:]
     return (peak // width) * _CELLS // height * _CELLS + (peak % width) * _CELLS // width
