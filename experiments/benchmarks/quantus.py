@@ -9,7 +9,6 @@ its own means (Quantus' side by captum) and scores each method by each metric; o
 deletion of pixels, regions and groups   to a constant, the same number of steps, scores in logits
 faithfulness correlation                 the same number of sets of the same size
 sensitivity, Lipschitz                   the same number of moved copies, of explanations by the same methods
-IROF                                     about the same number of superpixels, of scikit-image on Quantus' side
 
 The seconds are those of the whole: explanations, compilation in JAX, every metric. A second call of `evaluate` in the
 same process, which compiles nothing, is reported beside it. Without Quantus its side is left out.
@@ -53,7 +52,7 @@ class Options:
         "pixel_flipping",
         "region_perturbation",
         "selectivity",
-        "irof",
+        "monotonicity",
         "faithfulness_correlation",
         "faithfulness_estimate",
         "maximum_sensitivity",
@@ -103,7 +102,7 @@ def our_metrics(options: Options) -> dict[str, Callable[..., Any]]:
         "selectivity": lambda c: metrics.curve_area(
             metrics.selectivity(c.f, c.x, c.heatmap, c.target, **regions)
         ),
-        "irof": lambda c: metrics.irof(c.f, c.x, c.heatmap, c.target),
+        "monotonicity": lambda c: metrics.monotonicity(c.f, c.x, c.heatmap, c.target, group_size=group),
         "faithfulness_correlation": lambda c: metrics.faithfulness_correlation(
             c.f, c.key, c.x, c.heatmap, c.target, num_samples=options.num_sets, subset_size=pixels // 10
         ),
@@ -169,7 +168,7 @@ def their_metrics(options: Options) -> dict[str, Any]:
             patch_size=options.patch, regions_evaluation=min(100, regions), **constant, **common
         ),
         "selectivity": lambda: quantus.Selectivity(patch_size=options.patch, **constant, **common),
-        "irof": lambda: quantus.IROF(return_aggregate=False, **common),
+        "monotonicity": lambda: quantus.Monotonicity(features_in_step=group, **constant, **common),
         "faithfulness_correlation": lambda: quantus.FaithfulnessCorrelation(
             nr_runs=options.num_sets, subset_size=pixels // 10, return_aggregate=False, **constant, **common
         ),
@@ -240,7 +239,7 @@ def theirs(options: Options, network: Any, x: np.ndarray, target: np.ndarray) ->
                     a_batch=heatmaps,
                     explain_func=explain,
                     explain_func_kwargs={"method": method},
-                    softmax=name == "irof",
+                    softmax=False,
                     channel_first=True,
                     device="cpu",
                     batch_size=options.batch_size,
