@@ -53,6 +53,11 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "together": ("", "--seeds 2 --steps 2"),
     "language_model": ("", "--tokens 8 --remat-tokens 16 --repeats 1"),
     "planning": ("", "--depth 1 --chain 2 --no-resnet --repeats 1"),
+    "quantus": (
+        "",
+        "--images 2 --side 32 --num-steps 2 --num-samples 1 --num-sets 2 --patch 16 --methods gradient --metrics "
+        "pixel_flipping sparseness",
+    ),
     "start_up": ("", "--repeats 1 --no-guided-step"),
 }
 

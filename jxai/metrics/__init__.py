@@ -9,7 +9,8 @@ from jxai.metrics.consistency import consistency
 from jxai.metrics.continuity import continuity
 from jxai.metrics.directions import DIRECTIONS
 from jxai.metrics.effective import effective_complexity
-from jxai.metrics.evaluation import Evaluation, evaluate
+from jxai.metrics.evaluated import Evaluation
+from jxai.metrics.evaluation import evaluate
 from jxai.metrics.faithfulness import faithfulness_correlation, faithfulness_estimate, sensitivity_n
 from jxai.metrics.fidelity import infidelity
 from jxai.metrics.localization import (

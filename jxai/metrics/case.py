@@ -1,5 +1,6 @@
 """What a metric of `evaluate` looks at, and the metrics that it knows by name."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,11 +20,55 @@ from jxai.metrics.localization import (
     relevance_rank,
 )
 from jxai.metrics.regions import irof, selectivity
-from jxai.metrics.removal import curve_area, deletion, insertion, pixel_flipping
+from jxai.metrics.removal import curve_area, insertion
 from jxai.metrics.road import road
 from jxai.metrics.sensitivity import average_sensitivity, local_lipschitz_estimate, maximum_sensitivity
-from jxai.metrics.stability import relative_input_stability, relative_output_stability
+from jxai.metrics.shared import relative_stabilities, removal_curves
 from jxai.metrics.variation import autvc, multiscale_total_variation
+
+
+class Explainer:
+    """The method that is judged, with the noise that its attributions came from."""
+
+    def __init__(
+        self, name: str, key: jax.Array, explain: Callable[..., jax.Array], f: Scores, asked: list[str]
+    ) -> None:
+        """Take the method.
+
+        Args:
+            name: the method's.
+            key: of its noise.
+            explain: of (f, images, classes).
+            f: the function that is explained.
+            asked: gets the name once something is asked for: what is made then is the method's own.
+        """
+        self._name, self._key, self._explain, self._f, self._asked = name, key, explain, f, asked
+
+    def __call__(self, x: jax.Array, target: jax.Array, *, f: Scores | None = None) -> jax.Array:
+        """Attributions.
+
+        Args:
+            x: images, (n, H, W, C).
+            target: classes, (n,).
+            f: another function, such as the same one with random parameters.
+
+        Returns:
+            (n, H, W, C) or (n, H, W, 1).
+        """
+        self._asked.append(self._name)
+        return self._explain(self._f if f is None else f, x, target)
+
+    @property
+    def name(self) -> str:
+        """The method's."""
+        self._asked.append(self._name)
+        return self._name
+
+    @property
+    def key(self) -> jax.Array:
+        """Of the method's noise."""
+        self._asked.append(self._name)
+        return self._key
 
 
 class Case(NamedTuple):
@@ -35,7 +80,8 @@ class Case(NamedTuple):
         x: images, (n, H, W, C).
         target: the classes explained, (n,).
         attributions: the method's, (n, H, W, C) or (n, H, W, 1).
-        explain: the method, from images and classes to attributions, with the noise that these came from.
+        explain: the method, from images and classes to attributions, with the noise that these came from; with
+            `f=...` of another function. It has a `name` and a `key`.
         mask: where the object is, (n, H, W) booleans, or None.
     """
 
@@ -44,7 +90,7 @@ class Case(NamedTuple):
     x: jax.Array
     target: jax.Array
     attributions: jax.Array
-    explain: Callable[[jax.Array, jax.Array], jax.Array]
+    explain: Explainer
     mask: jax.Array | None
 
     @property
@@ -67,6 +113,39 @@ class Case(NamedTuple):
 Metric = Callable[[Case], Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One of several metrics that one computation gives.
+
+    Attributes:
+        of: the computation, of a case to metrics by name.
+        name: this one's.
+        group: what the computation's noise is named after.
+    """
+
+    of: Callable[[Case], Mapping[str, Any]]
+    name: str
+    group: str
+
+    def __call__(self, case: Case) -> Any:
+        """This metric alone."""
+        return self.of(case)[self.name]
+
+
+def parts(of: Callable[[Case], Mapping[str, Any]], *names: str) -> dict[str, Part]:
+    """The metrics of one computation, by name."""
+    return {name: Part(of, name, " and ".join(names)) for name in names}
+
+
+def _removal(case: Case) -> dict[str, Any]:
+    flipping, deletion = removal_curves(case.f, case.x, case.heatmap, case.target, num_steps=20)
+    return {"deletion": curve_area(deletion), "pixel_flipping": curve_area(flipping)}
+
+
+def _stability(case: Case) -> dict[str, Any]:
+    return relative_stabilities(case.f, case.explain, case.key, case.x, case.target)
+
+
 def _each(case: Case) -> jax.Array:
     """Attributions of every channel, where they were of pixels."""
     return jnp.broadcast_to(case.attributions, case.x.shape)
@@ -74,8 +153,7 @@ def _each(case: Case) -> jax.Array:
 
 NAMED: Mapping[str, Metric] = {
     "insertion": lambda c: curve_area(insertion(c.f, c.x, c.heatmap, c.target, num_steps=20)),
-    "deletion": lambda c: curve_area(deletion(c.f, c.x, c.heatmap, c.target, num_steps=20)),
-    "pixel_flipping": lambda c: curve_area(pixel_flipping(c.f, c.x, c.heatmap, c.target, num_steps=20)),
+    **parts(_removal, "deletion", "pixel_flipping"),
     "road": lambda c: road(c.f, c.key, c.x, c.heatmap, c.target).mean(axis=1),
     "irof": lambda c: irof(c.f, c.x, c.heatmap, c.target),
     "selectivity": lambda c: curve_area(selectivity(c.f, c.x, c.heatmap, c.target)),
@@ -85,8 +163,7 @@ NAMED: Mapping[str, Metric] = {
     "maximum_sensitivity": lambda c: maximum_sensitivity(c.explain, c.key, c.x, c.target),
     "average_sensitivity": lambda c: average_sensitivity(c.explain, c.key, c.x, c.target),
     "local_lipschitz_estimate": lambda c: local_lipschitz_estimate(c.explain, c.key, c.x, c.target),
-    "relative_input_stability": lambda c: relative_input_stability(c.f, c.explain, c.key, c.x, c.target),
-    "relative_output_stability": lambda c: relative_output_stability(c.f, c.explain, c.key, c.x, c.target),
+    **parts(_stability, "relative_input_stability", "relative_output_stability"),
     "autvc": lambda c: autvc(multiscale_total_variation(c.heatmap)),
     "sparseness": lambda c: sparseness(c.heatmap),
     "complexity": lambda c: complexity(c.heatmap),

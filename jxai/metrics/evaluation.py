@@ -6,108 +6,36 @@ to a number an image, or the name of one of `NAMED`. A method explains a batch o
 
 What is random depends on the key, the method's or the metric's name and the batch's place, so that methods and
 metrics may be added or left out without a change of the others; other batches are other noise.
+
+Each computation is a program of its own. One program a method for all its metrics shares nothing more: scores come
+out of loops over chunks of inputs, and XLA does not merge loops that differ. Metrics that ask for the same inputs are
+one computation instead (`jxai.metrics.shared`).
 """
 
-import dataclasses
 import hashlib
 import inspect
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jxai.checks import as_array, check_count, check_key, shown
-from jxai.compiled import prepared, run_compiled
+from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
-from jxai.metrics import score_tables
-from jxai.metrics.case import LOCATED, NAMED, Case, Metric
+from jxai.metrics.case import LOCATED, NAMED, Metric
 from jxai.metrics.directions import DIRECTIONS
+from jxai.metrics.evaluated import Evaluation
 from jxai.metrics.inputs import Scores, as_batch
+from jxai.metrics.judging import Found, Judge, Method, grouped
 from jxai.progress import Bar, Progress
 from jxai.results_log import ResultsLog
 
 CONTROL = "random"
 """The name of the heat maps of pure noise that every method is to be better than."""
-
-Method = Callable[..., Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Scores of methods by metrics, image by image.
-
-    Attributes:
-        scores: by method and metric, one number an image, (N,) float32.
-        directions: "higher" or "lower" by metric: what is better.
-        control: the method that is never the best, or None.
-    """
-
-    scores: Mapping[str, Mapping[str, np.ndarray]]
-    directions: Mapping[str, str]
-    control: str | None
-
-    def means(self) -> dict[str, dict[str, float]]:
-        """Means over images, by method and metric."""
-        return {
-            name: {metric: float(values.mean()) for metric, values in of.items()}
-            for name, of in self.scores.items()
-        }
-
-    def table(self) -> str:
-        """Methods by metrics as Markdown: mean ± 95 % interval over images, the best in bold, the control aside."""
-        return score_tables.score_table(
-            self.scores,
-            methods={name: name for name in self.scores},
-            columns={name: name for name in self.directions},
-            control=self.control,
-            directions=self.directions,
-        )
-
-    def differences(self, reference: str) -> str:
-        """Each method less a reference on the same images, as Markdown: mean ± paired 95 % interval.
-
-        Args:
-            reference: a method's name, such as the control's.
-
-        Returns:
-            The table; bold where the interval leaves 0 out and the method is better.
-
-        Raises:
-            ValueError: no such method.
-        """
-        if reference not in self.scores:
-            raise InputError(f"expected a reference among {', '.join(self.scores)}, got {shown(reference)}")
-        return score_tables.difference_table(
-            self.scores,
-            methods={name: name for name in self.scores},
-            columns={name: name for name in self.directions},
-            reference=reference,
-            directions=self.directions,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Scores of each image, means, intervals and directions, of JSON's types; what is not finite is None."""
-        return {
-            "directions": dict(self.directions),
-            "control": self.control,
-            "scores": score_tables.summaries(self.scores),
-        }
-
-    def to_csv(self) -> str:
-        """One line a method, metric and image, below the names of the columns."""
-        lines = ["method,metric,image,score"]
-        for method, of in self.scores.items():
-            for metric, values in of.items():
-                names = ",".join('"' + name.replace('"', '""') + '"' for name in (method, metric))
-                lines += [f"{names},{place},{value!r}" for place, value in enumerate(values.tolist())]
-        return "\n".join(lines) + "\n"
-
-    def _repr_markdown_(self) -> str:
-        return self.table()
 
 
 def evaluate(
@@ -121,14 +49,16 @@ def evaluate(
     directions: Mapping[str, str] | None = None,
     mask: ArrayLike | None = None,
     control: bool = True,
+    names: Sequence[str] | None = None,
     batch_size: int = 8,
-    log: Path | str | None = None,
+    mesh: Mesh | None = None,
+    log: ResultsLog | Path | str | None = None,
     progress: Progress = True,
 ) -> Evaluation:
     """Judge methods by metrics on the same images.
 
-    Every method explains every image once, whatever the number of metrics. Programs are compiled once a method or
-    metric; the last batch is filled up, and needs none of its own.
+    Every method explains every image once, whatever the number of metrics, and metrics of the same inputs share them.
+    Programs are compiled once a method or metric; the last batch is filled up, and needs none of its own.
 
     Args:
         f: from images (n, H, W, C) to scores (n, K).
@@ -136,14 +66,18 @@ def evaluate(
         x: images, (N, H, W, C).
         target: the classes explained, (N,) integers.
         methods: functions by name; see the module.
-        metrics: functions of a `Case` to (n,) numbers by name, or names of `NAMED`.
+        metrics: functions of a `Case` by name, to (n,) numbers, to a pair of (n,) numbers and a curve (n, points), or
+            to None where the metric means nothing for the method; or names of `NAMED`.
         directions: "higher" or "lower" for names that `DIRECTIONS` does not have: what is better.
         mask: where the object is, (N, H, W) booleans, for metrics of localization.
         control: adds noise as a method, "random".
-        batch_size: images explained at a time.
+        names: of the images, N, for errors and tables of each image; by default their places.
+        batch_size: images explained at a time, on each device.
+        mesh: devices, each of which takes batches of its own: the same scores as of one device.
         log: file in which scores are kept as they are found: the same call goes on where it was stopped, and one
-            with more methods or metrics adds theirs. It knows images, targets, the key, the first image's scores and
-            names, not what is behind a name: another file for a method with other options.
+            with more methods, metrics or images adds theirs. It knows the key, the scores of an image of noise, and
+            each batch's images, targets and masks, and names, not what is behind a name: another file for a method
+            with other options. A `ResultsLog` has settings of the caller's instead of the key and the scores.
         progress: how far it is, as it is shown.
 
     Returns:
@@ -152,8 +86,8 @@ def evaluate(
     Raises:
         TypeError: a method or metric is no function, targets are no integers, or images no floats.
         ValueError: an unknown metric, one without a direction or that needs a mask, shapes that do not fit,
-            attributions that are not finite (the method and the images are named), or a log of other images, targets
-            or scores.
+            attributions that are not finite (the method and the images are named), or a log of another key or other
+            scores.
     """
     x, target = as_batch(x, target, f=f)
     check_key(key)
@@ -164,31 +98,74 @@ def evaluate(
     columns = _columns(metrics, mask)
     known = _known_directions(columns, directions)
     rows = _rows(methods, control)
-    kept = None if log is None else ResultsLog(Path(log), _settings(f, key, x, target, mask, batch_size))
-    judge = _Judge(f, key, x, target, mask, batch_size)
-    found = {name: {column: np.empty(len(x), np.float32) for column in columns} for name in rows}
+    names = tuple(names or ())
+    if names and len(names) != len(x):
+        raise InputError(f"expected {len(x)} names, got {len(names)}: one an image, or none")
+    if log is not None and not isinstance(log, ResultsLog):
+        log = ResultsLog(Path(log), _settings(f, key, x, batch_size))
+    of_image = names or tuple(map(str, range(len(x))))
+    judge = Judge(f, key, x, target, mask, batch_size=batch_size, names=of_image, mesh=mesh)
     starts = range(0, len(x), batch_size)
+    digests = {start: _digest(x, target, mask, slice(start, start + batch_size)) for start in starts}
+    at_once = 1 if mesh is None else mesh.size
+    found: dict[tuple[str, str, int], Found] = {}
+
+    def record_of(method: str, column: str, start: int) -> str:
+        return f"{method} / {column} / {start} / {digests[start]}"
+
     with Bar(len(rows) * len(starts) * len(columns), unit="score", progress=progress) as bar:
         for name, method in rows.items():
             bar.name(name)
+            missing: dict[int, list[str]] = {}
             for start in starts:
-                stop = min(start + batch_size, len(x))
-                attributions = None
-                for column, metric in columns.items():
-                    record = f"{name} / {column} / {start}"
-                    if kept is not None and kept.done(record):
-                        values = kept.records[record]["values"]
+                for column in columns:
+                    record = None if log is None else log.records.get(record_of(name, column, start))
+                    if record is None:
+                        missing.setdefault(start, []).append(column)
                     else:
-                        if attributions is None:
-                            attributions = judge.explained(name, method, start)
-                        values = judge.scored(column, metric, name, method, attributions, start)[
-                            : stop - start
-                        ]
-                        if kept is not None:
-                            kept.append({"key": record, "values": values.tolist()})
-                    found[name][column][start:stop] = values
-                    bar.update(1)
-    return Evaluation(found, known, CONTROL if control else None)
+                        found[name, column, start] = _as_found(record)
+                        bar.update(1)
+            left = list(missing)
+            for place in range(0, len(left), at_once):
+                of_round = left[place : place + at_once]
+                # A round has a batch for every device.
+                filled = of_round + of_round[-1:] * (at_once - len(of_round))
+                attributions = judge.explained(name, method, filled)
+                wanted = [c for c in columns if any(c in missing[start] for start in of_round)]
+                for group in grouped({column: columns[column] for column in wanted}):
+                    results = judge.scored(group, name, method, attributions, filled)
+                    for start, result in zip(of_round, results, strict=False):
+                        count = min(batch_size, len(x) - start)
+                        for column in (c for c in result if c in missing[start]):
+                            values, curve = (None if one is None else one[:count] for one in result[column])
+                            found[name, column, start] = Found(values, curve)
+                            if log is not None:
+                                kept = _as_record(Found(values, curve))
+                                log.append({"key": record_of(name, column, start), **kept})
+                            bar.update(1)
+    parts = {
+        (name, column): [found[name, column, start] for start in starts]
+        for name in rows
+        for column in columns
+    }
+    whole = {both: of for both, of in parts.items() if all(one.values is not None for one in of)}
+    scores: dict[str, dict[str, np.ndarray]] = {name: {} for name in rows}
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    for (name, column), of in whole.items():
+        scores[name][column] = np.concatenate([one.values for one in of if one.values is not None])
+        if of[0].curve is not None:
+            drawn = [one.curve for one in of if one.curve is not None]
+            curves.setdefault(name, {})[column] = np.concatenate(drawn)
+    return Evaluation(scores, known, CONTROL if control else None, curves, names)
+
+
+def _as_record(found: Found) -> dict[str, Any]:
+    return {kind: None if array is None else array.tolist() for kind, array in found._asdict().items()}
+
+
+def _as_found(record: Mapping[str, Any]) -> Found:
+    arrays = (record.get(kind) for kind in Found._fields)
+    return Found(*(None if array is None else np.asarray(array, np.float32) for array in arrays))
 
 
 def _rows(methods: Any, control: bool) -> dict[str, Method]:
@@ -205,7 +182,7 @@ def _rows(methods: Any, control: bool) -> dict[str, Method]:
                 "composite lambda f, x, target: lrp.relevance(f, x, target, composite=...)"
             )
         rows[name] = method if _takes_key(method) else _without_key(method)
-    return rows | ({CONTROL: _noise} if control else {})
+    return rows | ({CONTROL: random_heatmaps} if control else {})
 
 
 def _takes_key(method: Method) -> bool:
@@ -219,7 +196,8 @@ def _without_key(method: Method) -> Method:
     return lambda f, key, x, target: method(f, x, target)
 
 
-def _noise(f: Scores, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+def random_heatmaps(f: Scores, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+    """The control: a normal draw a pixel."""
     return jax.random.normal(key, (*x.shape[:3], 1))
 
 
@@ -268,111 +246,20 @@ def _as_mask(mask: Any, x: jax.Array) -> jax.Array | None:
     return array
 
 
-class _Judge:
-    """Explains and scores batches; each method and each metric is traced once."""
-
-    def __init__(
-        self,
-        f: Scores,
-        key: jax.Array,
-        x: jax.Array,
-        target: jax.Array,
-        mask: jax.Array | None,
-        batch_size: int,
-    ) -> None:
-        self._f, self._key, self._x, self._target, self._mask = f, key, x, target, mask
-        self._batch = min(batch_size, len(x))
-        self._explainers: dict[str, Callable] = {}
-        self._metrics: dict[tuple[str, str | None], Callable] = {}
-
-    def explained(self, name: str, method: Method, start: int) -> jax.Array:
-        """Attributions of a batch, (n, H, W, C) or (n, H, W, 1)."""
-        rows = self._rows(start)
-        given = self._method_key(name, start), self._x[rows], self._target[rows]
-        if name not in self._explainers:
-            self._explainers[name] = prepared(self._explainer(name, method), *given)
-        found = self._explainers[name](*given)
-        finite = np.isfinite(np.asarray(found)).all(axis=(1, 2, 3))
-        if not finite.all():
-            images = sorted({int(row) for row in rows[~finite]})
-            raise InputError(
-                f"expected finite attributions of {name!r}, got others for the images "
-                f"{', '.join(map(str, images))}: leave them or the method out"
-            )
-        return found
-
-    def scored(
-        self, column: str, metric: Metric, name: str, method: Method, attributions: jax.Array, start: int
-    ) -> np.ndarray:
-        """A number an image of a batch, (n,)."""
-        rows, explainer, asked = self._rows(start), self._explainer(name, method), []
-
-        def measure(
-            noise: jax.Array, own: jax.Array, x: Any, target: Any, attributions: Any, mask: Any
-        ) -> Any:
-            def explain(images: jax.Array, classes: jax.Array) -> jax.Array:
-                asked.append(name)
-                return explainer(own, images, classes)
-
-            return metric(Case(self._f, noise, x, target, attributions, explain, mask))
-
-        keys = _named_key(self._key, f"metric {column}", start), self._method_key(name, start)
-        mask = None if self._mask is None else self._mask[rows]
-        given = *keys, self._x[rows], self._target[rows], attributions, mask
-        shape = str(attributions.shape)  # of pixels or of channels
-        known = self._metrics.get((column, shape)) or self._metrics.get((column, name))
-        if known is None:
-            try:
-                known = prepared(measure, *given)
-            except jax.errors.JAXTypeError:  # of a user's metric, which need not be traceable
-                known = measure
-            # A program that asks the method for more explanations is the method's own.
-            self._metrics[column, name if asked or known is measure else shape] = known
-        found = np.asarray(known(*given), np.float32)
-        if found.shape != (self._batch,):
-            raise InputError(
-                f"expected {column!r} to give a number an image, {(self._batch,)}, got {found.shape}: of a curve "
-                "take metrics.curve_area"
-            )
-        return found
-
-    def _rows(self, start: int) -> np.ndarray:
-        """The images of a batch; the last one is filled up with its last image."""
-        return np.arange(start, start + self._batch).clip(max=len(self._x) - 1)
-
-    def _method_key(self, name: str, start: int) -> jax.Array:
-        return _named_key(self._key, f"method {name}", start)
-
-    def _explainer(self, name: str, method: Method) -> Callable:
-        def explain(key: jax.Array, images: jax.Array, classes: jax.Array) -> jax.Array:
-            found = as_array(method(self._f, key, images, classes))
-            if found.ndim == 3:
-                found = found[..., None]
-            channels = 1, images.shape[3]
-            if found.ndim != 4 or found.shape[:3] != images.shape[:3] or found.shape[3] not in channels:
-                raise InputError(
-                    f"expected attributions {images.shape} or heat maps {images.shape[:3]} of {name!r}, got "
-                    f"{found.shape}"
-                )
-            return found
-
-        return explain
-
-
-def _named_key(key: jax.Array, name: str, start: int) -> jax.Array:
-    return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), start)
-
-
-def _settings(
-    f: Scores, key: jax.Array, x: jax.Array, target: jax.Array, mask: jax.Array | None, batch_size: int
-) -> dict[str, Any]:
+def _settings(f: Scores, key: jax.Array, x: jax.Array, batch_size: int) -> dict[str, Any]:
     """What all records of a log depend on."""
-    first = run_compiled(f, x[:1])
-    arrays = {"images": x, "targets": target, "mask": mask, "scores of the first image": first}
-    arrays["key"] = jax.random.key_data(key)
-    digests = {
-        name: hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()
-        for name, array in arrays.items()
-        if array is not None
-    }
-    return {**digests, "shape": list(x.shape), "batch_size": batch_size}
+    noise = jax.random.uniform(jax.random.key(0), (1, *x.shape[1:])).astype(x.dtype)
+    arrays = {"scores of noise": run_compiled(f, noise), "key": jax.random.key_data(key)}
+    return {name: _hashed(array) for name, array in arrays.items()} | {"batch_size": batch_size}
+
+
+def _digest(x: jax.Array, target: jax.Array, mask: jax.Array | None, rows: slice) -> str:
+    """Of a batch's images, targets and masks."""
+    return _hashed(*(array[rows] for array in (x, target, mask) if array is not None))
+
+
+def _hashed(*arrays: jax.Array) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

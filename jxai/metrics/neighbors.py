@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """How far a neighbor is, (n,) each.
+    """How far a neighbor is, (n,) each, or (n, k) where k metrics look at it.
 
     Attributes:
         above: the numerator, at least 0.
@@ -72,7 +72,7 @@ def over_neighbors(
         chunk_size: as in `rows_in_flight`.
 
     Returns:
-        (N,), float32; NaN where no neighbor counts, and under `jit` where something is not finite.
+        (N,) or (N, k), float32; NaN where no neighbor counts, and under `jit` where something is not finite.
 
     Raises:
         ValueError: `explain` gives no array (N, ...), or what is known not to be finite.
@@ -106,8 +106,8 @@ def over_neighbors(
 
         shapes = jax.eval_shape(see, inputs, classes)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        zeros = jnp.zeros(len(images), jnp.float32)
-        carry = nothing, zeros, zeros.astype(jnp.int32), jnp.ones(len(images), bool)
+        zeros = jnp.zeros(jax.eval_shape(distance, shapes, shapes).above.shape, jnp.float32)
+        carry = nothing, zeros, zeros.astype(jnp.int32), jnp.ones(zeros.shape, bool)
         (_, result, count, good), _ = jax.lax.scan(step, carry, jnp.arange(num_neighbors + 1))
         return (result / jnp.maximum(count, 1).astype(result.dtype) if mean else result), count, good
 

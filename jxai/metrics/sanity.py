@@ -124,7 +124,7 @@ def efficient_model_randomization(
 
     def complexity(step: jax.Array) -> jax.Array:
         mixed = [jnp.where(step == 0, leaf, other) for leaf, other in zip(leaves, random, strict=True)]
-        return _entropy(as_heatmap(explain(jax.tree.unflatten(structure, mixed))), num_bins)
+        return histogram_entropy(as_heatmap(explain(jax.tree.unflatten(structure, mixed))), num_bins)
 
     both = run_compiled(lambda: jax.lax.map(complexity, jnp.arange(2)))
     before, after = finite("complexities", both)
@@ -186,7 +186,7 @@ def random_logit(
     return keep_nan(finite("likenesses", found), x)
 
 
-def _entropy(heatmap: jax.Array, num_bins: int) -> jax.Array:
+def histogram_entropy(heatmap: jax.Array, num_bins: int) -> jax.Array:
     """Entropies of histograms, (N,), in nats."""
     flat = heatmap.reshape(len(heatmap), -1)
     low, high = flat.min(axis=1, keepdims=True), flat.max(axis=1, keepdims=True)

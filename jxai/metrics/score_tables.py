@@ -64,7 +64,8 @@ def difference_table(
         directions: what is better, by metric.
 
     Returns:
-        Markdown; bold where the interval leaves 0 out and the method is better than the reference.
+        Markdown; bold where the interval leaves 0 out and the method is better than the reference. "–" where a metric
+        means nothing for one of the two.
     """
     arrows = {name: ARROWS[directions[name]] for name in columns}
     header = [
@@ -73,13 +74,17 @@ def difference_table(
     ]
     rows = {method: [label] for method, label in methods.items() if method != reference}
     for name in columns:
-        found = {method: differences(scores, method, name, reference) for method in rows}
+        both = [method for method in rows if name in scores[method] and name in scores[reference]]
+        found = {method: differences(scores, method, name, reference) for method in both}
         digits = _digits(list(found.values()))
-        for method, values in found.items():
-            mean, half = mean_and_interval(values)
-            text = _cell(values, digits, sign=True)
+        for method, row in rows.items():
+            if method not in found:
+                row.append("–")
+                continue
+            mean, half = mean_and_interval(found[method])
+            text = _cell(found[method], digits, sign=True)
             better = half < (-mean if directions[name] == "lower" else mean)
-            rows[method].append(f"**{text}**" if better else text)
+            row.append(f"**{text}**" if better else text)
     return _markdown(header, rows.values())
 
 
@@ -157,7 +162,10 @@ def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
     Returns:
         (mean, half width).
     """
-    return intervals.mean_and_interval(values) if np.isfinite(values).all() else (math.nan, math.nan)
+    if not np.isfinite(values).all():
+        return math.nan, math.nan
+    # Ratios of relative changes reach 1e20, whose squares float32 does not hold.
+    return intervals.mean_and_interval(values.astype(np.float64))
 
 
 def _digits(columns: Sequence[np.ndarray]) -> int:

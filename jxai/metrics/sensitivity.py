@@ -48,7 +48,7 @@ def maximum_sensitivity(
     References:
         On the (In)fidelity and Sensitivity of Explanations, Yeh et al., 2019.
     """
-    return _in_a_box(explain, key, x, target, _relative, radius, num_samples, False, chunk_size)
+    return _in_a_box(explain, key, x, target, relative_change, radius, num_samples, False, chunk_size)
 
 
 def average_sensitivity(
@@ -84,7 +84,7 @@ def average_sensitivity(
     References:
         On the (In)fidelity and Sensitivity of Explanations, Yeh et al., 2019.
     """
-    return _in_a_box(explain, key, x, target, _relative, radius, num_samples, True, chunk_size)
+    return _in_a_box(explain, key, x, target, relative_change, radius, num_samples, True, chunk_size)
 
 
 def local_lipschitz_estimate(
@@ -122,14 +122,16 @@ def local_lipschitz_estimate(
     References:
         On the Robustness of Interpretability Methods, Alvarez-Melis and Jaakkola, 2018.
     """
-    return _in_a_box(explain, key, x, target, _slope, radius, num_samples, False, chunk_size)
+    return _in_a_box(explain, key, x, target, slope, radius, num_samples, False, chunk_size)
 
 
-def _relative(start: Seen, seen: Seen) -> Distance:
+def relative_change(start: Seen, seen: Seen) -> Distance:
+    """Of `maximum_sensitivity`."""
     return Distance(norm(seen.explanation - start.explanation), norm(start.explanation))
 
 
-def _slope(start: Seen, seen: Seen) -> Distance:
+def slope(start: Seen, seen: Seen) -> Distance:
+    """Of `local_lipschitz_estimate`."""
     return Distance(norm(seen.explanation - start.explanation), norm(seen.x - start.x))
 
 

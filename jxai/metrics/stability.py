@@ -58,7 +58,7 @@ def relative_input_stability(
         Rethinking Stability for Attribution-based Explanations, Agarwal et al., 2022.
     """
     return _stability(
-        f, explain, None, key, x, target, _of_input, noise_scale, num_samples, smallest, chunk_size
+        f, explain, None, key, x, target, of_input, noise_scale, num_samples, smallest, chunk_size
     )
 
 
@@ -144,7 +144,7 @@ def relative_output_stability(
         Rethinking Stability for Attribution-based Explanations, Agarwal et al., 2022.
     """
     return _stability(
-        f, explain, None, key, x, target, _of_scores, noise_scale, num_samples, smallest, chunk_size
+        f, explain, None, key, x, target, of_scores, noise_scale, num_samples, smallest, chunk_size
     )
 
 
@@ -152,7 +152,8 @@ def relative_output_stability(
 Change = Callable[[Seen, Seen, float], jax.Array]
 
 
-def _of_input(start: Seen, seen: Seen, smallest: float) -> jax.Array:
+def of_input(start: Seen, seen: Seen, smallest: float) -> jax.Array:
+    """The input's relative change."""
     return _relative(start.x, seen.x, smallest)
 
 
@@ -160,7 +161,8 @@ def _of_hidden(start: Seen, seen: Seen, smallest: float) -> jax.Array:
     return _relative(start.more["hidden"], seen.more["hidden"], smallest)
 
 
-def _of_scores(start: Seen, seen: Seen, smallest: float) -> jax.Array:
+def of_scores(start: Seen, seen: Seen, smallest: float) -> jax.Array:
+    """The scores' change."""
     return seen.more["scores"] - start.more["scores"]
 
 
@@ -200,12 +202,19 @@ def _stability(
         scores = {"scores": f(inputs)}
         return scores if represent is None else {**scores, "hidden": represent(inputs)}
 
+    distance = change_against(against, smallest)
+    return over_neighbors(
+        explain, move, distance, x, target, num_neighbors=num_samples, more=more, chunk_size=chunk_size
+    )
+
+
+def change_against(against: Change, smallest: float) -> Callable[[Seen, Seen], Distance]:
+    """The explanation's relative change, against another."""
+
     def distance(start: Seen, seen: Seen) -> Distance:
         below = norm(against(start, seen, smallest))
         below = jnp.where(below < smallest, smallest, below)
         same = start.more["scores"].argmax(axis=1) == seen.more["scores"].argmax(axis=1)
         return Distance(norm(_relative(start.explanation, seen.explanation, smallest)), below, same)
 
-    return over_neighbors(
-        explain, move, distance, x, target, num_neighbors=num_samples, more=more, chunk_size=chunk_size
-    )
+    return distance

@@ -11,18 +11,23 @@ import pytest
 from jxai import metrics
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
 from jxai.cli.explaining.line_labels import line_styles, spread
-from jxai.cli.explaining.methods import Settings
+from jxai.cli.explaining.methods import OF_MAPS, Settings, methods
 from jxai.cli.explaining.picture_files import Picture
 from jxai.cli.judging import judge
 from jxai.cli.judging.judge import Options, main
 from jxai.cli.judging.methods import CONTROL, REFERENCE, judged
-from jxai.cli.judging.metrics import Case, Costs, judging_metrics
+from jxai.cli.judging.metrics import Costs, Subject, judging_metrics
+from jxai.metrics.case import Case, Explainer
 from jxai.metrics.score_tables import difference_table, score_table
 
 METHODS = (REFERENCE, CONTROL)
 METRICS = ("aupc", "sparseness", "completeness")
-SETTINGS = Settings(num_roots=3, num_steps=3, num_samples=3, window=16, stride=16)
-COSTS = Costs(num_regions=3, num_steps=2, shares=(0.5,), num_perturbations=2, num_moves=1)
+SETTINGS = Settings(
+    num_roots=3, num_steps=3, num_samples=3, num_masks=3, num_coalitions=3, num_orders=1, window=16, stride=16
+)
+COSTS = Costs(
+    num_regions=3, num_steps=2, shares=(0.5,), num_perturbations=2, num_groups=2, num_subsets=2, side=23
+)
 
 
 @pytest.fixture
@@ -31,6 +36,7 @@ def two(tiny_network, monkeypatch):
     rng = np.random.default_rng(0)
     pictures = [Picture(str(i), rng.integers(0, 256, (46, 46, 3), np.uint8)) for i in range(2)]
     monkeypatch.setattr(judge, "read_pictures", lambda paths, count, **_: pictures[:count])
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
     return tiny_network, jnp.asarray(EFFICIENTNET_LITE0(np.stack([picture.pixels for picture in pictures])))
 
 
@@ -70,8 +76,8 @@ def test_judge_and_resume(two, tmp_path, capsys, monkeypatch):
     main(options(tmp_path))
     assert json.loads((tmp_path / "judge.json").read_text()) == whole
     assert (tmp_path / "judge.jsonl").read_bytes() == log
-    # Nothing is missing of less: neither the network nor a program is needed.
-    monkeypatch.setattr(judge, "measured", lambda *_, **__: pytest.fail("measured again"))
+    # Nothing is missing of less.
+    monkeypatch.setattr(metrics.judging.Judge, "explained", lambda *_: pytest.fail("explained again"))
     main(options(tmp_path, methods=(CONTROL,), metrics=("aupc", "completeness")))
     assert json.loads((tmp_path / "judge.json").read_text())["scores"][CONTROL] == {
         "aupc": found[CONTROL]["aupc"]
@@ -95,7 +101,9 @@ def test_nan_is_named_with_its_picture_and_method(two, tmp_path, monkeypatch, ca
     monkeypatch.setattr(judge, "load_network", lambda _: dataclasses.replace(network, classifier=bad))
     for batch in (1, 2):
         given = {"metrics": ("sparseness", "completeness"), "batch": batch}
-        with pytest.raises(ValueError, match=rf"expected finite attributions by {REFERENCE}, .* for 1: look"):
+        with pytest.raises(
+            ValueError, match=rf"expected finite attributions of '{REFERENCE}', .* images 1: look"
+        ):
             main(options(tmp_path / str(batch), methods=(REFERENCE,), **given))
     assert (
         len((tmp_path / "1" / "judge.jsonl").read_text().splitlines()) == 1 + 2
@@ -120,12 +128,16 @@ def test_what_cannot_be_is_named(two, tmp_path):
 
 def test_the_registry_is_whole():
     known = judged(Settings(), references=None)
-    assert len(known) == 18 and all(one.method.name == name for name, one in known.items())
+    assert len(known) == 31 and all(one.method.name == name for name, one in known.items())
     assert list(known)[:4] == ["gradient", "input-x-gradient", REFERENCE, "ig-noise"]
-    assert len({one.method.label for one in known.values()}) == 18
-    assert {name for name, one in known.items() if one.baseline} == {REFERENCE, "ig-noise"}
-    columns = judging_metrics(Costs())
-    assert len(columns) == 12 and set(columns) < set(metrics.DIRECTIONS)
+    assert len({one.method.label for one in known.values()}) == 31
+    left_out = methods().keys() - known.keys()
+    assert "score-cam" in left_out and set(OF_MAPS) - {"score-cam"} < known.keys()
+    of_black = {REFERENCE, "guided-ig", "deep-lift"}
+    baselines = {name for name, one in known.items() if one.baseline}
+    assert baselines == of_black | {"ig-noise", "kernel-shap", "shapley-sampling"}
+    columns = judging_metrics(Costs(), Subject(known))
+    assert len(columns) == 25 and set(columns) < set(metrics.DIRECTIONS)
 
 
 @pytest.mark.slow
@@ -135,35 +147,40 @@ def test_randomization_is_the_end_of_the_cascade(two):
     target, key = jnp.array([3, 7]), jax.random.key(0)
     shuffled = metrics.shuffled_parameters(jax.random.key(1), f.variables["params"])
     other = dataclasses.replace(f, variables={"params": shuffled})
-    one = judged(SETTINGS, references=x)["smooth-taylor"]
+    one = judged(SETTINGS, references=x)["smooth-taylor"].method.explain
 
     def heatmaps(variables):
-        return one.method.explain(dataclasses.replace(f, variables=variables), key, x, target).sum(axis=-1)
+        return one(dataclasses.replace(f, variables=variables), key, x, target).sum(axis=-1)
 
-    attributions = one.method.explain(f, key, x, target)
-    case = Case(f, other, one, key, key, x, target, attributions)
-    found = judging_metrics(COSTS)["model_randomization"].measure(case).values
+    explainer = Explainer("smooth-taylor", key, lambda f, x, target: one(f, key, x, target), f, [])
+    case = Case(f, key, x, target, one(f, key, x, target), explainer, None)
+    columns = judging_metrics(COSTS, Subject({}, other))
+    found = columns["model_randomization"].measure(case)
     cascade = metrics.model_randomization(
         heatmaps, f.variables, other.variables, layers=metrics.randomization_layers(f.variables)
     )
     np.testing.assert_allclose(found, cascade.rank_correlation[:, -1], atol=1e-5)
+    efficient = metrics.efficient_model_randomization(heatmaps, f.variables, other.variables)
+    found = columns["efficient_model_randomization"].measure(case)
+    np.testing.assert_allclose(found, efficient, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:expected every pattern")  # the stand-in has no activation
 def test_every_method_by_every_metric(two, tmp_path):
     main(options(tmp_path, methods=(), metrics=(), batch=2))
     found = json.loads((tmp_path / "judge.json").read_text())["scores"]
-    assert len(found) == 18 and {len(of) for of in found.values()} == {11, 12}
+    assert len(found) == 31 and {len(of) for of in found.values()} == {24, 25}
     for name, of in found.items():
         assert all(len(column["values"]) == 2 for column in of.values())
         if name != CONTROL:
             assert np.isfinite([of[metric]["mean"] for metric in ("aupc", "autvc", "road")]).all(), name
-    assert max(found["ig-noise"]["completeness"]["values"]) < 1e-3
+    for name in ("ig-noise", "kernel-shap", "shapley-sampling", "deep-lift"):
+        assert max(found[name]["completeness"]["values"]) < 1e-3, name
 
 
 def test_tables_of_known_scores():
-    methods = {REFERENCE: "IG", "gradient": "gradient", CONTROL: "random"}
+    labels = {REFERENCE: "IG", "gradient": "gradient", CONTROL: "random"}
     scores = {
         REFERENCE: {"aupc": np.array([2.0, 4.0]), "sparseness": np.array([0.5, 0.7])},
         "gradient": {"aupc": np.array([1.0, 2.98])},
@@ -171,7 +188,7 @@ def test_tables_of_known_scores():
     }
     # Half widths 12.706·s/√2 (Student's t) with s = √2, 1.400 and 0.1414; decimals by the middle one above 0.
     assert rows(
-        score_table(scores, methods=methods, columns={"aupc": "A", "sparseness": "S"}, control=CONTROL)
+        score_table(scores, methods=labels, columns={"aupc": "A", "sparseness": "S"}, control=CONTROL)
     ) == {
         "method": "| method | A ↓ | S ↑ |",
         "---": "| --- | ---: | ---: |",
@@ -179,14 +196,22 @@ def test_tables_of_known_scores():
         "gradient": "| gradient | **2 ± 13** | – |",
         "random": "| random | 0 ± 0 | not finite |",
     }
-    table = difference_table(scores, methods=methods, columns={"aupc": "A"}, reference=REFERENCE)
+    table = difference_table(scores, methods=labels, columns={"aupc": "A"}, reference=REFERENCE)
     # Differences −1, −1.02 and −2, −4: s = 0.01414 and √2.
     assert rows(table)["gradient"] == "| gradient | **−1.0 ± 0.1** |"
     assert rows(table)["random"] == "| random | −3.0 ± 12.7 |"
     worse = {REFERENCE: scores["gradient"], "gradient": scores[REFERENCE]}
-    names = {name: methods[name] for name in worse}
+    names = {name: labels[name] for name in worse}
     table = difference_table(worse, methods=names, columns={"aupc": "A"}, reference=REFERENCE)
     assert rows(table)["gradient"] == "| gradient | +1.01 ± 0.13 |"
+
+
+def test_ratios_too_large_for_float32_squared_have_a_mean():
+    scores = {"gradient": {"relative_input_stability": np.array([1e20, 3e20], np.float32)}}
+    table = score_table(
+        scores, methods={"gradient": "g"}, columns={"relative_input_stability": "RIS"}, control=None
+    )
+    assert rows(table)["g"].startswith("| g | **200000")
 
 
 def test_names_are_spread_in_order():

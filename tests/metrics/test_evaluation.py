@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jxai import attribution, metrics
+from jxai.metrics import shared
 
 KEY = jax.random.key(3)
 X = jax.random.uniform(jax.random.key(0), (5, 8, 8, 3))
@@ -128,8 +129,106 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
     again = len(calls)
     evaluate(**given)
     assert len(calls) == again  # nothing is measured anew
-    with pytest.raises(ValueError, match=r"expected the settings .*targets"):
-        metrics.evaluate(f, KEY, X, TARGET[::-1], methods=METHODS, progress=False, batch_size=2, **given)
+    # Another target is another batch, and new images are new ones: the others stay.
+    records = len(given["log"].read_text().splitlines())
+    metrics.evaluate(f, KEY, X, TARGET.at[0].set(1), methods=METHODS, progress=False, batch_size=2, **given)
+    assert len(given["log"].read_text().splitlines()) == records + 3
+    more, targets = jnp.concatenate([X, X]), jnp.concatenate([TARGET, TARGET])
+    grown = metrics.evaluate(f, KEY, more, targets, methods=METHODS, progress=False, batch_size=2, **given)
+    assert len(given["log"].read_text().splitlines()) == records + 3 + 3 * 3
+    for name, of in whole.scores.items():
+        np.testing.assert_array_equal(grown.scores[name]["stops"][:4], of["stops"][:4])
+    for changed, scores in ((jax.random.key(4), f), (KEY, lambda x: 2 * f(x))):
+        with pytest.raises(ValueError, match="expected the settings"):
+            metrics.evaluate(
+                scores, changed, X, TARGET, methods=METHODS, progress=False, batch_size=2, **given
+            )
+
+
+def test_a_metric_gives_a_curve_or_nothing_and_another_function_is_explained(tmp_path):
+    def flipping(case):
+        curve = metrics.pixel_flipping(case.f, case.x, case.heatmap, case.target, num_steps=4)
+        return metrics.curve_area(curve), curve
+
+    def residual(case):
+        if case.explain.name != "gradient × input":
+            return None
+        return metrics.completeness(case.f, case.x, case.attributions, case.target).residual
+
+    def doubled(case):
+        other = case.explain(case.x, case.target, f=lambda x: 2 * case.f(x))
+        return jnp.abs(other - 2 * case.attributions).max(axis=(1, 2, 3))
+
+    own = {"flipping": flipping, "residual": residual, "doubled": doubled}
+    given = {"metrics": own, "directions": dict.fromkeys(own, "lower"), "log": tmp_path / "log.jsonl"}
+    found = evaluate(names=list("abcde"), **given)
+    assert found.curves["SmoothGrad"]["flipping"].shape == (5, 5) and set(found.curves) == set(found.scores)
+    np.testing.assert_allclose(
+        metrics.curve_area(found.curves["random"]["flipping"]), found.scores["random"]["flipping"], rtol=1e-5
+    )
+    assert [name for name, of in found.scores.items() if "residual" in of] == ["gradient × input"]
+    assert (found.scores["SmoothGrad"]["doubled"] < 1e-6).all()  # the same noise
+    assert "| – |" in found.table() and "| – |" in found.differences("random")
+    assert '"SmoothGrad","doubled","e",' in found.to_csv()
+    # From the log alone they are the same.
+    again = evaluate(names=list("abcde"), **given)
+    for name, of in found.scores.items():
+        assert of.keys() == again.scores[name].keys()
+        np.testing.assert_array_equal(of["flipping"], again.scores[name]["flipping"])
+        np.testing.assert_array_equal(found.curves[name]["flipping"], again.curves[name]["flipping"])
+
+
+def test_metrics_of_the_same_inputs_share_them():
+    """And give the numbers that they give alone."""
+    x = jax.random.uniform(KEY, (2, 8, 8, 3))
+    target, calls = jnp.array([1, 2]), []
+
+    def counted(x):
+        jax.debug.callback(lambda: calls.append(len(x)))
+        return f(x)
+
+    heatmap = attribution.input_x_gradient(f, x, target).sum(axis=-1)
+    flipping, deletion = shared.removal_curves(counted, x, heatmap, target, num_steps=4)
+    jax.effects_barrier()
+    assert sum(calls) == 2 * 5
+    np.testing.assert_allclose(
+        flipping, metrics.pixel_flipping(f, x, heatmap, target, num_steps=4), rtol=1e-5
+    )
+    np.testing.assert_allclose(deletion, metrics.deletion(f, x, heatmap, target, num_steps=4), rtol=1e-5)
+
+    def explain(x, target):
+        return attribution.input_x_gradient(f, x, target)
+
+    options = {"radius": 0.05, "num_samples": 3}
+    found = shared.robustness(f, explain, KEY, x, target, **options)
+    for name in ("maximum_sensitivity", "local_lipschitz_estimate"):
+        alone = getattr(metrics, name)(explain, KEY, x, target, **options)
+        np.testing.assert_allclose(found[name], alone, rtol=1e-4)
+    found = shared.relative_stabilities(f, explain, KEY, x, target, num_samples=3)
+    for name, values in found.items():
+        alone = getattr(metrics, name)(f, explain, KEY, x, target, num_samples=3)
+        np.testing.assert_allclose(values, alone, rtol=1e-4)
+
+
+def test_several_devices_give_the_scores_of_one():
+    """Of noise, too; and of a metric that cannot be traced."""
+
+    def counts(case):
+        return np.asarray(case.heatmap > 0).sum(axis=(1, 2))
+
+    own = {
+        "counts": counts,
+        "sensitivity": lambda c: metrics.maximum_sensitivity(c.explain, c.key, c.x, c.target, num_samples=1),
+    }
+    given = {"metrics": own, "directions": dict.fromkeys(own, "lower"), "batch_size": 1}
+    given |= {"methods": {"SmoothGrad": noisy}, "control": False}
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:3]), ("devices",))  # five batches, three devices
+    one, several = evaluate(**given), evaluate(mesh=mesh, **given)
+    for name, of in one.scores.items():
+        for metric, values in of.items():
+            np.testing.assert_allclose(
+                several.scores[name][metric], values, rtol=1e-5, err_msg=f"{name} {metric}"
+            )
 
 
 def test_tables_mark_the_best_and_json_and_csv_hold_all():
@@ -162,6 +261,11 @@ def test_tables_mark_the_best_and_json_and_csv_hold_all():
         ({"methods": {"a": lambda f, x, target: x[:, :4]}}, "of 'a', got "),
         ({"methods": {"a": lambda f, x, target: x * jnp.nan}}, "finite attributions of 'a'.*images 0, 1"),
         ({"batch_size": 0}, "batch_size"),
+        ({"names": ["a"]}, "expected 5 names, got 1"),
+        (
+            {"metrics": {"mine": lambda case: (case.heatmap[:, 0, 0], 3.0)}, "directions": {"mine": "lower"}},
+            r"'mine' to give a curve an image, \(2, points\), got \(\)",
+        ),
     ],
 )
 def test_what_is_refused(changes, message):

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jxai.cli.explaining.methods import Method, Settings, methods
+from jxai.cli.explaining.methods import OF_MAPS, Method, Settings, methods
 from jxai.cli.explaining.network import Network, NetworkOptions, load_network
 from jxai.cli.explaining.photographs import photographs
 from jxai.cli.explaining.picture_files import Picture, read_pictures
@@ -183,8 +183,8 @@ def choose(names: Sequence[str], settings: Settings, network: Network) -> list[M
     """The methods of these names, spread over this process's devices where there are several.
 
     Args:
-        names: of methods; `all` is every one. Of these, and of the default ones, Grad-CAM is left out where the
-            network has no maps.
+        names: of methods; `all` is every one. Of these, and of the default ones, what needs maps is left out where
+            the network has none.
         settings: numbers of roots and the like.
         network: what is explained.
 
@@ -201,11 +201,13 @@ def choose(names: Sequence[str], settings: Settings, network: Network) -> list[M
     if unknown or not names:
         got = ", ".join(unknown) or "none"
         raise InputError(f"expected methods among {', '.join(known)}, got {got}")
-    if network.classifier.maps is None and "grad-cam" in names:
+    mapped = [name for name in names if name in OF_MAPS]
+    if network.classifier.maps is None and mapped:
         if names not in (DEFAULT_METHODS, tuple(known)):
-            network.check_maps()
-        print("note: without grad-cam, which needs --maps", file=sys.stderr)
-        names = tuple(name for name in names if name != "grad-cam")
+            network.check_maps(mapped[0])
+        needs = "needs" if len(mapped) == 1 else "need"
+        print(f"note: without {', '.join(mapped)}, which {needs} --maps", file=sys.stderr)
+        names = tuple(name for name in names if name not in OF_MAPS)
     references, space = None, network.space
     if "expected-gradients" in names:
         references = jnp.asarray(space(np.stack([one.picture for one in photographs(space)])))

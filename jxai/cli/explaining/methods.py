@@ -1,16 +1,29 @@
 """Every method that explains a photograph, by name: what the command `jxai explain` and the tables choose from."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jxai import attribution, lrp
+from jxai import attribution, lrp, metrics
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
 from jxai.errors import InputError
+
+# What weighs or takes apart the maps that `Classifier.maps` gives.
+OF_MAPS = (
+    "grad-cam",
+    "grad-cam-plus-plus",
+    "layer-cam",
+    "score-cam",
+    "eigen-cam",
+    "guided-grad-cam",
+    "layer-conductance",
+)
 
 # A composite's name on the command line, and its label in pictures.
 _NAMES = {
@@ -124,8 +137,15 @@ class Settings:
     """Of Integrated Gradients, from a black picture."""
     num_samples: int = 100
     """Of expected gradients."""
+    num_masks: int = 500
+    """Of RISE."""
+    num_coalitions: int = 200
+    """Of squares that are there, of KernelSHAP and LIME."""
+    num_orders: int = 5
+    """In which squares appear, of Shapley value sampling."""
     window: int = 32
-    """Side of the square that occlusion covers with gray, in pixels."""
+    """Side of the square that occlusion covers with gray, in pixels; and of the squares of a grid that are features
+    of ablation, KernelSHAP, LIME and Shapley value sampling."""
     stride: int = 16
     """From one such square to the next."""
     chunk_size: int | None = None
@@ -163,6 +183,11 @@ def methods(
     }
     drawn: dict[str, Any] = {"num_samples": settings.num_samples, **rows}
 
+    def squares(x: jax.Array) -> dict[str, Any]:
+        # Known, also while JAX traces.
+        grid = np.asarray(metrics.grid_segments(x.shape[1], x.shape[2], patch_size=settings.window))
+        return {"feature_mask": grid[..., None], "baseline": space.gray, **rows}
+
     def expected_gradients(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
         if references is None:
             raise InputError("expected references for expected gradients, got none: give some pictures")
@@ -171,9 +196,18 @@ def methods(
     def one_pass(explain: Callable[[Classifier, jax.Array, jax.Array], jax.Array]) -> Explain:
         return lambda f, key, x, target: explain(f, _spread(x, mesh), _spread(target, mesh))
 
+    def of_maps(explain: Callable[..., jax.Array]) -> Explain:
+        return one_pass(lambda f, x, target: explain(f.features, f.head, x, target))
+
+    def conducted(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+        path: dict[str, Any] = {"baseline": space.low, "num_steps": settings.num_steps, **rows}
+        maps = attribution.conductance(f.features, f.head, x, target, **path).sum(axis=-1, keepdims=True)
+        return jax.image.resize(maps, (*x.shape[:3], 1), "bilinear")
+
     def propagate(composite: lrp.Composite) -> Explain:
         return one_pass(lambda f, x, target: lrp.relevance(f, x, target, composite=composite))
 
+    guided = functools.partial(lrp.relevance, composite=lrp.GuidedBackprop())
     found = [
         Method("gradient", "gradient", one_pass(attribution.gradient), False),
         Method("input-x-gradient", "gradient × input", one_pass(attribution.input_x_gradient), True),
@@ -203,11 +237,83 @@ def methods(
             False,
         ),
         Method(
-            "grad-cam",
-            "Grad-CAM",
-            one_pass(lambda f, x, target: attribution.grad_cam(f.features, f.head, x, target)),
+            "blur-ig",
+            "Blur IG",
+            lambda f, key, x, target: attribution.blur_ig(f, x, target, num_steps=settings.num_steps, **rows),
+            True,
+        ),
+        Method(
+            "guided-ig",
+            "Guided IG",
+            lambda f, key, x, target: attribution.guided_ig(f, x, target, **black),
+            True,
+        ),
+        Method(
+            "deep-lift",
+            "DeepLIFT",
+            lambda f, key, x, target: attribution.deep_lift(f, x, target, baseline=space.low, **rows),
+            True,
+        ),
+        Method(
+            "feature-ablation",
+            "ablation",
+            lambda f, key, x, target: attribution.feature_ablation(f, x, target, **squares(x)),
             False,
         ),
+        Method(
+            "shapley-sampling",
+            "Shapley sampling",
+            lambda f, key, x, target: attribution.shapley_sampling(
+                f, key, x, target, num_permutations=settings.num_orders, **squares(x)
+            ),
+            True,
+        ),
+        Method(
+            "kernel-shap",
+            "KernelSHAP",
+            lambda f, key, x, target: attribution.kernel_shap(
+                f, key, x, target, num_samples=settings.num_coalitions, **squares(x)
+            ),
+            True,
+        ),
+        Method(
+            "lime",
+            "LIME",
+            lambda f, key, x, target: attribution.lime(
+                f, key, x, target, num_samples=settings.num_coalitions, **squares(x)
+            ),
+            False,
+        ),
+        Method(
+            "rise",
+            "RISE",
+            lambda f, key, x, target: attribution.rise(
+                f, key, x, target, num_masks=settings.num_masks, baseline=space.gray, **rows
+            ),
+            False,
+        ),
+        Method("grad-cam", "Grad-CAM", of_maps(attribution.grad_cam), False),
+        Method("grad-cam-plus-plus", "Grad-CAM++", of_maps(attribution.grad_cam_plus_plus), False),
+        Method("layer-cam", "LayerCAM", of_maps(attribution.layer_cam), False),
+        Method(
+            "score-cam",
+            "Score-CAM",
+            lambda f, key, x, target: attribution.score_cam(f.features, f.head, x, target, **rows),
+            False,
+        ),
+        Method(
+            "eigen-cam",
+            "Eigen-CAM",
+            one_pass(lambda f, x, target: attribution.eigen_cam(f.features, x)),
+            False,
+        ),
+        Method(
+            "guided-grad-cam",
+            "Guided Grad-CAM",
+            of_maps(functools.partial(attribution.guided_grad_cam, explain=guided)),
+            False,
+        ),
+        Method("layer-conductance", "layer conductance", conducted, False),
     ]
     of_label = composites(space)
     for name, label in _NAMES.items():

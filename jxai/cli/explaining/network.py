@@ -85,15 +85,18 @@ class Network:
     class_names: tuple[str, ...]
     digest: bytes = b""
 
-    def check_maps(self) -> None:
-        """Refuse what weighs maps where none are known.
+    def check_maps(self, method: str) -> None:
+        """Refuse a method that weighs maps where none are known.
+
+        Args:
+            method: its name.
 
         Raises:
             ValueError: the network has no maps.
         """
         if self.classifier.maps is None:
             raise InputError(
-                f"expected --maps for grad-cam of {self.title}, got none: name the module whose maps it weighs"
+                f"expected --maps for {method} of {self.title}, got none: name the module whose maps it weighs"
             )
 
     def class_of(self, target: str) -> int:

@@ -1,4 +1,4 @@
-"""The methods that `jxai judge` compares: of the registry, three more, and a control that explains nothing."""
+"""The methods that `jxai judge` compares: of the registry, two more, and a control that explains nothing."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,19 +10,33 @@ from jax.typing import ArrayLike
 from jxai import attribution
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
 from jxai.cli.explaining.methods import Classifier, Method, Settings, methods
+from jxai.metrics.evaluation import CONTROL, random_heatmaps
 
 REFERENCE = "integrated-gradients"
-CONTROL = "random"
 
+# Score-CAM is not here: it scores the picture once a channel of the maps, 1280 times in EfficientNet-Lite0.
 _OF_REGISTRY = (
     "gradient",
     "input-x-gradient",
     REFERENCE,
+    "blur-ig",
+    "guided-ig",
+    "deep-lift",
+    "expected-gradients",
     "smooth-grad",
     "smooth-taylor",
-    "expected-gradients",
     "occlusion",
+    "feature-ablation",
+    "shapley-sampling",
+    "kernel-shap",
+    "lime",
+    "rise",
     "grad-cam",
+    "grad-cam-plus-plus",
+    "layer-cam",
+    "eigen-cam",
+    "guided-grad-cam",
+    "layer-conductance",
     "epsilon-plus",
     "epsilon-plus-flat",
     "epsilon-gamma-box",
@@ -31,6 +45,8 @@ _OF_REGISTRY = (
     "excitation-backprop",
     "guided-backprop",
 )
+# What they sum to is a change from no one baseline.
+_NO_BASELINE = ("expected-gradients", "blur-ig")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +78,14 @@ def judged(
         Name to method.
     """
     known = methods(settings, space=space, references=references)
-    found = {name: Judged(known[name], known[name].adds_up) for name in _OF_REGISTRY}
-    black = dataclasses.replace(known[REFERENCE], label="IG, black")
-    found[REFERENCE] = Judged(black, True, lambda key, x: space.low)
-    # Its sum is the score less the mean score of all references, which is no baseline's.
-    found["expected-gradients"] = dataclasses.replace(found["expected-gradients"], adds_up=False)
+    starts = {
+        **dict.fromkeys((REFERENCE, "guided-ig", "deep-lift"), space.low),
+        **dict.fromkeys(("kernel-shap", "shapley-sampling"), space.gray),
+    }
+
+    def of(name: str) -> Judged:
+        adds_up = known[name].adds_up and name not in _NO_BASELINE
+        return Judged(known[name], adds_up, (lambda key, x: starts[name]) if name in starts else None)
 
     def noise(key: jax.Array, x: jax.Array) -> jax.Array:
         return attribution.uniform_baselines(key, x, count=1, low=space.low, high=space.high)[0]
@@ -87,17 +106,15 @@ def judged(
             chunk_size=settings.chunk_size,
         )
 
-    def random(f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
-        return jax.random.normal(key, (*x.shape[:3], 1))
-
     after = {
         REFERENCE: Judged(Method("ig-noise", "IG, noise", from_noise, True), True, noise),
         "smooth-grad": Judged(Method("var-grad", "VarGrad", variance, False), False),
-        "guided-backprop": Judged(Method(CONTROL, "random (control)", random, False), False),
+        "guided-backprop": Judged(Method(CONTROL, "random (control)", random_heatmaps, False), False),
     }
     ordered = {}
-    for name, one in found.items():
-        ordered[name] = one
+    for name in _OF_REGISTRY:
+        ordered[name] = of(name)
         if name in after:
             ordered[after[name].method.name] = after[name]
-    return ordered
+    black = dataclasses.replace(known[REFERENCE], label="IG, black")
+    return ordered | {REFERENCE: dataclasses.replace(ordered[REFERENCE], method=black)}

@@ -1,7 +1,9 @@
-"""The metrics that `jxai judge` compares methods by: a column each, at a cost that two cores can pay."""
+"""The metrics that `jxai judge` compares methods by: a column each, at a cost that two cores can pay.
+
+`case.f` is the network, a `Classifier`; a pixel's relevance is the sum over channels.
+"""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,8 +12,10 @@ import jax.numpy as jnp
 
 from jxai import metrics
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
-from jxai.cli.explaining.methods import Classifier, Explain
 from jxai.cli.judging.methods import Judged
+from jxai.metrics.case import Case, parts
+from jxai.metrics.sanity import histogram_entropy
+from jxai.metrics.shared import removal_curves, robustness
 
 _RADIUS = 0.02  # of moved copies, in 128 gray levels
 
@@ -30,50 +34,14 @@ class Costs:
     """Shares of pixels that ROAD removes."""
     num_perturbations: int = 10
     """Of infidelity, a picture."""
-    num_moves: int = 2
-    """Moved copies of a picture of maximum sensitivity."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A batch of pictures explained by a method.
-
-    Attributes:
-        f: the network.
-        randomized: the network with random parameters.
-        judged: the method.
-        key: of the method's noise.
-        noise: of the metrics' noise.
-        x: images, (N, H, W, C).
-        target: (N,).
-        attributions: the method's, (N, H, W, C) or (N, H, W, 1).
-    """
-
-    f: Classifier
-    randomized: Classifier
-    judged: Judged
-    key: jax.Array
-    noise: jax.Array
-    x: jax.Array
-    target: jax.Array
-    attributions: jax.Array
-
-    @property
-    def heatmap(self) -> jax.Array:
-        """The signed sum over channels, (N, H, W)."""
-        return as_heatmap(self.attributions)
-
-
-class Measured(NamedTuple):
-    """What a metric says of each picture.
-
-    Attributes:
-        values: (N,).
-        curve: (N, points), where the metric has one to draw.
-    """
-
-    values: jax.Array
-    curve: jax.Array | None = None
+    num_moves: int = 1
+    """Moved copies of a picture, of maximum sensitivity, the Lipschitz estimate and the relative stabilities."""
+    num_groups: int = 10
+    """Groups of pixels of faithfulness estimate and the monotonicities, and superpixels of IROF."""
+    num_subsets: int = 10
+    """Random sets of pixels of faithfulness correlation, and of each of two sizes of sensitivity-n."""
+    side: int = 56
+    """Of the squares of selectivity and region perturbation, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,203 +49,241 @@ class Metric:
     """A column of the table.
 
     Attributes:
-        name: in `jxai.metrics.DIRECTIONS`.
         label: in the table.
         about: what is measured, for the caption.
-        measure: from a batch to its values.
-        applies: whether it means something for a method.
+        measure: a metric of `jxai.metrics.evaluate`.
     """
 
-    name: str
     label: str
     about: str
-    measure: Callable[[Case], Measured]
-    applies: Callable[[Judged], bool] = lambda judged: True
+    measure: Callable[[Case], Any]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def explained(explain: Explain, f: Classifier, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
-    """Attributions; compiled once a method.
+class Subject(NamedTuple):
+    """What metrics know beside a case.
 
-    Args:
-        explain: the method's.
-        f: the network.
-        key: of the method's noise.
-        x: images, (N, H, W, C).
-        target: (N,).
-
-    Returns:
-        (N, H, W, C) or (N, H, W, 1).
+    Attributes:
+        methods: by name.
+        randomized: the network with random parameters; None where no metric is measured.
+        space: the network's inputs: gray takes a removed pixel's place.
     """
-    return explain(f, key, x, target)
+
+    methods: Mapping[str, Judged]
+    randomized: Any = None
+    space: InputSpace = EFFICIENTNET_LITE0
 
 
-@jax.jit
-def as_heatmap(attributions: jax.Array) -> jax.Array:
-    """The signed sum over channels.
-
-    Args:
-        attributions: (N, H, W, C).
-
-    Returns:
-        (N, H, W).
-    """
-    return attributions.sum(axis=-1)
-
-
-@functools.cache
-def judging_metrics(costs: Costs, space: InputSpace = EFFICIENTNET_LITE0) -> Mapping[str, Metric]:
-    """Every metric by its name, in the order of the table; the same functions for the same costs.
+def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
+    """Every metric by its name in `jxai.metrics.DIRECTIONS`, in the order of the table.
 
     Args:
         costs: numbers of draws and the like.
-        space: the network's inputs: gray takes a removed pixel's place.
+        subject: whose methods are judged.
 
     Returns:
         Name to metric.
     """
-    steps: dict[str, Any] = {"num_steps": costs.num_steps}
+    space = subject.space
+    gray: dict[str, Any] = {"baseline": space.gray}
 
-    def of_heatmap(function: Callable[..., Any]) -> Callable[[Case], Measured]:
-        """Of the heatmap alone."""
-        compiled = jax.jit(function)
-        return lambda case: Measured(compiled(case.heatmap))
-
-    def of_network(function: Callable[..., Measured]) -> Callable[[Case], Measured]:
-        """Of the network and the heatmap."""
-        compiled = jax.jit(function)
-        return lambda case: compiled(case.f, case.noise, case.x, case.heatmap, case.target)
-
-    @of_network
-    def perturbation(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
+    def perturbation(c: Case) -> Any:
         regions = {"num_regions": costs.num_regions, "num_draws": costs.num_draws}
         curve = metrics.perturbation_curve(
-            f, key, x, heatmap, target, low=space.low, high=space.high, **regions
+            c.f, c.key, c.x, c.heatmap, c.target, low=space.low, high=space.high, **regions
         )
-        return Measured(metrics.aupc(curve), curve)
+        return metrics.aupc(curve), curve
 
-    @of_network
-    def insertion(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
-        return Measured(metrics.curve_area(metrics.insertion(f, x, heatmap, target, **steps)))
+    def insertion(c: Case) -> Any:
+        return metrics.curve_area(metrics.insertion(c.f, c.x, c.heatmap, c.target, num_steps=costs.num_steps))
 
-    @of_network
-    def deletion(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
-        return Measured(
-            metrics.curve_area(metrics.deletion(f, x, heatmap, target, baseline=space.gray, **steps))
-        )
+    def removal(c: Case) -> dict[str, Any]:
+        both = removal_curves(c.f, c.x, c.heatmap, c.target, num_steps=costs.num_steps, **gray)
+        return dict(zip(("pixel_flipping", "deletion"), map(metrics.curve_area, both), strict=True))
 
-    @of_network
-    def flipping(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
-        curve = metrics.pixel_flipping(f, x, heatmap, target, baseline=space.gray, **steps)
-        return Measured(metrics.curve_area(curve))
+    def grouped(c: Case) -> dict[str, Any]:
+        return {"group_size": -(-c.heatmap[0].size // costs.num_groups)}
 
-    @of_network
-    def road(f: Classifier, key: jax.Array, x: jax.Array, heatmap: jax.Array, target: jax.Array):
-        return Measured(metrics.road(f, key, x, heatmap, target, shares=costs.shares).mean(axis=1))
-
-    @jax.jit
-    def infidelity(f: Classifier, key: jax.Array, x: jax.Array, attributions: jax.Array, target: jax.Array):
+    def infidelity(c: Case) -> Any:
         # Where a pixel has one attribution, its channels share it: the factor is fitted anyway.
-        each = jnp.broadcast_to(attributions, x.shape)
+        each = jnp.broadcast_to(c.attributions, c.x.shape)
         options = {"num_samples": costs.num_perturbations, "scaled": True}
-        return Measured(metrics.infidelity(f, key, x, each, target, **options))
+        return metrics.infidelity(c.f, c.key, c.x, each, c.target, **options)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def sensitivity(
-        explain: Explain, f: Classifier, key: jax.Array, noise: jax.Array, x: jax.Array, target: jax.Array
-    ):
-        def moved(x: jax.Array, target: jax.Array) -> jax.Array:
-            return explain(f, key, x, target)
+    def sensitivity_n(c: Case) -> Any:
+        sizes = [max(1, c.heatmap[0].size // part) for part in (100, 3)]
+        options = {"sizes": sizes, "num_samples": costs.num_subsets, **gray}
+        return metrics.sensitivity_n(c.f, c.key, c.x, c.heatmap, c.target, **options).mean(axis=1)
 
-        radius = _RADIUS * space.gray_levels
-        moves = {"radius": radius, "num_samples": costs.num_moves}
-        return Measured(metrics.maximum_sensitivity(moved, noise, x, target, **moves))
+    def monotonicity_correlation(c: Case) -> Any:
+        options = {"num_samples": 1, **grouped(c)}
+        return metrics.monotonicity_correlation(c.f, c.key, c.x, c.heatmap, c.target, **options)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def residual(
-        judged: Judged,
-        f: Classifier,
-        key: jax.Array,
-        x: jax.Array,
-        attributions: jax.Array,
-        target: jax.Array,
-    ):
-        baseline = None if judged.baseline is None else judged.baseline(key, x)
-        return Measured(metrics.completeness(f, x, attributions, target, baseline=baseline).residual)
+    def stable(c: Case) -> dict[str, Any]:
+        moves = {"radius": _RADIUS * space.gray_levels, "num_samples": costs.num_moves}
+        return robustness(c.f, c.explain, c.key, c.x, c.target, **moves)
 
-    def randomization(case: Case) -> Measured:
-        other = explained(case.judged.method.explain, case.randomized, case.key, case.x, case.target)
-        return Measured(metrics.rank_correlation(case.heatmap, as_heatmap(other)))
+    def region_perturbation(c: Case) -> Any:
+        noise = metrics.noise_baseline(low=space.low, high=space.high)
+        options = {"patch_size": costs.side, "baseline": noise, "key": c.key}
+        return metrics.region_perturbation(c.f, c.x, c.heatmap, c.target, **options).mean(axis=1)
 
+    def residual(c: Case) -> Any:
+        one = subject.methods[c.explain.name]
+        if not one.adds_up:
+            return None
+        baseline = None if one.baseline is None else one.baseline(c.explain.key, c.x)
+        return metrics.completeness(c.f, c.x, c.attributions, c.target, baseline=baseline).residual
+
+    def randomization(c: Case) -> dict[str, Any]:
+        other = c.explain(c.x, c.target, f=subject.randomized).sum(axis=-1)
+        before, after = (histogram_entropy(one, 100) for one in (c.heatmap, other))
+        return {
+            "model_randomization": metrics.rank_correlation(c.heatmap, other),
+            "efficient_model_randomization": jnp.where(after == before, 0, (after - before) / before),
+        }
+
+    def random_logit(c: Case) -> Any:
+        classes = jax.eval_shape(c.f, c.x).shape[1]
+        if classes < 2:
+            return None
+        step = jax.random.randint(c.key, c.target.shape, 1, classes)
+        other = c.explain(c.x, (c.target + step) % classes).sum(axis=-1)
+        return metrics.structural_similarity(c.heatmap, other)
+
+    removed = parts(removal, "deletion", "pixel_flipping")
+    random = parts(randomization, "model_randomization", "efficient_model_randomization")
+    stability = parts(
+        stable,
+        "maximum_sensitivity",
+        "local_lipschitz_estimate",
+        "relative_input_stability",
+        "relative_output_stability",
+    )
     draws = "draw" if costs.num_draws == 1 else "draws"
-    found = [
-        Metric(
-            "aupc",
+    copies = "copy" if costs.num_moves == 1 else "copies"
+    return {
+        "aupc": Metric(
             "AUPC",
             f"the score over {costs.num_regions} windows of 15 x 15 replaced by noise, {costs.num_draws} {draws} "
             "each (the paper: 30, 50)",
             perturbation,
         ),
-        Metric(
-            "autvc",
+        "autvc": Metric(
             "AUTVC",
             "total variation over the heatmap's pyramid",
-            of_heatmap(lambda heatmap: metrics.autvc(metrics.multiscale_total_variation(heatmap))),
+            lambda c: metrics.autvc(metrics.multiscale_total_variation(c.heatmap)),
         ),
-        Metric(
-            "insertion",
+        "insertion": Metric(
             "insertion",
             f"probability while pixels enter a blurred picture, {costs.num_steps} steps",
             insertion,
         ),
-        Metric(
-            "deletion",
+        "deletion": Metric(
             "deletion",
             f"probability while pixels give way to gray, {costs.num_steps} steps",
-            deletion,
+            removed["deletion"],
         ),
-        Metric(
-            "pixel_flipping",
+        "pixel_flipping": Metric(
             "pixel flipping",
             f"the score meanwhile, in logits, {costs.num_steps} steps",
-            flipping,
+            removed["pixel_flipping"],
         ),
-        Metric(
-            "road",
+        "road": Metric(
             "ROAD",
             f"mean probability once {', '.join(f'{share:.0%}' for share in costs.shares)} of the pixels, the most "
             "relevant first, are imputed",
-            road,
+            lambda c: metrics.road(c.f, c.key, c.x, c.heatmap, c.target, shares=costs.shares).mean(axis=1),
         ),
-        Metric(
-            "infidelity",
-            "infidelity",
-            f"after the best scaling of each heatmap, {costs.num_perturbations} perturbations",
-            lambda case: infidelity(case.f, case.noise, case.x, case.attributions, case.target),
-        ),
-        Metric(
-            "maximum_sensitivity",
-            "max. sensitivity",
-            f"within ±{_RADIUS * 128:.1f} gray levels of 255, {costs.num_moves} moved copies, the method's "
-            "noise held",
-            lambda case: sensitivity(
-                case.judged.method.explain, case.f, case.key, case.noise, case.x, case.target
+        "selectivity": Metric(
+            "selectivity",
+            f"the score, in logits, while squares of {costs.side} pixels give way to gray",
+            lambda c: metrics.curve_area(
+                metrics.selectivity(c.f, c.x, c.heatmap, c.target, patch_size=costs.side, **gray)
             ),
         ),
-        Metric("sparseness", "sparseness", "Gini index", of_heatmap(metrics.sparseness)),
-        Metric("complexity", "complexity", "entropy in nats", of_heatmap(metrics.complexity)),
-        Metric(
-            "completeness",
+        "region_perturbation": Metric(
+            "region perturbation",
+            "its mean drop while noise replaces them (AOPC)",
+            region_perturbation,
+        ),
+        "irof": Metric(
+            "IROF",
+            f"area over the probability's share while {costs.num_groups} superpixels give way to the mean color",
+            lambda c: metrics.irof(c.f, c.x, c.heatmap, c.target, num_segments=costs.num_groups),
+        ),
+        "faithfulness_correlation": Metric(
+            "faithfulness correlation",
+            f"of the sums over {costs.num_subsets} random tenths of the pixels with the drops without them",
+            lambda c: metrics.faithfulness_correlation(
+                c.f, c.key, c.x, c.heatmap, c.target, num_samples=costs.num_subsets, **gray
+            ),
+        ),
+        "faithfulness_estimate": Metric(
+            "faithfulness estimate",
+            f"the same of {costs.num_groups} groups of pixels by relevance",
+            lambda c: metrics.faithfulness_estimate(c.f, c.x, c.heatmap, c.target, **grouped(c), **gray),
+        ),
+        "monotonicity": Metric(
+            "monotonicity",
+            "share of these groups that raise the score as they enter, the least relevant first",
+            lambda c: metrics.monotonicity(c.f, c.x, c.heatmap, c.target, **grouped(c), **gray),
+        ),
+        "monotonicity_correlation": Metric(
+            "monotonicity correlation",
+            "Spearman's, of their relevance with the score's squared change under noise, 1 draw",
+            monotonicity_correlation,
+        ),
+        "sensitivity_n": Metric(
+            "sensitivity-n",
+            f"correlation as above, {costs.num_subsets} sets of 1% and of a third of the pixels, the mean",
+            sensitivity_n,
+        ),
+        "infidelity": Metric(
+            "infidelity",
+            f"after the best scaling of each heatmap, {costs.num_perturbations} perturbations",
+            infidelity,
+        ),
+        "maximum_sensitivity": Metric(
+            "max. sensitivity",
+            f"within ±{_RADIUS * 128:.1f} gray levels of 255, {costs.num_moves} moved {copies}, the method's "
+            "noise held",
+            stability["maximum_sensitivity"],
+        ),
+        "local_lipschitz_estimate": Metric(
+            "Lipschitz",
+            "the largest slope to them",
+            stability["local_lipschitz_estimate"],
+        ),
+        "relative_input_stability": Metric(
+            "RIS",
+            "the largest relative change to those of the same predicted class, over the input's",
+            stability["relative_input_stability"],
+        ),
+        "relative_output_stability": Metric(
+            "ROS",
+            "over the scores' change",
+            stability["relative_output_stability"],
+        ),
+        "sparseness": Metric("sparseness", "Gini index", lambda c: metrics.sparseness(c.heatmap)),
+        "complexity": Metric("complexity", "entropy in nats", lambda c: metrics.complexity(c.heatmap)),
+        "completeness": Metric(
             "residual",
             "|sum − change| / |change| of the score from the baseline, of relevance |sum − score| / |score|",
-            lambda case: residual(case.judged, case.f, case.key, case.x, case.attributions, case.target),
-            applies=lambda judged: judged.adds_up,
+            residual,
         ),
-        Metric(
-            "model_randomization",
+        "model_randomization": Metric(
             "randomization",
             "rank correlation with the heatmap of the network once all its parameters are shuffled",
-            randomization,
+            random["model_randomization"],
         ),
-    ]
-    return {metric.name: metric for metric in found}
+        "efficient_model_randomization": Metric(
+            "eMPRT",
+            "relative rise of the histogram's entropy then",
+            random["efficient_model_randomization"],
+        ),
+        "random_logit": Metric(
+            "random logit",
+            "structural similarity with the heatmap of another class",
+            random_logit,
+        ),
+    }

@@ -1,0 +1,138 @@
+"""Metrics that ask for the same inputs: each input is scored or explained once for all of them."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jxai.batches.chunks import map_chunks, rows_in_flight
+from jxai.batches.draws import normal_draws
+from jxai.checks import check_count, finite, keep_nan
+from jxai.metrics.features import Baseline, as_replacement
+from jxai.metrics.inputs import Scores, as_batch, as_heatmap
+from jxai.metrics.neighbors import Distance, Explain, Move, Seen, over_neighbors, uniform_moves
+from jxai.metrics.pixels import removal_ranks
+from jxai.metrics.sensitivity import relative_change, slope
+from jxai.metrics.stability import change_against, of_input, of_scores
+
+Measure = Callable[[Seen, Seen], Distance]
+
+_SMALLEST = 1e-6  # of the relative stabilities
+_STABILITY: Mapping[str, Measure] = {
+    "relative_input_stability": change_against(of_input, _SMALLEST),
+    "relative_output_stability": change_against(of_scores, _SMALLEST),
+}
+_BOX: Mapping[str, Measure] = {"maximum_sensitivity": relative_change, "local_lipschitz_estimate": slope}
+
+
+def removal_curves(
+    f: Scores,
+    x: jax.Array,
+    heatmap: jax.Array,
+    target: jax.Array,
+    *,
+    baseline: Baseline = 0.0,
+    num_steps: int,
+) -> tuple[jax.Array, jax.Array]:
+    """The curves of `pixel_flipping` and of `deletion`, (N, num_steps + 1) both; arguments as theirs."""
+    x, target = as_batch(x, target, f=f)
+    heatmap = as_heatmap(heatmap, x)
+    check_count("num_steps", num_steps)
+    replace = as_replacement(baseline, x, None)
+    ranks, pixels = removal_ranks(heatmap), heatmap[0].size
+    counts = jnp.asarray([step * pixels // num_steps for step in range(num_steps + 1)], jnp.int32)
+
+    def both(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        images, steps = rows // (num_steps + 1), rows % (num_steps + 1)
+        inputs = x[images]
+        gone = jnp.broadcast_to((ranks[images] < counts[steps, None, None])[..., None], inputs.shape)
+        mixed = jnp.where(gone, replace(inputs, gone, images, steps).astype(x.dtype), inputs)
+        scores = jnp.asarray(f(mixed), jnp.float32)
+        of_target = target[images][:, None]
+        logits = jnp.take_along_axis(scores, of_target, axis=1)[:, 0]
+        shares = jnp.take_along_axis(jax.nn.softmax(scores, axis=-1), of_target, axis=1)[:, 0]
+        return keep_nan(logits, mixed), keep_nan(shares, mixed)
+
+    found = map_chunks(both, len(x) * (num_steps + 1), rows_in_flight(x, None))
+    flipping, deletion = (finite("scores", one).reshape(len(x), -1) for one in found)
+    return keep_nan(flipping, x, heatmap), keep_nan(deletion, x, heatmap)
+
+
+def relative_stabilities(
+    f: Scores,
+    explain: Explain,
+    key: jax.Array,
+    x: jax.Array,
+    target: jax.Array,
+    *,
+    noise_scale: float = 0.05,
+    num_samples: int = 10,
+) -> dict[str, jax.Array]:
+    """`relative_input_stability` and `relative_output_stability`, (N,) each, by name; arguments as theirs."""
+
+    def move(inputs: jax.Array, images: jax.Array, number: jax.Array) -> jax.Array:
+        draws = normal_draws(key, images, jnp.broadcast_to(number, images.shape), inputs.shape[1:])
+        return inputs + noise_scale * draws
+
+    return _of_all(_STABILITY, f, explain, move, x, target, num_samples)
+
+
+def robustness(
+    f: Scores,
+    explain: Explain,
+    key: jax.Array,
+    x: jax.Array,
+    target: jax.Array,
+    *,
+    radius: float,
+    num_samples: int,
+) -> dict[str, jax.Array]:
+    """Four metrics of the same neighbors, uniform in a box.
+
+    Args:
+        f: from inputs (N, ...) to scores (N, K).
+        explain: from inputs (n, ...) and classes (n,) to explanations (n, ...).
+        key: a random key.
+        x: inputs, (N, ...).
+        target: the classes explained, (N,).
+        radius: half the box's side, in units of `x`.
+        num_samples: neighbors of an input.
+
+    Returns:
+        By name `maximum_sensitivity` and `local_lipschitz_estimate`, and of the box's neighbors
+        `relative_input_stability` and `relative_output_stability`, (N,) each.
+    """
+    moves = uniform_moves(key, radius)
+    return _of_all({**_BOX, **_STABILITY}, f, explain, moves, x, target, num_samples)
+
+
+def _of_all(
+    measures: Mapping[str, Measure],
+    f: Scores,
+    explain: Explain,
+    move: Move,
+    x: jax.Array,
+    target: jax.Array,
+    num_samples: int,
+) -> dict[str, jax.Array]:
+    x, target = as_batch(x, target, f=f)
+    check_count("num_samples", num_samples)
+
+    def distance(start: Seen, seen: Seen) -> Distance:
+        each = [measure(start, seen) for measure in measures.values()]
+        counts = [jnp.broadcast_to(one.counts, one.above.shape) for one in each]
+        stacked = (
+            jnp.stack(parts, axis=1) for parts in ([o.above for o in each], [o.below for o in each], counts)
+        )
+        return Distance(*stacked)
+
+    found = over_neighbors(
+        explain,
+        move,
+        distance,
+        x,
+        target,
+        num_neighbors=num_samples,
+        more=lambda inputs: {"scores": f(inputs)},
+    )
+    return {name: found[:, place] for place, name in enumerate(measures)}
