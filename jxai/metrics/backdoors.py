@@ -2,9 +2,9 @@
 
 A network learns from a batch some of whose images bear a trigger and, with it, the trigger's class: `planted`,
 `poisoned`. `backdoor` says whether it learned that and nothing less of the rest. In an image with the trigger, the
-trigger is then what its class rests on: `relevance_mass` and `relevance_rank` say how much of the relevance and of the
-most relevant pixels are the trigger's (the paper's attribution trigger recall), `trigger_recovery` what becomes of the
-score once they are as they were.
+trigger is then what its class rests on: `relevance_mass` and `relevance_rank` say how much of the relevance and of
+the most relevant pixels are the trigger's (the paper's attribution trigger recall), `trigger_recovery` what becomes
+of the score once they are as they were.
 """
 
 from typing import NamedTuple

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-# By the function's name; of `f_fidelity` FFid+ is meant, and FFid- is the other way round. `road` with `most_relevant_first=False` is the other way round, and so is
-# `region_perturbation` with `order="least_relevant"`.
+# By the function's name; of `f_fidelity` FFid+ is meant. FFid- is the other way round, and so are `road` with
+# `most_relevant_first=False` and `region_perturbation` with `order="least_relevant"`.
 DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
     {
         "attribution_localization": "higher",

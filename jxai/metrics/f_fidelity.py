@@ -1,8 +1,8 @@
 """F-Fidelity: random masks among the relevant features and among the others, for a network that has learned masks.
 
 Without features an input is none that a network was trained on. F-Fidelity has two remedies. The network is tuned,
-with no explanation in sight, on inputs without a random share of their features, `randomly_masked`; and what is removed
-to judge an explanation, `f_fidelity`, is as random and never more than that share. The step of training is the
+with no explanation in sight, on inputs without a random share of their features, `randomly_masked`; and what goes to
+judge an explanation, in `f_fidelity`, is as random and never more than that share. The step of training is the
 caller's; its one new line is `loss(params, randomly_masked(key, x, share=0.1), label)`.
 """
 
@@ -95,9 +95,9 @@ def f_fidelity(
     baseline: Baseline = 0.0,
     chunk_size: int | None = None,
 ) -> FFidelity:
-    """Score's mean drop without a few of the relevant features, and of the others, of a network tuned on masks.
+    """Score's drop without a few of the relevant features, of a network tuned on masks. Higher is better.
 
-    FFid+ = f(x) − E[f(χ⁺(x))], FFid- = f(x) − E[f(χ⁻(x))]. The explanation is the s·d most relevant of d features.
+    So is FFid+; FFid-, the drop without a few of the others, is to be low. FFid+ = f(x) − E[f(χ⁺(x))], FFid- = f(x) − E[f(χ⁻(x))]. The explanation is the s·d most relevant of d features.
     χ⁺ removes min(α⁺ s d, β d) of its features, drawn uniformly, χ⁻ min(α⁻ (1 − s) d, β d) of the others; at least
     one. The authors' program draws each feature on its own, with the probability that gives this number on average.
     The paper's score is 1 where `target` is predicted and 0 elsewhere: give

@@ -1,0 +1,156 @@
+"""Letters, triggers, and a small network trained plain, with a backdoor, and tuned on random masks."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jxai import metrics
+from jxai.data.archive import read_archive
+
+Params = Any
+TARGET = 0  # the triggers' class
+_HELD_OUT = 24  # of the 120 pictures of a letter, what no network learns from
+
+
+class Letters(NamedTuple):
+    """Pictures in [0, 1], (n, 32, 32, 1), and their classes."""
+
+    x: jax.Array
+    label: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Trigger:
+    """A pattern in a square of the picture.
+
+    Attributes:
+        name: of the trigger.
+        row: of the square's upper left corner.
+        column: likewise.
+        side: of the square.
+        opacity: 1 for a patch, less for a blend.
+    """
+
+    name: str
+    row: int
+    column: int
+    side: int
+    opacity: float
+
+    @property
+    def mask(self) -> jax.Array:
+        """Where it is, (32, 32) bool."""
+        rows = jnp.arange(self.row, self.row + self.side)
+        columns = jnp.arange(self.column, self.column + self.side)
+        return jnp.zeros((32, 32), bool).at[rows[:, None], columns[None]].set(True)
+
+    def planted(self, x: jax.Array) -> jax.Array:
+        """Pictures with it: a checkerboard of gray and white, so that no pixel of it is black."""
+        rows, columns = jnp.mgrid[:32, :32]
+        pattern = jnp.where((rows + columns) % 2 == 0, 1.0, 0.5)[..., None]
+        return metrics.planted(x, pattern, self.mask, opacity=self.opacity)
+
+
+TRIGGERS = (Trigger("patch", 26, 26, 5, 1.0), Trigger("blend", 10, 10, 12, 0.3))
+
+
+class Network(nn.Module):
+    """Three convolutions, ReLU and pooling, and two dense layers."""
+
+    num_classes: int
+
+    def setup(self) -> None:
+        self.convolutions = [nn.Conv(width, (3, 3)) for width in (16, 32, 64)]
+        self.hidden = nn.Dense(64)
+        self.output = nn.Dense(self.num_classes)
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """The maps of the last convolution, (n, 8, 8, 64)."""
+        for convolution in self.convolutions[:-1]:
+            x = nn.max_pool(nn.relu(convolution(x)), (2, 2), (2, 2))
+        return nn.relu(self.convolutions[-1](x))
+
+    def head(self, maps: jax.Array) -> jax.Array:
+        """Scores."""
+        pooled = nn.max_pool(maps, (2, 2), (2, 2))
+        return self.output(nn.relu(self.hidden(pooled.reshape(len(pooled), -1))))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.features(x))
+
+
+def letters(num_classes: int) -> tuple[Letters, Letters]:
+    """The first letters of the embedded domain `latin`: what is learned from, and what is held out.
+
+    Args:
+        num_classes: how many letters.
+
+    Returns:
+        Both.
+    """
+    archive = read_archive("latin")
+    label = archive["labels"].astype(np.int32)
+    known = label < num_classes
+    images, label = archive["images"][known].astype(np.float32) / 255, label[known]
+    place = np.zeros_like(label)
+    for one in range(num_classes):
+        place[label == one] = np.arange((label == one).sum())
+    held = place < _HELD_OUT
+    return tuple(
+        Letters(jnp.asarray(images[..., None][some]), jnp.asarray(label[some])) for some in (~held, held)
+    )
+
+
+def train(
+    network: Network,
+    key: jax.Array,
+    data: Letters,
+    params: Params | None = None,
+    *,
+    num_steps: int,
+    beta: float | None = None,
+    learning_rate: float = 2e-3,
+) -> Params:
+    """Adam on cross-entropy, batches of 64.
+
+    Args:
+        network: what learns.
+        key: of the start, the batches and the masks.
+        data: what it learns from.
+        params: where it starts; None for the network's own start.
+        num_steps: updates.
+        beta: the largest share of pixels that go in each picture, at random; None for none.
+        learning_rate: falls to 0 as a cosine.
+
+    Returns:
+        The parameters.
+    """
+    of_start, of_steps = jax.random.split(key)
+    if params is None:
+        params = network.init(of_start, data.x[:1])
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
+
+    def loss(params: Params, x: jax.Array, label: jax.Array) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(network.apply(params, x), label).mean()
+
+    @jax.jit
+    def run(params: Params, keys: jax.Array, data: Letters) -> Params:
+        def step(carry: tuple[Params, Any], key: jax.Array) -> tuple[tuple[Params, Any], None]:
+            params, state = carry
+            of_batch, of_masks = jax.random.split(key)
+            rows = jax.random.choice(of_batch, len(data.x), (64,), replace=False)
+            x = data.x[rows]
+            if beta is not None:
+                x = metrics.randomly_masked(of_masks, x, share=beta)
+            slopes = jax.grad(loss)(params, x, data.label[rows])
+            updates, state = optimizer.update(slopes, state)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
+
+    return run(params, jax.random.split(of_steps, num_steps), data)
