@@ -2,12 +2,12 @@
 
     python -m experiments.faithfulness --out experiments/results/faithfulness
 
-A small network learns letters of the embedded domain `latin`, once plain and once a trigger (a patch; a blended
-pattern) a seed, and each is tuned on random masks for F-Fidelity. Fifteen methods and random maps explain held-out
-pictures: their class, or the trigger's in pictures that bear it. Leaves `faithfulness.md` with every method's score by
-every metric and the correlation of every metric's order of methods (random left out) with that of BackX's trigger
-recall and of F-Fidelity, and `faithfulness.json`. A network's scores are logged when they are there
-(`faithfulness.jsonl`): a run that was stopped goes on. Minutes on two cores.
+A small network learns letters of the embedded domain `latin`, once plain and once with each trigger (a patch; a
+blended pattern) a seed, and a copy of each is tuned on random masks for F-Fidelity. Fifteen methods and random maps
+explain held-out pictures: their class, or the trigger's in pictures that bear it. Leaves `faithfulness.md` with every
+method's score by every metric and the correlation of every metric's order of methods (random left out) with that of
+BackX's trigger recall, of its recovery and of F-Fidelity, and `faithfulness.json`. A network's scores are logged when
+they are there (`faithfulness.jsonl`): a run that was stopped goes on. Minutes on two cores.
 """
 
 import dataclasses
@@ -166,9 +166,10 @@ def page(found: dict[str, Any], options: Options) -> str:
         The text.
     """
     lines = [
-        f"{options.num_pictures} held-out letters a network, {options.num_seeds} seeds, {options.num_classes} letters; "
-        f"triggers in {options.share:.0%} of what is learned, masks of at most {options.beta:.0%} of the pixels. "
-        "Correlations are Spearman's over the methods, random left out, with 95 % intervals over seeds and pictures.",
+        f"{options.num_pictures} held-out pictures a network, {options.num_seeds} seeds, "
+        f"{options.num_classes} letters. "
+        f"Triggers in {options.share:.0%} of what is learned, masks of at most {options.beta:.0%} of the pixels. "
+        "Correlations are Spearman's over the methods, random left out; intervals are 95 %, over seeds and pictures.",
     ]
     for name, of in found.items():
         accuracy = ", ".join(f"{key} {value:.3f}" for key, value in of["accuracy"].items())

@@ -65,6 +65,7 @@ class Network(nn.Module):
     num_classes: int
 
     def setup(self) -> None:
+        """The layers."""
         self.convolutions = [nn.Conv(width, (3, 3)) for width in (16, 32, 64)]
         self.hidden = nn.Dense(64)
         self.output = nn.Dense(self.num_classes)
@@ -81,6 +82,7 @@ class Network(nn.Module):
         return self.output(nn.relu(self.hidden(pooled.reshape(len(pooled), -1))))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Scores of pictures, (n, 32, 32, 1)."""
         return self.head(self.features(x))
 
 

@@ -17,6 +17,7 @@ KNOWN = ("trigger recall", "trigger mass", "trigger recovery")
 """BackX's: only in pictures with a trigger."""
 TUNED = ("F-Fidelity", "FFid+", "FFid−")
 CONTROL = "random"
+_EPSILON = lrp.Composite(((lrp.Kind.CONVOLUTION, lrp.Epsilon(0.1)), (lrp.Kind.DENSE, lrp.Epsilon(0.1))))
 
 
 class Asked(NamedTuple):
@@ -60,7 +61,7 @@ def _methods(network: Network, params: Params, key: jax.Array) -> dict[str, Call
         "SmoothGrad": lambda x, t: attribution.smooth_grad(f, key, x, t, num_roots=20),
         "SmoothTaylor": lambda x, t: attribution.smooth_taylor(f, key, x, t, noise_scale=0.3, num_roots=20),
         "DeepLIFT": lambda x, t: attribution.deep_lift(f, x, t),
-        "LRP-ε": relevance(lrp.Composite(layers=lrp.Epsilon())),
+        "LRP-ε": relevance(_EPSILON),
         "LRP EpsilonPlus": relevance(lrp.EpsilonPlus()),
         "LRP EpsilonGammaBox": relevance(lrp.EpsilonGammaBox(low=0.0, high=1.0)),
         "guided backpropagation": relevance(lrp.GuidedBackprop()),

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jxai.batches.checks import as_baseline, check_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
-from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan
+from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan, values
 from jxai.errors import InputError, InputTypeError
 from jxai.metrics.features import scores_without
 from jxai.metrics.inputs import Scores, as_batch, as_heatmap
@@ -65,7 +65,7 @@ def planted(x: ArrayLike, pattern: ArrayLike, mask: ArrayLike, *, opacity: float
 
     Raises:
         TypeError: if `x` holds no floats, or `mask` no bool.
-        ValueError: if shapes do not fit, values are not finite or `opacity` is out of range.
+        ValueError: if shapes do not fit, values are not finite, `mask` is empty or `opacity` is out of range.
 
     Example:
         >>> planted(jnp.zeros((1, 1, 2, 1)), 1.0, jnp.array([[True, False]]), opacity=0.5)[..., 0].tolist()
@@ -85,6 +85,8 @@ def planted(x: ArrayLike, pattern: ArrayLike, mask: ArrayLike, *, opacity: float
         raise InputError(
             f"expected `mask` of shape {x.shape[1:3]} or {x.shape[:3]}, got {place.shape}: one value a pixel"
         )
+    if (known := values(place)) is not None and not known.any():
+        raise InputError("expected pixels of a trigger in `mask`, got none: give it a place")
     mixed = (1 - opacity) * x + opacity * pattern
     return keep_nan(jnp.where(jnp.broadcast_to(place, x.shape[:3])[..., None], mixed.astype(x.dtype), x), x)
 
