@@ -40,10 +40,10 @@ class Options:
     """How much is trained and explained, and where the tables go."""
 
     num_seeds: int = 3
-    num_classes: int = 20
-    num_pictures: int = 32
+    num_classes: int = 10
+    num_pictures: int = 24
     """Explained, a network."""
-    num_steps: int = 1000
+    num_steps: int = 400
     """Of training; tuning has half as many."""
     share: float = 0.1
     """Of the pictures that bear the trigger in training."""
@@ -78,7 +78,7 @@ def measure(scorer: Scorer, seed: int, trigger: Trigger | None, options: Options
         )
         learned = Letters(poisoned.x, poisoned.label)
     params = train(network, keys[1], learned, num_steps=options.num_steps)
-    rates = {"beta": options.beta, "learning_rate": 5e-4}
+    rates = {"beta": options.beta, "learning_rate": 1e-3}
     tuned = train(network, keys[2], learned, params, num_steps=options.num_steps // 2, **rates)
     bearing = held.x if trigger is None else trigger.planted(held.x)
 
