@@ -108,7 +108,7 @@ def measure(scorer: Scorer, seed: int, trigger: Trigger | None, options: Options
             "train longer, or explain fewer"
         )
     rows = jnp.asarray(order[: options.num_pictures])
-    target = held.label[rows] if trigger is None else jnp.full(len(rows), TARGET)
+    target = held.label[rows] if trigger is None else jnp.full(len(rows), TARGET, jnp.int32)
     mask = TRIGGERS[0].mask if trigger is None else trigger.mask
     asked = Asked(
         params, tuned, bearing[rows], held.x[rows], jnp.broadcast_to(mask, (len(rows), 32, 32)), target
