@@ -9,7 +9,19 @@ from jxai.miscompiled import keep_sums_right
 
 __version__ = "0.2.0"
 # `import jxai` and `jxai.lrp` do: a package is loaded when it is first used.
-_LAZY = ("attribution", "data", "depthwise", "fewshot", "lrp", "metrics", "models", "text", "training", "viz")
+_LAZY = (
+    "attribution",
+    "data",
+    "depthwise",
+    "fewshot",
+    "guidance",
+    "lrp",
+    "metrics",
+    "models",
+    "text",
+    "training",
+    "viz",
+)
 
 keep_sums_right()
 

@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "batches": {"ops"},
     "cli": {"attribution", "data", "fewshot", "lrp", "metrics", "models", "text", "training", "viz"},
     "data": {"fewshot"},  # the Episode alone
-    "fewshot": {"lrp", "models", "ops"},
+    "fewshot": {"guidance", "lrp", "models", "ops"},
+    "guidance": set(),
     "lrp": {"ops"},
     "metrics": {"batches", "ops"},
     "models": {"lrp", "ops"},  # where modules stand, for `split`
@@ -51,7 +52,7 @@ COMMON = {
     "sealing",
 }
 # Packages that take any function, so they know no neural network library.
-WITHOUT_FLAX = ("attribution", "batches", "metrics", "text")
+WITHOUT_FLAX = ("attribution", "batches", "guidance", "metrics", "text")
 # What `import jxai` and its packages load only when it is used.
 LAZY = (
     "PIL",

@@ -176,5 +176,5 @@ def test_it_works_with_the_versions(wheel, tmp_path, versions):
     # XLA_FLAGS may hold what this jaxlib alone knows; without any, programs are compiled quickly.
     for name in ("JXAI_TEST_INSTALLED", "XLA_FLAGS"):
         environment.pop(name, None)
-    options = ("-q", "-p", "no:cacheprovider", "-o", "filterwarnings=")
+    options = ("-q", "-p", "no:cacheprovider", "-o", "filterwarnings=", "--fast")
     run(inside / "pytest", *options, *CHOSEN, env=environment)

@@ -2,7 +2,7 @@
 
 from jxai.fewshot.episode import Episode
 from jxai.fewshot.evaluation import encode, episode_accuracies
-from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
+from jxai.fewshot.explanation import Explanation, log_odds
 from jxai.fewshot.guidance import PLAIN, Guidance, guided_loss, head_loss
 from jxai.fewshot.heads import (
     CrossAttentionHead,
@@ -19,6 +19,7 @@ from jxai.fewshot.pixels import pixel_relevance
 from jxai.fewshot.system import init_variables, part
 from jxai.fewshot.transduction import Transduction, transductive_scores
 from jxai.fewshot.transformation import Transformed, init_transformation
+from jxai.guidance import relevance_weights
 from jxai.intervals import mean_and_interval
 
 __all__ = [

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import as_array, check_number, finite
+from jxai.checks import as_array, finite
 from jxai.errors import InputError
 
 
@@ -49,27 +49,3 @@ def log_odds(scores: jax.Array) -> jax.Array:
     # In bfloat16 1.01 − p would be off by a fifth where p is near 1.
     p = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)))
     return jnp.log((scores.shape[-1] - 1) * (p + 0.01) / (1.01 - p)).astype(scores.dtype)
-
-
-def relevance_weights(relevance: jax.Array, *, strength: float = 1.0) -> jax.Array:
-    """w = 1 + t·R / max|R| with the maximum over the last axis; 1 where all of R is 0.
-
-    Args:
-        relevance: (..., C).
-        strength: t, at least 0.
-
-    Returns:
-        Weights of the relevance's shape, in [1 − t, 1 + t].
-
-    Raises:
-        TypeError: no array of numbers.
-        ValueError: no last axis, a negative strength, or relevance that is not finite (not seen under jit).
-    """
-    check_number("strength", strength, least=0)
-    relevance = finite("relevance", as_array(relevance))
-    if not relevance.ndim or not relevance.shape[-1] or not jnp.issubdtype(relevance.dtype, jnp.floating):
-        raise InputError(
-            f"expected relevance (..., C) of floats, got {relevance.dtype} {relevance.shape}: add an axis"
-        )
-    largest = jnp.max(jnp.abs(relevance), axis=-1, keepdims=True)
-    return 1 + strength * relevance / jnp.where(largest == 0, 1, largest)

@@ -18,8 +18,16 @@ NEEDS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", suite.BENCHMARKS)
+LONG = ("attribution", "growth", "together")  # a minute or more, most of it compilation
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name in LONG else pytest.mark.slow)
+        for name in suite.BENCHMARKS
+    ],
+)
 def test_every_benchmark_runs(name, tmp_path):
     missing = [package for package in NEEDS.get(name, ()) if importlib.util.find_spec(package) is None]
     if missing:

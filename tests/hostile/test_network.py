@@ -62,8 +62,13 @@ print("done", len(modules))
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("alone", [False, True], ids=["no sockets", "a network namespace of its own"])
+@pytest.mark.parametrize(
+    "alone",
+    [
+        pytest.param(False, id="no sockets", marks=pytest.mark.long),
+        pytest.param(True, id="a network namespace of its own", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_asks_for_a_network(alone, tmp_path):
     # In a namespace without interfaces libraries written in C++ cannot reach anything either.
     command = ["unshare", "--net"] if alone else []

@@ -16,9 +16,10 @@ from jxai import lrp
 from jxai.checks import check_count
 from jxai.errors import InputError
 from jxai.fewshot.episode import Episode
-from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
+from jxai.fewshot.explanation import Explanation, log_odds
 from jxai.fewshot.heads.attention import Attention, InverseNorm
 from jxai.fewshot.heads.head import Head, class_means
+from jxai.guidance import relevance_weights
 from jxai.lrp.rules.presets import SUN2020_DENSE
 from jxai.lrp.rules.ratio import stabilize
 from jxai.models.layers import check_fields, dense_init

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jxai import lrp
 from jxai.errors import InputError
 from jxai.fewshot.episode import Episode
-from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
+from jxai.fewshot.explanation import Explanation, log_odds
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
 from jxai.fewshot.heads.graph_layers import EPSILON, MOMENTUM, Adjacency, GraphConvolution, Skip
+from jxai.guidance import relevance_weights
 from jxai.lrp.rules.presets import SUN2020_DENSE
 from jxai.models.layers import check_fields, dense_init
 

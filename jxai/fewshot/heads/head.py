@@ -10,7 +10,8 @@ from jxai import lrp
 from jxai.checks import check_count, keep_nan, keep_nan_of
 from jxai.fewshot.checks import check_every_class, check_task
 from jxai.fewshot.episode import Episode, check_episode
-from jxai.fewshot.explanation import Explanation, log_odds, relevance_weights
+from jxai.fewshot.explanation import Explanation, log_odds
+from jxai.guidance import relevance_weights
 
 # Where a head may leave, while it computes scores, what `explain` would otherwise compute again.
 KEPT = "explanation"

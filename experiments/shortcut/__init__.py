@@ -1,0 +1,1 @@
+"""A planted shortcut, what a plain training makes of it, and what losses on explanations repair."""

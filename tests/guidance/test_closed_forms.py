@@ -1,0 +1,158 @@
+"""Losses against their papers' formulas in NumPy, and what they do to a training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from guidance_registry import CONCEPT, HEAD, MASK, ONE_HOT, OTHER, N, R, head
+
+from jxai import attribution, guidance, lrp
+
+r, other, mask = np.asarray(R, float), np.asarray(OTHER, float), np.asarray(MASK)
+
+
+def test_right_reasons_are_those_of_the_paper():
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5)), jnp.float32)
+    weights = jnp.asarray(np.random.default_rng(2).normal(size=(5, 3)), jnp.float32)
+    inside = jnp.asarray([[1, 0, 1, 0, 1], [0, 0, 0, 1, 1]], bool)
+    gradient = attribution.gradient(lambda x: x @ weights, x, guidance.sum_of_logs)
+    # ∂/∂x Σ_k log p_k = Σ_k (W_k − Σ_j p_j W_j)
+    p = np.asarray(jax.nn.softmax(x @ weights), float)
+    wide = np.asarray(weights, float)
+    slope = wide.sum(axis=1)[None] - 3 * p @ wide.T
+    np.testing.assert_allclose(
+        guidance.right_reasons(gradient, inside), ((np.asarray(inside) * slope) ** 2).sum(axis=1), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.6])
+def test_background_is_that_of_the_paper(decay):
+    for i, found in enumerate(guidance.background(R, MASK, decay=decay, scale=2.0, stabilizer=1e-9)):
+        h = np.abs(r[i]) / np.abs(r[i])[mask[i]].mean()
+        outside = np.sort((h * ~mask[i][..., None]).ravel())[::-1]
+        weights = decay ** np.arange(outside.size)
+        pooled = (weights * outside).sum() / weights.sum()
+        np.testing.assert_allclose(found, -np.log(1 - pooled / (pooled + 2)), rtol=1e-5)
+
+
+def test_background_without_a_foreground_is_bounded():
+    nowhere, all_over = jnp.zeros_like(MASK), jnp.ones_like(MASK)
+    assert guidance.background(R, all_over).tolist() == [0] * N
+    np.testing.assert_allclose(guidance.background(R, nowhere), np.log1p(1000), rtol=1e-4)
+
+
+def test_the_foreground_has_a_range():
+    held = np.abs(r * mask[..., None]).sum(axis=(1, 2, 3))
+    least, most = float(held.mean()), float(held.mean()) * 1.01
+    wanted = np.maximum(0, 1 - held / least) ** 2 + np.maximum(0, held / most - 1) ** 2
+    np.testing.assert_allclose(guidance.foreground_range(R, MASK, least=least, most=most), wanted, rtol=1e-4)
+
+
+def test_disagreement_is_one_less_the_cosine():
+    flat, reference = r.reshape(N, -1), other.reshape(N, -1)
+    cosine = (flat * reference).sum(1) / np.linalg.norm(flat, axis=1) / np.linalg.norm(reference, axis=1)
+    np.testing.assert_allclose(guidance.disagreement(R, OTHER), 1 - cosine, rtol=1e-5)
+    assert guidance.disagreement(R, jnp.zeros_like(R)).tolist() == [1] * N
+
+
+def test_an_equivariant_explanation_is_consistent():
+    def flip(z):
+        return z[:, :, ::-1]
+
+    np.testing.assert_allclose(guidance.inconsistency(jnp.sin, R, flip), 0, atol=1e-6)
+    assert (guidance.inconsistency(lambda z: jnp.cumsum(z, axis=2), R, flip) > 0.1).all()
+
+
+def test_roughness_counts_neighbors():
+    board = jnp.asarray(np.indices((64, 64)).sum(axis=0) % 2 * 2 - 1, jnp.float32)
+    # 2 · 64 · 63 pairs that differ by 2, 64² values of 1
+    np.testing.assert_allclose(guidance.roughness(board[None]), 4 * 63 / 64, rtol=1e-6)
+    assert guidance.roughness(jnp.ones((1, 4, 4))).tolist() == [0]
+
+
+def test_density_is_1_of_what_is_spread_and_a_pixels_share_of_what_is_not():
+    one = jnp.zeros((1, 4, 5)).at[0, 2, 2].set(-3)
+    np.testing.assert_allclose(
+        guidance.density(jnp.concatenate([one, jnp.ones_like(one)])), [1 / 20, 1], rtol=1e-6
+    )
+
+
+def test_a_concept_is_the_difference_of_means():
+    present = jnp.asarray([True, False, True])
+    pooled = r.mean(axis=(1, 2))
+    apart = pooled[[0, 2]].mean(axis=0) - pooled[1]
+    found = guidance.concept_vector(R, present)
+    np.testing.assert_allclose(found, apart / np.linalg.norm(apart), rtol=1e-5)
+    covariance = np.cov(pooled.T, np.asarray(present, float), bias=True)[:2, 2]
+    np.testing.assert_allclose(found, covariance / np.linalg.norm(covariance), rtol=1e-5)
+
+
+def test_concept_sensitivity_is_the_gradients_product_with_the_concept():
+    gradient = jax.grad(lambda a: (ONE_HOT * head(a)).sum())(R)
+    wanted = (np.asarray(gradient) @ np.asarray(CONCEPT)).sum(axis=(1, 2)) ** 2
+    np.testing.assert_allclose(guidance.concept_sensitivity(head, R, ONE_HOT, CONCEPT), wanted, rtol=1e-4)
+
+
+def test_a_concept_is_held_at_its_origin_where_it_shall_be():
+    origin = jnp.asarray([0.5, -1.0])
+    changed = guidance.without_concept(R, CONCEPT, origin)
+    np.testing.assert_allclose(changed @ CONCEPT, jnp.full(R.shape[:-1], origin @ CONCEPT), atol=1e-5)
+    across = jnp.asarray([-0.8, 0.6])
+    np.testing.assert_allclose(changed @ across, R @ across, atol=1e-5)
+    where = jnp.asarray([False, True, False])
+    some = guidance.without_concept(R, CONCEPT, origin, where=where)
+    np.testing.assert_array_equal(some, jnp.where(where[:, None, None, None], changed, R))
+
+
+def test_drawn_classes_are_the_label_half_of_the_time_and_all_others_alike():
+    labels = jnp.full(30_000, 2)
+    shares = np.bincount(guidance.drawn_classes(jax.random.key(0), labels, 4), minlength=4) / 30_000
+    np.testing.assert_allclose(shares, [1 / 6, 1 / 6, 1 / 2, 1 / 6], atol=0.01)
+
+
+def test_weighted_scores_are_those_of_the_weighted_features():
+    def explain(z):
+        return lrp.relevance(head, z, jnp.asarray([2, 0, 1]), composite=lrp.EpsilonPlus())
+
+    weights = 1 + 0.5 * np.asarray(explain(R)) / np.abs(np.asarray(explain(R))).max(axis=-1, keepdims=True)
+    found = guidance.weighted_scores(head, R, explain, strength=0.5)
+    np.testing.assert_allclose(found, np.tanh((r * weights).reshape(N, -1)) @ np.asarray(HEAD), rtol=1e-4)
+    # Through the weights or not is the gradient's matter alone.
+    np.testing.assert_array_equal(
+        found, guidance.weighted_scores(head, R, explain, strength=0.5, through=True)
+    )
+    slopes = [
+        jax.grad(
+            lambda z, through=through: guidance.weighted_scores(head, z, explain, through=through).sum()
+        )(R)
+        for through in (False, True)
+    ]
+    assert np.abs(slopes[0] - slopes[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "composite", [lrp.EpsilonPlus(), lrp.EpsilonAlpha2Beta1(), lrp.EpsilonGammaBox(low=-3.0, high=3.0)]
+)
+def test_gradients_of_a_loss_on_relevance_by_parameters_are_those_of_finite_differences(composite):
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.default_rng(3).normal(size=(2, 4)))
+        params = {
+            "a": jnp.asarray(np.random.default_rng(4).normal(size=(4, 6))),
+            "b": jnp.asarray(np.random.default_rng(5).normal(size=(6, 3))),
+        }
+        inside = jnp.asarray([[1, 0, 0, 1], [0, 1, 0, 0]], bool)
+
+        def loss(params):
+            def f(x):
+                return jax.nn.relu(x @ params["a"]) @ params["b"]
+
+            relevance = lrp.relevance(f, x, jnp.asarray([0, 2]), composite=composite)
+            return (
+                guidance.background(relevance, inside).sum() + guidance.right_reasons(relevance, inside).sum()
+            )
+
+        way = jax.tree.map(lambda w: jnp.cos(jnp.arange(w.size, dtype=w.dtype)).reshape(w.shape), params)
+        moved = [loss(jax.tree.map(lambda w, d, s=s: w + s * d, params, way)) for s in (1e-6, -1e-6)]
+        gradient = jax.grad(loss)(params)
+        slope = sum((gradient[name] * way[name]).sum() for name in params)
+        np.testing.assert_allclose(slope, (moved[0] - moved[1]) / 2e-6, rtol=1e-5)
