@@ -39,6 +39,8 @@ _NETWORKS: dict[str, Trigger | None] = {NO_TRIGGER: None, **{one.name: one for o
 class Options:
     """How much is trained and explained, and where the tables go."""
 
+    networks: tuple[str, ...] = tuple(_NETWORKS)
+    """Which: of what they learn beside the letters."""
     num_seeds: int = 3
     num_classes: int = 10
     num_pictures: int = 24
@@ -187,14 +189,19 @@ def page(found: dict[str, Any], options: Options) -> str:
 
 def main(options: Options) -> None:
     """Measure what is missing; write and print the tables."""
+    if not options.networks or (unknown := [name for name in options.networks if name not in _NETWORKS]):
+        got = unknown[0] if options.networks else "none"
+        raise InputError(f"expected networks among {', '.join(_NETWORKS)}, got {got}: name such ones")
     settings = dataclasses.asdict(options)
-    for name in ("num_seeds", "out", "json", "progress"):
+    for name in ("networks", "num_seeds", "out", "json", "progress"):
         del settings[name]
     scorer = Scorer(Network(options.num_classes), beta=options.beta)
     progress: Progress = True if options.progress else "lines"
     with folders.in_use(options.out):
         log = ResultsLog(options.out / "faithfulness.jsonl", settings)
-        keys = {(name, seed): f"{name} {seed}" for seed in range(options.num_seeds) for name in _NETWORKS}
+        keys = {
+            (name, seed): f"{name} {seed}" for seed in range(options.num_seeds) for name in options.networks
+        }
         done = sum(log.done(key) for key in keys.values())
         with Bar(len(keys), initial=done, unit="network", progress=progress) as bar:
             for (name, seed), key in keys.items():
@@ -203,7 +210,8 @@ def main(options: Options) -> None:
                     log.append({"key": key, **measure(scorer, seed, _NETWORKS[name], options)})
                     bar.update(1)
         records = {
-            name: [log.records[keys[name, seed]] for seed in range(options.num_seeds)] for name in _NETWORKS
+            name: [log.records[keys[name, seed]] for seed in range(options.num_seeds)]
+            for name in options.networks
         }
         found = summary(records)
         text = page(found, options)
