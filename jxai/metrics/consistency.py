@@ -80,13 +80,15 @@ def local_sufficiency(heatmap: jax.Array, prediction: jax.Array, *, threshold: f
     good = jnp.isfinite(heatmap).all(axis=(1, 2))
     flat = jnp.where(good[:, None], heatmap.reshape(len(heatmap), -1), 0)
     # Over the largest first: squares of tiny or huge values would leave float32.
-    largest = jnp.abs(flat).max(axis=0)
+    largest = jnp.abs(flat).max(axis=0, keepdims=True)
     flat = flat / jnp.where(largest > 0, largest, 1)
     number = jnp.maximum(good.sum(), 1).astype(jnp.float32)
-    centered = jnp.where(good[:, None], flat - flat.sum(axis=0) / number, 0)
-    deviation = jnp.sqrt((centered**2).sum(axis=0) / number)
+    centered = jnp.where(good[:, None], flat - flat.sum(axis=0, keepdims=True) / number, 0)
+    deviation = jnp.sqrt((centered**2).sum(axis=0, keepdims=True) / number)
     unit = centered / jnp.where(deviation > 0, deviation, 1)
-    distance = finite("distances", jax.lax.map(lambda one: jnp.sqrt(((unit - one) ** 2).sum(axis=1)), unit))
+    distance = finite(
+        "distances", jax.lax.map(lambda one: jnp.sqrt(((unit - one[None]) ** 2).sum(axis=1)), unit)
+    )
     distance = jnp.where(good[:, None] & good[None], distance, 0)
     return _agreement(distance <= threshold * distance.max(), heatmap, prediction)
 
