@@ -85,7 +85,7 @@ def measure(scorer: Scorer, seed: int, trigger: Trigger | None, options: Options
     bearing = held.x if trigger is None else trigger.planted(held.x)
 
     def predicted(params: Any, x: jax.Array) -> jax.Array:
-        return network.apply(params, x).argmax(axis=1)
+        return networks.apply(network, params, x).argmax(axis=1)
 
     masked = metrics.randomly_masked(keys[3], held.x, share=options.beta)
     accuracy = {
@@ -99,7 +99,7 @@ def measure(scorer: Scorer, seed: int, trigger: Trigger | None, options: Options
         of = {"target": TARGET}
         for kind, which in (("trained", params), ("tuned", tuned)):
             found = metrics.backdoor(
-                lambda x, p=which: network.apply(p, x), held.x, bearing, held.label, **of
+                lambda x, p=which: networks.apply(network, p, x), held.x, bearing, held.label, **of
             )
             accuracy[f"{kind}, attack success"] = float(found.attack_success)
         good = (held.label != TARGET) & (predicted(params, bearing) == TARGET)

@@ -88,6 +88,12 @@ class Network(nn.Module):
         return self.head(self.features(x))
 
 
+def apply(network: Network, params: Params, x: jax.Array, method: str = "__call__") -> jax.Array:
+    """What a method of the network gives: its scores."""
+    found: Any = network.apply(params, x, method=method)
+    return found
+
+
 def letters(num_classes: int) -> tuple[Letters, Letters]:
     """The first letters of the embedded domain `latin`: what is learned from, and what is held out.
 
@@ -152,7 +158,7 @@ def _step(
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def loss(params: Params, x: jax.Array, label: jax.Array) -> jax.Array:
-        return optax.softmax_cross_entropy_with_integer_labels(network.apply(params, x), label).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(apply(network, params, x), label).mean()
 
     @jax.jit
     def step(params: Params, state: Any, key: jax.Array, data: Letters) -> tuple[Params, Any]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.faithfulness.networks import Network, Params
+from experiments.faithfulness.networks import Network, Params, apply
 from jxai import attribution, lrp, metrics
 
 KNOWN = ("trigger recall", "trigger mass", "trigger recovery")
@@ -42,13 +42,13 @@ class Asked(NamedTuple):
 
 def _methods(network: Network, params: Params, key: jax.Array) -> dict[str, Callable]:
     def f(x: jax.Array) -> jax.Array:
-        return network.apply(params, x)
+        return apply(network, params, x)
 
     def features(x: jax.Array) -> jax.Array:
-        return network.apply(params, x, method="features")
+        return apply(network, params, x, "features")
 
     def head(maps: jax.Array) -> jax.Array:
-        return network.apply(params, maps, method="head")
+        return apply(network, params, maps, "head")
 
     def relevance(composite: lrp.Composite) -> Callable:
         return lambda x, t: lrp.relevance(f, x, t, composite=composite)
@@ -80,10 +80,10 @@ def _metrics(
     network: Network, asked: Asked, key: jax.Array, maps: jax.Array, beta: float
 ) -> dict[str, jax.Array]:
     def f(x: jax.Array) -> jax.Array:
-        return network.apply(asked.params, x)
+        return apply(network, asked.params, x)
 
     def tuned(x: jax.Array) -> jax.Array:
-        return jax.nn.softmax(network.apply(asked.tuned, x))
+        return jax.nn.softmax(apply(network, asked.tuned, x))
 
     x, target, heatmap = asked.x, asked.target, maps[..., 0]
     area = metrics.curve_area
