@@ -189,8 +189,9 @@ def page(found: dict[str, Any], options: Options) -> str:
 
 def main(options: Options) -> None:
     """Measure what is missing; write and print the tables."""
-    if not options.networks or (unknown := [name for name in options.networks if name not in _NETWORKS]):
-        got = unknown[0] if options.networks else "none"
+    unknown = [name for name in options.networks if name not in _NETWORKS]
+    if unknown or not options.networks:
+        got = unknown[0] if unknown else "none"
         raise InputError(f"expected networks among {', '.join(_NETWORKS)}, got {got}: name such ones")
     settings = dataclasses.asdict(options)
     for name in ("networks", "num_seeds", "out", "json", "progress"):

@@ -111,9 +111,9 @@ def letters(num_classes: int) -> tuple[Letters, Letters]:
     for one in range(num_classes):
         place[label == one] = np.arange((label == one).sum())
     held = place < _HELD_OUT
-    return tuple(
-        Letters(jnp.asarray(images[..., None][some]), jnp.asarray(label[some])) for some in (~held, held)
-    )
+    x = images[..., None]
+    parts = [Letters(jnp.asarray(x[some]), jnp.asarray(label[some])) for some in (~held, held)]
+    return parts[0], parts[1]
 
 
 def train(
@@ -143,7 +143,7 @@ def train(
     of_start, of_steps = jax.random.split(key)
     if params is None:
         params = network.init(of_start, data.x[:1])
-    optimizer, step = _step(network, num_steps, beta, learning_rate)
+    optimizer, step = _step(network.num_classes, num_steps, beta, learning_rate)
     state = optimizer.init(params)
     for one in jax.random.split(of_steps, num_steps):
         params, state = step(params, state, one, data)
@@ -152,9 +152,10 @@ def train(
 
 @functools.cache
 def _step(
-    network: Network, num_steps: int, beta: float | None, learning_rate: float
+    num_classes: int, num_steps: int, beta: float | None, learning_rate: float
 ) -> tuple[optax.GradientTransformation, Callable]:
     """Compiled once; in a `scan` XLA's convolutions are many times slower on a CPU."""
+    network = Network(num_classes)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def loss(params: Params, x: jax.Array, label: jax.Array) -> jax.Array:
