@@ -63,12 +63,14 @@ class Batch(NamedTuple):
 
 def below(params: Any, x: jax.Array) -> jax.Array:
     """The last map of pictures."""
-    return Features().apply({"params": params["below"]}, x)
+    z: Any = Features().apply({"params": params["below"]}, x)
+    return z
 
 
 def above(params: Any, z: jax.Array) -> jax.Array:
     """Scores of a map."""
-    return Classes().apply({"params": params["above"]}, z)
+    found: Any = Classes().apply({"params": params["above"]}, z)
+    return found
 
 
 def scores(params: Any, x: jax.Array) -> jax.Array:
@@ -119,7 +121,7 @@ def _teacher(b: Batch) -> jax.Array:
 
 def _consistent(b: Batch) -> jax.Array:
     return guidance.inconsistency(
-        lambda x: relevance(b.params, x, b.labels), b.x, lambda z: jnp.roll(z[:, :, ::-1], 3, axis=1)
+        lambda x: relevance(b.params, x, b.labels), lambda z: jnp.roll(z[:, :, ::-1], 3, axis=1), b.x
     )
 
 
@@ -134,7 +136,7 @@ def _sparse(b: Batch) -> jax.Array:
 def _weighted(b: Batch) -> jax.Array:
     head = functools.partial(above, b.params)
     found = guidance.weighted_scores(
-        head, below(b.params, b.x), lambda z: lrp.relevance(head, z, b.labels, composite=RULES)
+        head, lambda z: lrp.relevance(head, z, b.labels, composite=RULES), below(b.params, b.x)
     )
     return optax.softmax_cross_entropy_with_integer_labels(found, b.labels)
 
@@ -142,10 +144,10 @@ def _weighted(b: Batch) -> jax.Array:
 LOSSES: dict[str, tuple[str, float, Callable[[Batch], jax.Array] | None]] = {
     "plain": ("plain", 0.0, None),
     "rrr": ("right for the right reasons (gradient)", 10.0, _rrr),
-    "isnet": ("ISNet's background (LRP of the label)", 3.0, _isnet),
-    "isnet-drawn": ("ISNet's background (LRP of a drawn class)", 3.0, _isnet_of_drawn_classes),
-    "isnet-ig": ("ISNet's background (Integrated Gradients)", 3.0, _integrated),
-    "rr-clarc": ("RR-ClArC (concept's direction)", 1.0, _concept),
+    "isnet": ("ISNet's background (LRP of the label)", 10.0, _isnet),
+    "isnet-drawn": ("ISNet's background (LRP of a drawn class)", 10.0, _isnet_of_drawn_classes),
+    "isnet-ig": ("ISNet's background (Integrated Gradients)", 10.0, _integrated),
+    "rr-clarc": ("RR-ClArC (concept's direction)", 10.0, _concept),
     "teacher": ("a teacher's heat maps (LRP)", 3.0, _teacher),
     "weighted": ("features weighted by relevance", 1.0, _weighted),
     "consistent": ("consistency under flips and shifts", 1.0, _consistent),

@@ -1,9 +1,10 @@
 """Feature ablation and permutation: how much the score drops without one feature."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from numpy.typing import ArrayLike
 
 from jxai.attribution.games import as_game
 from jxai.attribution.gradients import Scores
@@ -14,14 +15,14 @@ from jxai.checks import check_count, check_key
 
 def feature_ablation(
     f: Scores,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
-    baseline: ArrayLike = 0.0,
+    feature_mask: Any = None,
+    baseline: Any = 0.0,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """f_t(x) − f_t(x with a feature at the baseline), for each feature.
 
     Example:
@@ -31,10 +32,11 @@ def feature_ablation(
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         feature_mask: the feature of each entry: integers from 0 on without gaps, of a shape that broadcasts to `x`,
-            such as superpixels (N, H, W, 1), or one map (H, W, 1) for all images. None: each entry is a feature.
+            such as superpixels (N, H, W, 1), or one map (H, W, 1) for all images; of a tree a tree of such. None:
+            each entry is a feature, and each token.
         baseline: what stands for a feature that is absent: a number, or an array that broadcasts to `x`.
         chunk_size: inputs in flight, as in `integrated_gradients`.
         mesh: devices over which they are spread, as in `integrated_gradients`.
@@ -67,14 +69,14 @@ def feature_ablation(
 def feature_permutation(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
+    feature_mask: Any = None,
     num_permutations: int = 10,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """Mean over permutations of the batch of f_t(x) − f_t(x with a feature of another of its images).
 
     What is absent looks as in the data; so the batch should be one of them, and large.
@@ -82,7 +84,7 @@ def feature_permutation(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; permutation r for feature k depends on (key, r, k) and the number of images alone.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         feature_mask: as in `feature_ablation`.
         num_permutations: how many of the batch a feature.

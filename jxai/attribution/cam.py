@@ -5,11 +5,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jxai.attribution.gradients import Scores
-from jxai.attribution.maps import Features, channels_last, check_shown, checked_maps, shown_map
+from jxai.attribution.inputs import as_images
+from jxai.attribution.maps import Features, Grid, channels_last, check_shown, checked_maps, shown_map
 from jxai.batches.checks import check_finite
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, finite, keep_nan
+from jxai.checks import finite, keep_nan
 from jxai.compiled import run_compiled
 
 
@@ -20,6 +21,7 @@ def score_cam(
     target: Target,
     *,
     channel_axis: int | None = None,
+    grid: Grid = None,
     relu: bool = True,
     enlarge: bool = True,
     chunk_size: int | None = None,
@@ -36,6 +38,7 @@ def score_cam(
         x: images, (N, H, W, C), floats, whose zeros are nothing.
         target: (N,), integers in [0, K); or a function of the head's outputs, as in `gradient`.
         channel_axis: where maps hold their channels, as in `grad_cam`.
+        grid: as in `grad_cam`.
         relu: as in `grad_cam`.
         enlarge: as in `grad_cam`.
         chunk_size: pictures in flight, as in `integrated_gradients`; there is one a channel.
@@ -52,11 +55,11 @@ def score_cam(
         Wang et al., *Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks*, 2020,
         algorithm 1.
     """
-    x = as_array(x)
+    x = as_images(x)
     check_shown(relu, enlarge)
-    maps_of = checked_maps(features, channel_axis)
+    maps_of = checked_maps(features, channel_axis, grid)
     f, classes = as_scores(lambda x: head(maps_of(x)), x, target)
-    maps = run_compiled(lambda: channels_last(maps_of(x), channel_axis))
+    maps = run_compiled(lambda: channels_last(maps_of(x), channel_axis, grid))
     wide = jnp.promote_types(x.dtype, jnp.float32)
     num_channels = maps.shape[-1]
 
@@ -79,6 +82,7 @@ def eigen_cam(
     x: jax.Array,
     *,
     channel_axis: int | None = None,
+    grid: Grid = None,
     relu: bool = True,
     enlarge: bool = True,
 ) -> jax.Array:
@@ -90,6 +94,7 @@ def eigen_cam(
         features: as in `grad_cam`.
         x: images, (N, H, W, C), floats.
         channel_axis: where maps hold their channels, as in `grad_cam`.
+        grid: as in `grad_cam`.
         relu: as in `grad_cam`.
         enlarge: as in `grad_cam`.
 
@@ -103,13 +108,13 @@ def eigen_cam(
     References:
         Muhammad and Yeasin, *Eigen-CAM: Class Activation Map using Principal Components*, 2020, section III.
     """
-    x = as_array(x)
+    x = as_images(x)
     check_finite("x", x)
     check_shown(relu, enlarge)
-    maps_of = checked_maps(features, channel_axis)
+    maps_of = checked_maps(features, channel_axis, grid)
 
     def found() -> jax.Array:
-        maps = channels_last(maps_of(x), channel_axis)
+        maps = channels_last(maps_of(x), channel_axis, grid)
         wide = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
         rows = wide.reshape(len(wide), -1, wide.shape[-1])
         # NaN is given back at the end: decompositions hang on it, or call it numbers.

@@ -1,29 +1,30 @@
 """Expected gradients: Integrated Gradients with its baseline drawn from a set of references."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import check_references
+from jxai.attribution.inputs import as_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import row_keys
-from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, finite, keep_nan
+from jxai.batches.targets import Target
 
 
 def expected_gradients(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    references: jax.Array,
+    references: Any,
     num_samples: int = 200,
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """Mean of (x − x') ⊙ ∇f_t(x' + α(x − x')) over references x', drawn uniformly, and α ~ U(0, 1).
 
     Its sum over an image tends to f_t(x) less the references' mean score.
@@ -31,7 +32,7 @@ def expected_gradients(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; sample s of image n depends on (key, n, s) alone.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         references: inputs of the data's distribution, (B, ...) of x's sizes.
         num_samples: gradients an image.
@@ -51,10 +52,8 @@ def expected_gradients(
         Erion et al., *Improving performance of deep learning models with axiomatic attribution priors and expected
         gradients*, 2021, equation 4.
     """
-    x, references = as_array(x), as_array(references)
-    f, target = as_scores(f, x, target)
-    check_references(references, x)
-
+    inputs = as_inputs(f, x, target)
+    x, references = inputs.x, inputs.references(references)
     wide = jnp.promote_types(x.dtype, jnp.float32)
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -66,7 +65,7 @@ def expected_gradients(
         start, alpha = jax.vmap(draw)(row_keys(key, images, samples))
         path = x[images].astype(wide) - start
         at = (start + alpha * path).astype(x.dtype)
-        return path * explain(f, at, target[images]).astype(wide)
+        return path * inputs.explained(explain, at, images).astype(wide)
 
     total = sum_over_roots(terms, x, num_roots=num_samples, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", keep_nan((total / num_samples).astype(x.dtype), x))
+    return inputs.attributions(total / num_samples)

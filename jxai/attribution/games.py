@@ -15,10 +15,10 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Scores
-from jxai.batches.checks import as_baseline
+from jxai.attribution.inputs import Inputs, as_inputs
 from jxai.batches.chunks import sum_over_roots
-from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, finite, keep_nan, values
+from jxai.batches.targets import Target
+from jxai.checks import as_array, values
 from jxai.errors import InputError, InputTypeError
 
 
@@ -27,24 +27,25 @@ class Game:
     """Images, their features, and what is there without them.
 
     Attributes:
-        f: from inputs to scores (N, K).
-        x: inputs, (N, ...).
-        classes: of each image, (N,).
+        inputs: the images.
         baseline: what stands for an absent feature, of x's shape.
-        labels: the feature of each entry, (N, ...), or (1, ...) for all images alike.
+        labels: the feature of each entry, (N, ...), or (1, ...) for all images alike; -1 of what is none.
         count: how many features there are.
         chunk_size: inputs in flight.
         mesh: devices over which they are spread.
     """
 
-    f: Scores
-    x: jax.Array
-    classes: jax.Array
+    inputs: Inputs
     baseline: jax.Array
     labels: jax.Array
     count: int
     chunk_size: int | None
     mesh: Mesh | None
+
+    @property
+    def x(self) -> jax.Array:
+        """What features are of, (N, ...)."""
+        return self.inputs.x
 
     def labels_of(self, images: jax.Array) -> jax.Array:
         """The features of these images' entries, (c, ...)."""
@@ -54,12 +55,11 @@ class Game:
 
     def score(self, z: jax.Array, images: jax.Array) -> jax.Array:
         """Scores of inputs in the place of these images, (c,), float32 at least."""
-        scores = jnp.take_along_axis(self.f(z), self.classes[images][:, None], axis=1)[:, 0]
-        return scores.astype(jnp.promote_types(self.x.dtype, jnp.float32))
+        return self.inputs.score(z, images).astype(jnp.promote_types(self.x.dtype, jnp.float32))
 
     def value(self, images: jax.Array, present: jax.Array) -> jax.Array:
         """Scores of these images with the features (c, count) that are present, (c,)."""
-        labels = self.labels_of(images)
+        labels = jnp.maximum(self.labels_of(images), 0)  # of no feature there are constants
         there = jnp.take_along_axis(present, labels.reshape(len(images), -1), axis=1).reshape(labels.shape)
         return self.score(jnp.where(there, self.x[images], self.baseline[images]), images)
 
@@ -71,23 +71,24 @@ class Game:
         """Each image's score with all features, or with none, (N,)."""
         return self.total(lambda images, _: self.value(images, jnp.full((len(images), self.count), present)))
 
-    def dealt(self, worth: jax.Array) -> jax.Array:
-        """What each entry gets of its feature's worth, (N, count): attributions of x's shape and dtype."""
+    def dealt(self, worth: jax.Array) -> Any:
+        """What each entry gets of its feature's worth, (N, count): attributions of the inputs' structure."""
         num_images = len(self.x)
         labels = self.labels_of(jnp.arange(num_images)).reshape(num_images, -1)
-        sizes = jax.vmap(lambda own: jnp.zeros(self.count, worth.dtype).at[own].add(1))(labels)
-        each = jnp.take_along_axis(worth / jnp.maximum(sizes, 1), labels, axis=1)
-        found = each.reshape(self.x.shape).astype(self.x.dtype)
-        return finite("attributions", keep_nan(found, self.x, worth))
+        sizes = jax.vmap(
+            lambda own: jnp.zeros(self.count, worth.dtype).at[own].add((own >= 0).astype(worth.dtype))
+        )(labels)
+        each = jnp.take_along_axis(worth / jnp.maximum(sizes, 1), jnp.maximum(labels, 0), axis=1)
+        return self.inputs.attributions(each.reshape(self.x.shape), worth)
 
 
 def as_game(
     f: Scores,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    feature_mask: ArrayLike | None,
-    baseline: ArrayLike,
+    feature_mask: Any,
+    baseline: Any,
     chunk_size: int | None,
     mesh: Mesh | None,
 ) -> Game:
@@ -109,17 +110,28 @@ def as_game(
         TypeError: `x` holds no floats, `target` or the mask no integers.
         ValueError: shapes do not fit, the mask is not known or has gaps, or as `gradient`.
     """
-    x = as_array(x)
-    f, classes = as_scores(f, x, target)
-    labels, count = _as_features(feature_mask, x)
-    return Game(f, x, classes, as_baseline(baseline, x), labels, count, chunk_size, mesh)
+    inputs = as_inputs(f, x, target)
+    if inputs.tree is None:
+        found = _as_features(feature_mask, inputs.x)
+        if feature_mask is not None:
+            _check_numbers([found])
+        labels, count = jnp.asarray(found, jnp.int32), int(found.max()) + 1
+    else:
+        leaves, count = [], 0
+        for given, leaf in inputs.tree.features(feature_mask):
+            found = _as_features(given, leaf)
+            leaves.append(found + count if feature_mask is None else found)
+            count = max(count, int(leaves[-1].max()) + 1)
+        if feature_mask is not None:
+            _check_numbers(leaves)
+        labels = inputs.tree.labels(leaves)
+    return Game(inputs, inputs.baseline(baseline), labels, count, chunk_size, mesh)
 
 
-def _as_features(feature_mask: ArrayLike | None, x: jax.Array) -> tuple[jax.Array, int]:
-    """The features of entries, (N or 1, ...), and how many there are."""
+def _as_features(feature_mask: ArrayLike | None, x: jax.Array) -> np.ndarray:
+    """The features of entries, (N or 1, ...)."""
     if feature_mask is None:
-        labels = np.arange(x[0].size).reshape(1, *x.shape[1:])
-        return jnp.asarray(labels, jnp.int32), x[0].size
+        return np.arange(x[0].size).reshape(1, *x.shape[1:])
     given = as_array(feature_mask)
     if not jnp.issubdtype(given.dtype, jnp.integer):
         raise InputTypeError(
@@ -135,13 +147,19 @@ def _as_features(feature_mask: ArrayLike | None, x: jax.Array) -> tuple[jax.Arra
     shared = known.ndim < x.ndim or known.shape[0] == 1
     shape = (1 if shared else len(x), *x.shape[1:])
     try:
-        labels = np.broadcast_to(known, shape)
+        return np.broadcast_to(known, shape)
     except ValueError as error:
         raise InputError(
             f"expected a feature_mask that broadcasts to {x.shape}, got {known.shape}: give one number an entry, or "
             "(H, W, 1) for all channels alike"
         ) from error
-    for own in labels.reshape(len(labels), -1):
+
+
+def _check_numbers(leaves: list[np.ndarray]) -> None:
+    """Refuse features with gaps in an image, in all of its leaves together."""
+    rows = np.broadcast_shapes(*(one.shape[:1] for one in leaves))[0]
+    flat = [np.broadcast_to(one.reshape(len(one), -1), (rows, one[0].size)) for one in leaves]
+    for own in np.concatenate(flat, axis=1):
         found = np.unique(own)
         if found[0] != 0 or found[-1] != len(found) - 1:
             missing = sorted(set(range(max(int(found[-1]), 0) + 1)) - set(found.tolist()))[:3]
@@ -150,4 +168,3 @@ def _as_features(feature_mask: ArrayLike | None, x: jax.Array) -> tuple[jax.Arra
                 f"{found[-1]}{f' without {missing[0]}' if missing else ''}: number the features anew, as "
                 "np.unique(mask, return_inverse=True) does"
             )
-    return jnp.asarray(labels, jnp.int32), int(labels.max()) + 1

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.attribution.maps import Features, channels_last, check_shown, checked_maps, shown_map
+from jxai.attribution.inputs import as_images
+from jxai.attribution.maps import Features, Grid, channels_last, check_shown, checked_maps, shown_map
 from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, finite, keep_nan
+from jxai.checks import finite, keep_nan
 from jxai.compiled import run_compiled
 
 
@@ -20,6 +21,7 @@ def grad_cam(
     *,
     explain: Explain = gradient,
     channel_axis: int | None = None,
+    grid: Grid = None,
     relu: bool = True,
     enlarge: bool = True,
 ) -> jax.Array:
@@ -33,6 +35,9 @@ def grad_cam(
         explain: what takes the gradient's place.
         channel_axis: where maps hold their channels: -1, or 1 for maps (N, K', h, w). None is -1, and an error where
             maps have the picture's proportions only as (N, K', h, w).
+        grid: (h, w) of a vision transformer's patches, where `features` gives its tokens (N, T, E): of them the last
+            h·w are the patches, row by row, and those before them, the class token and registers, have no place. A
+            head that reads the class token alone needs tokens from below the last attention.
         relu: whether what is negative, evidence against, is cut off before the map is enlarged.
         enlarge: whether the map is enlarged to the picture's size.
 
@@ -52,7 +57,7 @@ def grad_cam(
     def weighted(maps: jax.Array, slopes: jax.Array) -> jax.Array:
         return (slopes.mean(axis=(1, 2), keepdims=True) * maps).sum(axis=-1)
 
-    return _cam(weighted, features, head, x, target, explain, channel_axis, relu, enlarge)
+    return _cam(weighted, features, head, x, target, explain, channel_axis, grid, relu, enlarge)
 
 
 def grad_cam_plus_plus(
@@ -63,6 +68,7 @@ def grad_cam_plus_plus(
     *,
     explain: Explain = gradient,
     channel_axis: int | None = None,
+    grid: Grid = None,
     relu: bool = True,
     enlarge: bool = True,
 ) -> jax.Array:
@@ -78,6 +84,7 @@ def grad_cam_plus_plus(
         target: (N,), integers in [0, K); or a function of the head's outputs, as in `gradient`.
         explain: what takes the gradient's place.
         channel_axis: where maps hold their channels, as in `grad_cam`.
+        grid: as in `grad_cam`.
         relu: as in `grad_cam`.
         enlarge: as in `grad_cam`.
 
@@ -100,7 +107,7 @@ def grad_cam_plus_plus(
         weights = (alpha * jax.nn.relu(slopes)).sum(axis=(1, 2), keepdims=True)
         return (weights * maps).sum(axis=-1)
 
-    return _cam(weighted, features, head, x, target, explain, channel_axis, relu, enlarge)
+    return _cam(weighted, features, head, x, target, explain, channel_axis, grid, relu, enlarge)
 
 
 def layer_cam(
@@ -111,6 +118,7 @@ def layer_cam(
     *,
     explain: Explain = gradient,
     channel_axis: int | None = None,
+    grid: Grid = None,
     relu: bool = True,
     enlarge: bool = True,
 ) -> jax.Array:
@@ -123,6 +131,7 @@ def layer_cam(
         target: (N,), integers in [0, K); or a function of the head's outputs, as in `gradient`.
         explain: what takes the gradient's place.
         channel_axis: where maps hold their channels, as in `grad_cam`.
+        grid: as in `grad_cam`.
         relu: as in `grad_cam`.
         enlarge: as in `grad_cam`.
 
@@ -141,7 +150,7 @@ def layer_cam(
     def weighted(maps: jax.Array, slopes: jax.Array) -> jax.Array:
         return (jax.nn.relu(slopes) * maps).sum(axis=-1)
 
-    return _cam(weighted, features, head, x, target, explain, channel_axis, relu, enlarge)
+    return _cam(weighted, features, head, x, target, explain, channel_axis, grid, relu, enlarge)
 
 
 def guided_grad_cam(
@@ -152,6 +161,7 @@ def guided_grad_cam(
     *,
     explain: Explain,
     channel_axis: int | None = None,
+    grid: Grid = None,
 ) -> jax.Array:
     """Grad-CAM's map times an explanation of the pixels: where, and what there.
 
@@ -163,6 +173,7 @@ def guided_grad_cam(
         explain: what explains the pixels, of (f, x, target) to x's shape. The paper's is guided backpropagation:
             `functools.partial(lrp.relevance, composite=lrp.GuidedBackprop())`.
         channel_axis: where maps hold their channels, as in `grad_cam`.
+        grid: as in `grad_cam`.
 
     Returns:
         Of x's shape and dtype.
@@ -175,8 +186,8 @@ def guided_grad_cam(
         Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization*, 2017,
         section 3.2.
     """
-    x = as_array(x)
-    where = grad_cam(features, head, x, target, channel_axis=channel_axis)
+    x = as_images(x)
+    where = grad_cam(features, head, x, target, channel_axis=channel_axis, grid=grid)
     f, classes = as_scores(lambda x: head(features(x)), x, target)
     return finite("attributions", keep_nan(where * explain(f, x, classes), x))
 
@@ -189,19 +200,20 @@ def _cam(
     target: Target,
     explain: Explain,
     channel_axis: int | None,
+    grid: Grid,
     relu: bool,
     enlarge: bool,
 ) -> jax.Array:
     """A map, of a function of maps (N, h, w, K') and the head's gradients there to (N, h, w)."""
-    x = as_array(x)
+    x = as_images(x)
     check_shown(relu, enlarge)
-    maps_of = checked_maps(features, channel_axis)
+    maps_of = checked_maps(features, channel_axis, grid)
     head, classes = as_scores(head, x, target, below=maps_of)
 
     def found() -> jax.Array:
         maps = maps_of(x)
         slopes = explain(head, maps, classes)
-        maps, slopes = (channels_last(one, channel_axis) for one in (maps, slopes))
+        maps, slopes = (channels_last(one, channel_axis, grid) for one in (maps, slopes))
         return shown_map(weighted(maps, slopes), x, slopes, relu=relu, enlarge=enlarge)
 
     return finite("attributions", run_compiled(found))

@@ -7,13 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
-from jxai.batches.checks import as_baseline
+from jxai.attribution.inputs import as_inputs
 from jxai.batches.chunks import sum_over_roots
-from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, check_count, check_number, finite, keep_nan
+from jxai.batches.targets import Target
+from jxai.checks import check_count, check_number
 
 # Of the whole way: where sums of float32 count as equal.
 _TOLERANCE = 1e-6
@@ -21,17 +20,17 @@ _TOLERANCE = 1e-6
 
 def guided_ig(
     f: Scores,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    baseline: ArrayLike = 0.0,
+    baseline: Any = 0.0,
     num_steps: int = 200,
     fraction: float = 0.25,
     max_distance: float = 0.02,
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """Σ over steps of the way that each entry goes times ∇f_t, along a path of entries whose |∇f_t| is small.
 
     Each step goes 1/M of the distance ‖x − x₀‖₁ by the entries with the smallest gradients, none farther than
@@ -39,7 +38,7 @@ def guided_ig(
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         baseline: x₀: a number or an array that broadcasts to `x`.
         num_steps: M, gradients an image, one after the other.
@@ -61,24 +60,28 @@ def guided_ig(
         Kapishnikov et al., *Guided Integrated Gradients: an Adaptive Path Method for Removing Noise*, 2021,
         algorithm 1, with the distance from the straight path bounded as in the authors' release.
     """
-    x = as_array(x)
-    f, target = as_scores(f, x, target)
+    inputs = as_inputs(f, x, target)
+    x = inputs.x
     check_count("num_steps", num_steps)
     check_number("fraction", fraction, above=0, most=1)
     check_number("max_distance", max_distance, least=0, most=1)
-    start = as_baseline(baseline, x)
+    start = inputs.baseline(baseline)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     rank = math.floor(fraction * (x[0].size - 1))
     rounds = math.ceil(1 / fraction) + 2  # each but the last brings that share of the entries to their bound
 
     def terms(images: jax.Array, _: jax.Array) -> jax.Array:
-        shape, own = (len(images), *x.shape[1:]), target[images]
+        shape = (len(images), *x.shape[1:])
         first, last = (one[images].reshape(len(images), -1).astype(wide) for one in (start, x))
         whole = jnp.abs(last - first).sum(axis=1)
 
         def step(carry: tuple[jax.Array, jax.Array], number: jax.Array) -> Any:
             at, total = carry
-            slopes = explain(f, at.reshape(shape).astype(x.dtype), own).reshape(at.shape).astype(wide)
+            slopes = (
+                inputs.explained(explain, at.reshape(shape).astype(x.dtype), images)
+                .reshape(at.shape)
+                .astype(wide)
+            )
             share = (number + 1) / num_steps
             low, high = (
                 first + (last - first) * jnp.clip(share + side * max_distance, 0, 1) for side in (-1, 1)
@@ -93,7 +96,7 @@ def guided_ig(
         return total.reshape(shape)
 
     total = sum_over_roots(terms, x, num_roots=1, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", keep_nan(total.astype(x.dtype), x))
+    return inputs.attributions(total)
 
 
 def _move(

@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
+from jxai.attribution.inputs import Inputs, as_inputs
 from jxai.attribution.maps import Features
 from jxai.attribution.paths import Method, straight_path
 from jxai.batches.chunks import sum_over_roots
-from jxai.batches.targets import Target, as_scores
+from jxai.batches.targets import Target
 from jxai.checks import as_array, finite, keep_nan, shown
 from jxai.errors import InputError
 
@@ -25,10 +26,10 @@ from jxai.errors import InputError
 def internal_influence(
     features: Features,
     head: Scores,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    baseline: ArrayLike = 0.0,
+    baseline: Any = 0.0,
     num_steps: int = 50,
     method: Method = "right",
     explain: Explain = gradient,
@@ -40,7 +41,7 @@ def internal_influence(
     Args:
         features: from inputs (N, ...) to a layer's activations (N, ...); `jxai.models.split` makes it and the head.
         head: from the activations to scores (N, K).
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of the head's outputs, as in `gradient`.
         baseline: x₀ as in `integrated_gradients`.
         num_steps: as in `integrated_gradients`.
@@ -59,27 +60,26 @@ def internal_influence(
     References:
         Leino et al., *Influence-Directed Explanations for Deep Convolutional Networks*, 2018, section 2.
     """
-    x = as_array(x)
-    features = _checked(features)
-    head, classes = as_scores(head, x, target, below=features)
-    path = straight_path(x, baseline, num_steps=num_steps, method=method)
+    layer = as_inputs(_checked(features), x, target, head=head)
+    path = straight_path(layer, baseline, num_steps=num_steps, method=method)
+    above = layer.above(head)
 
     def terms(images: jax.Array, roots: jax.Array) -> jax.Array:
         weights, _, at = path.points(images, roots)
-        slopes = explain(head, features(at), classes[images]).astype(weights.dtype)
+        slopes = explain(above, layer.below(images)(at), layer.target[images]).astype(weights.dtype)
         return weights.reshape(-1, *[1] * (slopes.ndim - 1)) * slopes
 
-    total = sum_over_roots(terms, x, num_roots=path.num_roots, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", keep_nan(total.astype(_activations(features, x).dtype), x))
+    total = sum_over_roots(terms, layer.x, num_roots=path.num_roots, chunk_size=chunk_size, mesh=mesh)
+    return finite("attributions", keep_nan(total.astype(_activations(layer).dtype), layer.x))
 
 
 def conductance(
     features: Features,
     head: Scores,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    baseline: ArrayLike = 0.0,
+    baseline: Any = 0.0,
     num_steps: int = 50,
     method: Method = "right",
     explain: Explain = gradient,
@@ -93,7 +93,7 @@ def conductance(
     Args:
         features: as in `internal_influence`.
         head: as in `internal_influence`.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of the head's outputs, as in `gradient`.
         baseline: x₀ as in `integrated_gradients`.
         num_steps: as in `integrated_gradients`.
@@ -112,29 +112,28 @@ def conductance(
     References:
         Dhamdhere et al., *How Important Is a Neuron?*, 2018, equation 3.
     """
-    x = as_array(x)
-    features = _checked(features)
-    head, classes = as_scores(head, x, target, below=features)
-    path = straight_path(x, baseline, num_steps=num_steps, method=method)
+    layer = as_inputs(_checked(features), x, target, head=head)
+    path = straight_path(layer, baseline, num_steps=num_steps, method=method)
+    above = layer.above(head)
 
     def terms(images: jax.Array, roots: jax.Array) -> jax.Array:
         weights, way, at = path.points(images, roots)
-        activations, change = jax.jvp(features, [at], [way.astype(at.dtype)])
-        slopes = explain(head, activations, classes[images]).astype(weights.dtype)
+        activations, change = jax.jvp(layer.below(images), [at], [way.astype(at.dtype)])
+        slopes = explain(above, activations, layer.target[images]).astype(weights.dtype)
         return weights.reshape(-1, *[1] * (slopes.ndim - 1)) * change.astype(weights.dtype) * slopes
 
-    total = sum_over_roots(terms, x, num_roots=path.num_roots, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", keep_nan(total.astype(_activations(features, x).dtype), x))
+    total = sum_over_roots(terms, layer.x, num_roots=path.num_roots, chunk_size=chunk_size, mesh=mesh)
+    return finite("attributions", keep_nan(total.astype(_activations(layer).dtype), layer.x))
 
 
 def neuron_conductance(
     features: Features,
     head: Scores,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
     neurons: ArrayLike,
-    baseline: ArrayLike = 0.0,
+    baseline: Any = 0.0,
     num_steps: int = 50,
     method: Method = "right",
     explain: Explain = gradient,
@@ -148,7 +147,7 @@ def neuron_conductance(
     Args:
         features: as in `internal_influence`.
         head: as in `internal_influence`.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of the head's outputs, as in `gradient`.
         neurons: n, of a shape that broadcasts to the activations: ones for the units, zeros for the others.
         baseline: x₀ as in `integrated_gradients`.
@@ -168,11 +167,9 @@ def neuron_conductance(
     References:
         Dhamdhere et al., *How Important Is a Neuron?*, 2018, equation 2.
     """
-    x = as_array(x)
-    features = _checked(features)
-    head, classes = as_scores(head, x, target, below=features)
-    path = straight_path(x, baseline, num_steps=num_steps, method=method)
-    shape = _activations(features, x)
+    layer = as_inputs(_checked(features), x, target, head=head)
+    path = straight_path(layer, baseline, num_steps=num_steps, method=method)
+    shape = _activations(layer)
     given = as_array(neurons, shape.dtype)
     try:
         chosen = jnp.broadcast_to(given, shape.shape)
@@ -182,33 +179,35 @@ def neuron_conductance(
             "units, and zeros"
         ) from error
     finite("neurons", given)
+    above = layer.above(head)
 
     def terms(images: jax.Array, roots: jax.Array) -> jax.Array:
         weights, way, at = path.points(images, roots)
-        activations, pullback = jax.vjp(features, at)
-        slopes = explain(head, activations, classes[images])
+        activations, pullback = jax.vjp(layer.below(images), at)
+        slopes = explain(above, activations, layer.target[images])
         (found,) = pullback((chosen[images] * slopes).astype(activations.dtype))
         return weights * way * found.astype(weights.dtype)
 
-    total = sum_over_roots(terms, x, num_roots=path.num_roots, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", keep_nan(total.astype(x.dtype), x))
+    total = sum_over_roots(terms, layer.x, num_roots=path.num_roots, chunk_size=chunk_size, mesh=mesh)
+    return layer.attributions(total)
 
 
-def _activations(features: Features, x: jax.Array) -> Any:
+def _activations(layer: Inputs) -> Any:
     """The shape and dtype of the activations."""
-    return jax.eval_shape(features, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    return jax.eval_shape(layer.below(None), jax.ShapeDtypeStruct(layer.x.shape, layer.x.dtype))
 
 
 def _checked(features: Features) -> Features:
     """Features that refuse to be anything but one array (N, ...) of floats."""
 
-    def below(z: jax.Array) -> jax.Array:
-        found = features(z)
+    def below(*given: Any) -> jax.Array:
+        number = len(jax.tree.leaves(given)[0])
+        found = features(*given)
         shape, dtype = getattr(found, "shape", None), jnp.dtype(getattr(found, "dtype", object))
-        if not shape or shape[0] != len(z) or len(shape) < 2 or not jnp.issubdtype(dtype, jnp.floating):
+        if not shape or shape[0] != number or len(shape) < 2 or not jnp.issubdtype(dtype, jnp.floating):
             got = shown(found) if shape is None else f"{dtype} of shape {shape}"
             raise InputError(
-                f"expected `features` to give activations ({len(z)}, ...) of floats, got {got}: split the model at a "
+                f"expected `features` to give activations ({number}, ...) of floats, got {got}: split the model at a "
                 "layer that gives one array"
             )
         return found

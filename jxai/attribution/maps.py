@@ -5,37 +5,60 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import check_choice, finite, keep_nan
+from jxai.checks import check_choice, check_count, finite, keep_nan, shown
 from jxai.errors import InputError
 
 Features = Callable[[jax.Array], jax.Array]
 
 
-def checked_maps(features: Features, channel_axis: int | None) -> Features:
-    """Features that refuse to give anything but maps of images (N, H, W, C).
+# How many rows and columns of tokens there are, or None where maps are none.
+Grid = tuple[int, int] | None
+
+
+def checked_maps(features: Features, channel_axis: int | None, grid: Grid) -> Features:
+    """Features that refuse to give anything but maps of images (N, H, W, C), or with a grid their tokens (N, T, E).
 
     Args:
-        features: from images to maps.
+        features: from images to maps or tokens.
         channel_axis: where maps hold their channels: -1, 1, or None for -1 and an error where they seem not to.
+        grid: (h, w) of a transformer's patches.
 
     Returns:
         A function of images to the maps as they are.
 
     Raises:
-        ValueError: the axis is another; later, where images or maps have another shape.
+        ValueError: the axis is another, or the grid none; later, where images or maps have another shape.
     """
     check_choice("channel_axis", channel_axis, (None, -1, 1))
+    if grid is not None:
+        if not isinstance(grid, tuple | list) or len(grid) != 2:
+            raise InputError(f"expected grid as (h, w), got {shown(grid)}: give rows and columns of patches")
+        for side in grid:
+            check_count("grid", side)
+        if channel_axis is not None:
+            raise InputError(
+                "expected channel_axis or grid, got both: tokens (N, T, E) hold their channels last"
+            )
 
     def maps_of(x: jax.Array) -> jax.Array:
         maps = features(x)
-        if getattr(maps, "ndim", None) != 4 or x.ndim != 4:
+        shape = getattr(maps, "shape", None)
+        got = type(maps).__name__ if shape is None else shape
+        if grid is not None:
+            if shape is None or len(shape) != 3 or x.ndim != 4 or shape[1] < grid[0] * grid[1]:
+                raise InputError(
+                    f"expected images (N, H, W, C) and tokens (N, T, E) of at least {grid[0]} x {grid[1]} patches, "
+                    f"got {x.shape} and {got}: give the grid of the model's patches"
+                )
+            return maps
+        if shape is None or len(shape) != 4 or x.ndim != 4:
             raise InputError(
-                f"expected images (N, H, W, C) and features of shape (N, h, w, K), got {x.shape} and "
-                f"{getattr(maps, 'shape', type(maps).__name__)}: split the model before its pooling"
+                f"expected images (N, H, W, C) and features of shape (N, h, w, K), got {x.shape} and {got}: split "
+                "the model before its pooling, or give grid=(h, w) for a transformer's tokens"
             )
-        if channel_axis is None and _seem_channels_first(maps.shape, x.shape):
+        if channel_axis is None and _seem_channels_first(shape, x.shape):
             raise InputError(
-                f"expected maps (N, h, w, K) of the proportions of images (N, H, W, C) {x.shape}, got {maps.shape}: "
+                f"expected maps (N, h, w, K) of the proportions of images (N, H, W, C) {x.shape}, got {shape}: "
                 "give channel_axis=1 for maps (N, K, h, w), or -1 for these; images stay (N, H, W, C)"
             )
         return maps
@@ -43,8 +66,10 @@ def checked_maps(features: Features, channel_axis: int | None) -> Features:
     return maps_of
 
 
-def channels_last(maps: jax.Array, channel_axis: int | None) -> jax.Array:
-    """Maps (N, h, w, K)."""
+def channels_last(maps: jax.Array, channel_axis: int | None, grid: Grid) -> jax.Array:
+    """Maps (N, h, w, K); of tokens the last h·w, row by row: class tokens and registers stand before them."""
+    if grid is not None:
+        return maps[:, maps.shape[1] - grid[0] * grid[1] :].reshape(len(maps), *grid, maps.shape[-1])
     return jnp.moveaxis(maps, 1, -1) if channel_axis == 1 else maps
 
 

@@ -1,14 +1,13 @@
 """The straight path from a baseline to x, and quadrature along it."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 
-from jxai.batches.checks import as_baselines
+from jxai.attribution.inputs import Inputs
 from jxai.checks import check_choice, check_count
 
 Method = Literal["right", "trapezoid", "midpoint", "gauss-legendre"]
@@ -27,11 +26,11 @@ class Path(NamedTuple):
     points: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
-def straight_path(x: jax.Array, baseline: ArrayLike, *, num_steps: int, method: Method) -> Path:
+def straight_path(inputs: Inputs, baseline: Any, *, num_steps: int, method: Method) -> Path:
     """The path x₀ + α(x − x₀), of one baseline or as the mean over several.
 
     Args:
-        x: inputs, (N, ...).
+        inputs: as they are given, checked.
         baseline: x₀ as in `integrated_gradients`.
         num_steps: M as in `integrated_gradients`.
         method: the quadrature rule.
@@ -45,9 +44,9 @@ def straight_path(x: jax.Array, baseline: ArrayLike, *, num_steps: int, method: 
     check_count("num_steps", num_steps)
     check_choice("method", method, get_args(Method))
     positions, shares = _quadrature(method, num_steps)
+    x, baselines = inputs.x, inputs.baselines(baseline)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     alphas, weights = jnp.asarray(positions, wide), jnp.asarray(shares, wide)
-    baselines = as_baselines(baseline, x)
 
     def points(images: jax.Array, roots: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         which, step = roots // len(alphas), roots % len(alphas)

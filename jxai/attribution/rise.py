@@ -6,11 +6,12 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Scores
+from jxai.attribution.inputs import as_images
 from jxai.batches.checks import as_baseline
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import row_keys
 from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan
+from jxai.checks import check_count, check_key, check_number, finite, keep_nan
 from jxai.errors import InputError
 
 
@@ -55,7 +56,7 @@ def rise(
         Petsiuk et al., *RISE: Randomized Input Sampling for Explanation of Black-box Models*, 2018, equation 6 and
         section 3.2.
     """
-    x = as_array(x)
+    x = as_images(x)
     f, target = as_scores(f, x, target)
     check_key(key)
     if x.ndim != 4:

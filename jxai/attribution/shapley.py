@@ -1,9 +1,10 @@
 """Shapley values by sampling orders in which features come."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from numpy.typing import ArrayLike
 
 from jxai.attribution.games import as_game
 from jxai.attribution.gradients import Scores
@@ -15,15 +16,15 @@ from jxai.checks import check_count, check_key
 def shapley_sampling(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
-    baseline: ArrayLike = 0.0,
+    feature_mask: Any = None,
+    baseline: Any = 0.0,
     num_permutations: int = 25,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """Mean over random orders of what the score gains when a feature comes to those before it.
 
     Whatever the orders, their sum is f_t(x) − f_t(baseline).
@@ -31,7 +32,7 @@ def shapley_sampling(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; order r of image n depends on (key, n, r) alone.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         feature_mask: as in `feature_ablation`.
         baseline: as in `feature_ablation`.

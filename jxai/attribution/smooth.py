@@ -3,7 +3,7 @@
 Arguments are as in `gradients`. The noise of root r of image n depends on (key, n, r) alone.
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jxai.attribution.gradients import Explain, Scores, gradient
+from jxai.attribution.inputs import as_inputs
 from jxai.batches.checks import check_finite, per_image
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import normal_draws
-from jxai.batches.targets import Target, as_scores
-from jxai.checks import as_array, check_choice, finite, keep_nan
-from jxai.errors import InputError
+from jxai.batches.targets import Target
+from jxai.checks import check_choice
 
 Statistic = Literal["mean", "square", "variance"]
 
@@ -24,7 +24,7 @@ Statistic = Literal["mean", "square", "variance"]
 def smooth_grad(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
     noise_scale: ArrayLike = 0.15,
@@ -33,13 +33,13 @@ def smooth_grad(
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """Mean over r of ∇f_t(x + σ (max x − min x) ε_r), ε_r ~ N(0, 1); or the mean of its square, or its variance.
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         noise_scale: σ, a share of each image's own range; a number or one an image, (N,), above 0.
         num_roots: R, gradients an image.
@@ -62,15 +62,15 @@ def smooth_grad(
         Interpretability Methods in Deep Neural Networks*, 2019 (squares); Adebayo et al., *Local Explanation Methods
         for Deep Neural Networks Lack Sensitivity to Parameter Values*, 2018 (VarGrad).
     """
-    x = as_array(x)
-    f, target = as_scores(f, x, target)
+    inputs = as_inputs(f, x, target)
+    x = inputs.x
     check_choice("statistic", statistic, get_args(Statistic))
     axes = tuple(range(1, x.ndim))
     spread = x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True)
     scale = per_image("noise_scale", noise_scale, x) * spread
 
     def explained(at: jax.Array, images: jax.Array) -> jax.Array:
-        return _wide(explain(f, at, target[images]))
+        return _wide(inputs.explained(explain, at, images))
 
     # VarGrad's sums are taken around the gradient at x: a small variance of large gradients is not lost in rounding.
     center = jnp.zeros(())
@@ -89,13 +89,13 @@ def smooth_grad(
     sums = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
     means = [total / num_roots for total in sums]
     result = means[1] - means[0] ** 2 if statistic == "variance" else means[0]
-    return finite("attributions", keep_nan(result.astype(x.dtype), x))
+    return inputs.attributions(result)
 
 
 def smooth_taylor(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
     noise_scale: ArrayLike = 0.5,
@@ -103,7 +103,7 @@ def smooth_taylor(
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """Mean over r of (x − z_r) ⊙ ∇f_t(z_r) at roots z_r = x + σ ε_r, ε_r ~ N(0, 1).
 
     Each term is the first order of f's Taylor expansion at a root, so the mean explains how f changes
@@ -112,7 +112,7 @@ def smooth_taylor(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         noise_scale: σ in the units of `x`; a number or one an image, (N,), above 0. The paper's is 0.5 for images
             normalized by ImageNet's means and deviations.
@@ -133,33 +133,33 @@ def smooth_taylor(
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
         equation 5.
     """
-    x = as_array(x)
-    f, target = as_scores(f, x, target)
+    inputs = as_inputs(f, x, target)
+    x = inputs.x
     scale = per_image("noise_scale", noise_scale, x)
 
     def terms(images: jax.Array, roots: jax.Array) -> jax.Array:
         noise = _noise(key, images, roots, x, scale)
-        return _wide(-noise) * _wide(explain(f, x[images] + noise, target[images]))
+        return _wide(-noise) * _wide(inputs.explained(explain, x[images] + noise, images))
 
     total = sum_over_roots(terms, x, num_roots=num_roots, chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", keep_nan((total / num_roots).astype(x.dtype), x))
+    return inputs.attributions(total / num_roots)
 
 
 def taylor_at_roots(
     f: Scores,
-    x: jax.Array,
-    roots: jax.Array,
+    x: Any,
+    roots: Any,
     target: Target,
     *,
     explain: Explain = gradient,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """Mean over r of (x − z_r) ⊙ ∇f_t(z_r) at roots of the caller's choice.
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         roots: z, (R, *x.shape).
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         explain: what takes the gradient's place; the product stays.
@@ -178,20 +178,16 @@ def taylor_at_roots(
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
         equation 4.
     """
-    x, roots = as_array(x), as_array(roots)
-    f, target = as_scores(f, x, target)
-    if roots.shape[1:] != x.shape:
-        raise InputError(
-            f"expected roots of shape (R, *{x.shape}), got {roots.shape}: give each image its own"
-        )
+    inputs = as_inputs(f, x, target)
+    x, roots = inputs.x, inputs.roots(roots)
     check_finite("roots", roots)
 
     def terms(images: jax.Array, numbers: jax.Array) -> jax.Array:
         at = roots[numbers, images].astype(x.dtype)
-        return _wide(x[images] - at) * _wide(explain(f, at, target[images]))
+        return _wide(x[images] - at) * _wide(inputs.explained(explain, at, images))
 
     total = sum_over_roots(terms, x, num_roots=len(roots), chunk_size=chunk_size, mesh=mesh)
-    return finite("attributions", keep_nan((total / len(roots)).astype(x.dtype), x))
+    return inputs.attributions(total / len(roots))
 
 
 def _noise(key: jax.Array, images: jax.Array, roots: jax.Array, x: jax.Array, scale: jax.Array) -> jax.Array:

@@ -1,12 +1,12 @@
 """KernelSHAP and LIME: linear functions of which features are there, in closed form."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from numpy.typing import ArrayLike
 
 from jxai.attribution.games import Game, as_game
 from jxai.attribution.gradients import Scores
@@ -22,15 +22,15 @@ _MOST_FEATURES = 4096
 def kernel_shap(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
-    baseline: ArrayLike = 0.0,
+    feature_mask: Any = None,
+    baseline: Any = 0.0,
     num_samples: int = 1000,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """Shapley values, as the linear function of the features there that is nearest to the scores of coalitions.
 
     Distances count as the Shapley kernel says, and the function is exact where all features are there and where none
@@ -45,7 +45,7 @@ def kernel_shap(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; draw r of image n depends on (key, n, r) alone.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         feature_mask: as in `feature_ablation`; at most 4096 features.
         baseline: as in `feature_ablation`.
@@ -118,17 +118,17 @@ def kernel_shap(
 def lime(
     f: Scores,
     key: jax.Array,
-    x: jax.Array,
+    x: Any,
     target: Target,
     *,
-    feature_mask: ArrayLike | None = None,
-    baseline: ArrayLike = 0.0,
+    feature_mask: Any = None,
+    baseline: Any = 0.0,
     num_samples: int = 1000,
     kernel_width: float = 0.25,
     ridge: float = 1.0,
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
-) -> jax.Array:
+) -> Any:
     """Coefficients of a linear function, with intercept, fitted around x to scores of inputs without some features.
 
     Weighted ridge regression in closed form, where a coalition z, each feature there or not with probability ½,
@@ -138,7 +138,7 @@ def lime(
     Args:
         f: from inputs (N, ...) to scores (N, K).
         key: a random key; draw r of image n depends on (key, n, r) alone.
-        x: inputs, (N, ...), floats.
+        x: inputs, (N, ...), floats; or a tree of arrays, as in `gradient`.
         target: (N,), integers in [0, K); or a function of f's outputs, as in `gradient`.
         feature_mask: as in `feature_ablation`; at most 4096 features.
         baseline: as in `feature_ablation`.

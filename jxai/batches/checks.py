@@ -1,6 +1,7 @@
 """What estimators and metrics ask of their batches, once, at the public boundary; see `jxai.checks`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +24,16 @@ def check_batch(x: jax.Array, target: jax.Array) -> None:
         ValueError: shapes do not fit, or `x` is not finite.
     """
     check_finite("x", x)
+    check_classes(target, len(x))
+
+
+def check_classes(target: jax.Array, number: int) -> None:
+    """Refuse what is not one class index an image, of so many images."""
     if not jnp.issubdtype(target.dtype, jnp.integer):
         raise InputTypeError(f"expected `target` of integers, got {target.dtype}: give class indices")
-    if target.shape != x.shape[:1]:
+    if target.shape != (number,):
         raise InputError(
-            f"expected `target` of shape {x.shape[:1]}, got {target.shape}: give one class index an image"
+            f"expected `target` of shape {(number,)}, got {target.shape}: give one class index an image"
         )
 
 
@@ -44,13 +50,18 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
         ValueError: as `check_batch`; a target is out of range, or `f` gives no scores (N, K).
     """
     check_batch(x, target)
-    scores = jax.eval_shape(f, jax.ShapeDtypeStruct(x.shape, x.dtype))
-    shape = getattr(scores, "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
+    check_scores(jax.eval_shape(f, jax.ShapeDtypeStruct(x.shape, x.dtype)), target)
+
+
+def check_scores(scores: Any, target: jax.Array) -> None:
+    """Refuse what are no scores (N, K), or have no such classes (N,)."""
+    number, shape = len(target), getattr(scores, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != number:
         got = type(scores).__name__ if shape is None else f"an array of shape {shape}"
         raise InputError(
-            f"expected `f` to give scores of shape ({x.shape[0]}, K), got {got}: choose one output, or "
-            "reduce them to scores in a function around `f`; estimators take a function of them as `target` too"
+            f"expected `f` to give scores of shape ({number}, K), got {got}: choose one output, or "
+            "reduce them to scores in a function around `f`; estimators take a function of them as `target` too, or "
+            "None where they are one number an image"
         )
     if (
         (known := values(target)) is not None

@@ -45,14 +45,14 @@ def disagreement(relevance: jax.Array, reference: jax.Array) -> jax.Array:
 
 
 def inconsistency(
-    explain: Callable[[jax.Array], jax.Array], x: jax.Array, transform: Callable[[jax.Array], jax.Array]
+    explain: Callable[[jax.Array], jax.Array], transform: Callable[[jax.Array], jax.Array], x: jax.Array
 ) -> jax.Array:
     """1 − cos(R(T x), T R(x)): how far the explanation of a transformed picture is from the transformed one's.
 
     Args:
         explain: from inputs (N, ...) to explanations of their shape, or that of heat maps that `transform` takes.
-        x: inputs, (N, ...), floats.
         transform: T, of inputs and of explanations alike: flips, shifts, crops.
+        x: inputs, (N, ...), floats.
 
     Returns:
         (N,), as `disagreement`.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import as_array, finite, keep_nan
+from jxai.checks import as_array, finite, keep_nan, values
 from jxai.errors import InputError, InputTypeError
 from jxai.guidance.maps import as_explanations, share
 
@@ -45,7 +45,7 @@ def concept_vector(activations: jax.Array, present: jax.Array) -> jax.Array:
             f"expected booleans ({len(activations)},) as present, got {present.dtype} {present.shape}: say of each "
             "example whether it has the concept"
         )
-    if not isinstance(present, jax.core.Tracer) and bool(present.all() | ~present.any()):
+    if (known := values(present)) is not None and (known.all() or not known.any()):
         raise InputError("expected examples with and without the concept, got one kind: add the other")
     pooled = activations.reshape(len(activations), -1, activations.shape[-1]).mean(axis=1)
     with_it = present.astype(pooled.dtype)[:, None]

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import as_array, finite
+from jxai.checks import as_array, finite, values
 from jxai.errors import InputError
 
 
@@ -65,8 +65,10 @@ def as_region(name: str, value: Any, explanations: jax.Array) -> jax.Array:
     if array.dtype != bool and not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(f"expected {name} of booleans or shares, got {array.dtype}: compare it with 0")
     array = finite(name, array.astype(explanations.dtype))
-    if not isinstance(array, jax.core.Tracer) and bool(((array < 0) | (array > 1)).any()):
-        raise InputError(f"expected {name} in [0, 1], got {array.min()} to {array.max()}: compare it with 0")
+    if (known := values(array)) is not None and ((known < 0) | (known > 1)).any():
+        raise InputError(
+            f"expected {name} in [0, 1], got {known.min():g} to {known.max():g}: compare it with 0"
+        )
     return array
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan
+from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan, values
 from jxai.errors import InputError, InputTypeError
 from jxai.guidance.maps import as_explanations, as_region, scaled, share, total
 
@@ -182,8 +182,10 @@ def drawn_classes(key: jax.Array, labels: jax.Array, num_classes: int) -> jax.Ar
         raise InputTypeError(f"expected labels of integers, got {labels.dtype}: give classes")
     if labels.ndim != 1:
         raise InputError(f"expected labels (N,), got {labels.shape}: give one class an example")
-    if not isinstance(labels, jax.core.Tracer) and bool(((labels < 0) | (labels >= num_classes)).any()):
-        raise InputError(f"expected labels in [0, {num_classes}), got {labels.min()} to {labels.max()}")
+    if (known := values(labels)) is not None and ((known < 0) | (known >= num_classes)).any():
+        raise InputError(
+            f"expected labels in [0, {num_classes}), got {known.min()} to {known.max()}: give indices of classes"
+        )
     coin, other = jax.random.split(key)
     # A step of 1 to K − 1 from the label, modulo K, is any other class.
     step = jax.random.randint(other, labels.shape, 1, num_classes, dtype=labels.dtype)

@@ -42,8 +42,8 @@ def relevance_weights(relevance: jax.Array, *, strength: float = 1.0) -> jax.Arr
 
 def weighted_scores(
     head: Callable[[jax.Array], jax.Array],
-    features: jax.Array,
     explain: Callable[[jax.Array], jax.Array],
+    features: jax.Array,
     *,
     strength: float = 1.0,
     through: bool = False,
@@ -55,9 +55,9 @@ def weighted_scores(
 
     Args:
         head: from features (N, ..., C) to scores (N, K).
-        features: (N, ..., C), floats.
         explain: from features to relevance of their shape, such as
             `lambda z: lrp.relevance(head, z, labels, composite=...)`.
+        features: (N, ..., C), floats.
         strength: t in `relevance_weights`, at least 0.
         through: whether gradients pass through the weights; the paper's release lets them pass through one head's
             alone (cross attention).

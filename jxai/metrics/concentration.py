@@ -1,11 +1,14 @@
-"""How few pixels hold the relevance. Signs do not count: these metrics look at |heatmap|, (N, H, W)."""
+"""How few features hold the relevance. Signs do not count: these metrics look at |heatmap|.
+
+Heatmaps are (N, H, W) of images, (N, T) of tokens, (N, D) of tables.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jxai.checks import check_number, keep_nan
-from jxai.metrics.inputs import as_heatmap
+from jxai.metrics.inputs import as_feature_map
 
 
 def sparseness(heatmap: jax.Array) -> jax.Array:
@@ -15,7 +18,7 @@ def sparseness(heatmap: jax.Array) -> jax.Array:
     which is felt where their mean is small: its numbers are those of `jnp.abs(heatmap) + 1e-7`.
 
     Args:
-        heatmap: (N, H, W).
+        heatmap: (N, H, W), (N, T) or (N, D).
 
     Returns:
         (N,), float32: 0 where all values are equal (all zeros too), 1 − 1/n where a single pixel holds everything.
@@ -42,7 +45,7 @@ def complexity(heatmap: jax.Array) -> jax.Array:
     −Σ p ln p, p = |h| / Σ |h|.
 
     Args:
-        heatmap: (N, H, W).
+        heatmap: (N, H, W), (N, T) or (N, D).
 
     Returns:
         (N,), float32: 0 where a single pixel holds everything, ln(H·W) where all values are equal (all zeros too).
@@ -67,7 +70,7 @@ def effective_pixels(heatmap: jax.Array, *, threshold: float = 1e-5) -> jax.Arra
     network: `effective_complexity`.
 
     Args:
-        heatmap: (N, H, W).
+        heatmap: (N, H, W), (N, T) or (N, D).
         threshold: in units of the heatmap, at least 0.
 
     Returns:
@@ -84,14 +87,15 @@ def effective_pixels(heatmap: jax.Array, *, threshold: float = 1e-5) -> jax.Arra
         Quantus: An Explainable AI Toolkit for Responsible Evaluation of Neural Network Explanations and Beyond,
         Hedström et al., 2023.
     """
-    heatmap = as_heatmap(heatmap)
+    heatmap = as_feature_map(heatmap)
     check_number("threshold", threshold, least=0)
-    return keep_nan((jnp.abs(heatmap) > threshold).sum(axis=(1, 2), dtype=jnp.float32), heatmap)
+    above = (jnp.abs(heatmap) > threshold).reshape(len(heatmap), -1)
+    return keep_nan(above.sum(axis=1, dtype=jnp.float32), heatmap)
 
 
 def _shares(heatmap: jax.Array) -> jax.Array:
     """Each pixel's share of the absolute heatmap, (N, H·W); equal shares where there is nothing."""
-    heatmap = as_heatmap(heatmap)
+    heatmap = as_feature_map(heatmap)
     magnitude = jnp.abs(heatmap).reshape(len(heatmap), -1)
     # Over the maximum first: a sum of tiny or huge values would leave float32.
     largest = magnitude.max(axis=1, keepdims=True)

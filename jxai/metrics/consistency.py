@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jxai.checks import as_array, check_number, finite, keep_nan
 from jxai.errors import InputError, InputTypeError
-from jxai.metrics.inputs import as_heatmap
+from jxai.metrics.inputs import as_feature_map
 
 _CELLS = 3  # of a side of the grid that names where a heatmap points, by default
 
@@ -24,7 +24,7 @@ def consistency(
     P(ŷ(x') = ŷ(x) | c(x') = c(x)), over the images given. It needs many, and few explanations.
 
     Args:
-        heatmap: (N, H, W).
+        heatmap: (N, H, W), (N, T) or (N, D).
         prediction: the classes that the network predicts, (N,) integers.
         discretize: from heatmaps (N, H, W) to what makes two explanations one and the same, (N, ...) of integers or
             bool. By default which of 3 x 3 cells holds the most relevant pixel.
@@ -61,7 +61,7 @@ def local_sufficiency(heatmap: jax.Array, prediction: jax.Array, *, threshold: f
     largest distance. So it goes by the images that are there: compare methods on the same ones.
 
     Args:
-        heatmap: (N, H, W).
+        heatmap: (N, H, W), (N, T) or (N, D).
         prediction: the classes that the network predicts, (N,) integers.
         threshold: t, in [0, 1]; 0.6 in Quantus.
 
@@ -77,7 +77,7 @@ def local_sufficiency(heatmap: jax.Array, prediction: jax.Array, *, threshold: f
     """
     heatmap, prediction = _explained(heatmap, prediction)
     check_number("threshold", threshold, least=0, most=1)
-    good = jnp.isfinite(heatmap).all(axis=(1, 2))
+    good = jnp.isfinite(heatmap.reshape(len(heatmap), -1)).all(axis=1)
     flat = jnp.where(good[:, None], heatmap.reshape(len(heatmap), -1), 0)
     # Over the largest first: squares of tiny or huge values would leave float32.
     largest = jnp.abs(flat).max(axis=0, keepdims=True)
@@ -95,7 +95,7 @@ def local_sufficiency(heatmap: jax.Array, prediction: jax.Array, *, threshold: f
 
 def _explained(heatmap: jax.Array, prediction: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Heatmaps, and a class of each, checked."""
-    heatmap, prediction = as_heatmap(heatmap), as_array(prediction)
+    heatmap, prediction = as_feature_map(heatmap), as_array(prediction)
     if not jnp.issubdtype(prediction.dtype, jnp.integer):
         raise InputTypeError(f"expected `prediction` of integers, got {prediction.dtype}: give class indices")
     if prediction.shape != heatmap.shape[:1]:
@@ -107,7 +107,7 @@ def _explained(heatmap: jax.Array, prediction: jax.Array) -> tuple[jax.Array, ja
 
 def _agreement(same: jax.Array, heatmap: jax.Array, prediction: jax.Array) -> jax.Array:
     """Of the other images that count as the same, (N, N), the share with the same prediction, (N,)."""
-    good = jnp.isfinite(heatmap).all(axis=(1, 2))
+    good = jnp.isfinite(heatmap.reshape(len(heatmap), -1)).all(axis=1)
     same &= good[None] & ~jnp.eye(len(heatmap), dtype=bool)
     agreed = same & (prediction[:, None] == prediction[None])
     share = agreed.sum(axis=1) / same.sum(axis=1)  # 0 / 0 is NaN
@@ -115,7 +115,9 @@ def _agreement(same: jax.Array, heatmap: jax.Array, prediction: jax.Array) -> ja
 
 
 def _cell(heatmap: jax.Array) -> jax.Array:
-    """The cell of the most relevant pixel, (N,)."""
-    height, width = heatmap.shape[1:]
+    """The cell of the most relevant pixel, (N,); of tokens and tables the most relevant one itself."""
     peak = heatmap.reshape(len(heatmap), -1).argmax(axis=1)
+    if heatmap.ndim == 2:
+        return peak
+    height, width = heatmap.shape[1:]
     return (peak // width) * _CELLS // height * _CELLS + (peak % width) * _CELLS // width

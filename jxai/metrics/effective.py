@@ -8,7 +8,7 @@ from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import row_keys
 from jxai.checks import check_count, check_number, finite, keep_nan
 from jxai.errors import InputError
-from jxai.metrics.inputs import Scores, as_batch, as_heatmap, target_scores
+from jxai.metrics.inputs import Scores, as_batch, as_feature_map, target_scores
 from jxai.metrics.pixels import removal_ranks
 
 
@@ -35,7 +35,7 @@ def effective_complexity(
         f: from images (N, H, W, C) to scores (N, K).
         key: a random key; which reference a sample takes depends on (key, image's place, sample's place) alone.
         x: images, (N, H, W, C).
-        heatmap: (N, H, W); of equal magnitudes the first in reading order comes first.
+        heatmap: (N, H, W), (N, T) or (N, D); of equal magnitudes the first in reading order comes first.
         target: the class whose score is read, (N,) integers.
         references: images of the data, (R, H, W, C).
         tolerance: relative change of the score that is allowed, above 0.
@@ -56,7 +56,7 @@ def effective_complexity(
         On Quantitative Aspects of Model Interpretability, Nguyen and Martínez, 2020.
     """
     x, target = as_batch(x, target, f=f)
-    heatmap, references = as_heatmap(heatmap, x), as_finite("references", references)
+    heatmap, references = as_feature_map(heatmap, x), as_finite("references", references)
     if references.shape[1:] != x.shape[1:]:
         raise InputError(
             f"expected `references` of shape (R, *{x.shape[1:]}), got {references.shape}: images like `x`"
@@ -76,8 +76,13 @@ def effective_complexity(
         )
         draw = jax.vmap(lambda one: jax.random.randint(one, (), 0, len(references)))
         other = references[draw(row_keys(key, image, sample))].astype(x.dtype)
-        kept = ranks[image] < counts[point, None, None]
-        return target_scores(f, jnp.where(kept[..., None], x[image], other), image, target)
+        kept = ranks[image] < counts[point].reshape(-1, *[1] * (ranks.ndim - 1))
+        return target_scores(
+            f,
+            jnp.where(kept.reshape(*kept.shape, *[1] * (x.ndim - kept.ndim)), x[image], other),
+            image,
+            target,
+        )
 
     score = map_chunks(scores, num_images * num_points * num_samples, rows_in_flight(x, chunk_size))
     score = finite("scores", score.reshape(num_images, num_points, num_samples))

@@ -38,6 +38,35 @@ def as_heatmap(heatmap: ArrayLike, x: jax.Array | None = None) -> jax.Array:
     return as_finite("heatmap", array).astype(jnp.float32)
 
 
+def as_feature_map(heatmap: ArrayLike, x: jax.Array | None = None) -> jax.Array:
+    """Heatmaps of any features as float32: what they are of is told by their shape.
+
+    Args:
+        heatmap: of images (N, H, W), of tokens (N, T), of tables (N, D); with `x` of its shape without channels, or
+            of x's shape where that is no batch of images.
+        x: the inputs that they explain, (N, ..., C) or (N, D).
+
+    Returns:
+        float32, of its shape.
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+    """
+    array = as_array(heatmap)
+    known = x is not None and array.ndim > 1 and array.shape in (x.shape[: x.ndim - 1], x.shape)
+    if array.ndim not in (2, 3) and not (x is not None and known and array.shape != x.shape):
+        advice = "give attributions.sum(axis=-1)" if array.ndim > 3 else "add the axis of images"
+        raise InputError(
+            f"expected `heatmap` of shape (N, H, W), (N, T) or (N, D), got {array.shape}: {advice}"
+        )
+    if x is not None and not known:
+        raise InputError(
+            f"expected `x` of shape (N, ..., C) or (N, D) with `heatmap` of (N, ...) or (N, D), got {x.shape} and "
+            f"{array.shape}: one heatmap an image, of its size"
+        )
+    return as_finite("heatmap", array).astype(jnp.float32)
+
+
 def as_batch(x: ArrayLike, target: ArrayLike, *, f: Scores | None = None) -> tuple[jax.Array, jax.Array]:
     """Inputs (N, ...) and their classes (N,), checked, also against the scores of `f`, as arrays of JAX."""
     inputs, classes = as_array(x), as_array(target)

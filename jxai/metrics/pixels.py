@@ -11,11 +11,11 @@ def removal_ranks(heatmap: jax.Array, *, most_relevant_first: bool = True) -> ja
     """Each pixel's place in the order of removal, from 0; of equal ones the first in reading order goes first.
 
     Args:
-        heatmap: (N, H, W).
+        heatmap: (N, ...).
         most_relevant_first: whether the largest signed value has place 0, or the smallest.
 
     Returns:
-        (N, H, W), int32.
+        Of its shape, int32.
     """
     flat = heatmap.reshape(len(heatmap), -1)
     order = jnp.argsort(-flat if most_relevant_first else flat, axis=1)

@@ -1,7 +1,8 @@
 """Pixels replaced in the order of their relevance, and what becomes of the score.
 
 `f` maps a batch (N, H, W, C) to scores (N, K); heatmaps (N, H, W) are signed sums of attributions over channels, and
-their sign counts: the largest value is replaced first, the most negative last. Curves are float32.
+their sign counts: the largest value is replaced first, the most negative last. Curves are float32. Of embeddings
+(N, T, C) heatmaps are (N, T), of tables (N, D) they are (N, D): tokens or columns are the pixels there.
 """
 
 import jax
@@ -12,7 +13,7 @@ from jxai.batches.checks import as_finite
 from jxai.checks import check_count, finite, keep_nan
 from jxai.errors import InputError
 from jxai.metrics.features import Baseline, Replacement, as_replacement, scores_without
-from jxai.metrics.inputs import Scores, as_batch, as_heatmap, probabilities
+from jxai.metrics.inputs import Scores, as_batch, as_feature_map, probabilities
 from jxai.metrics.pixels import removal_ranks
 
 # Petsiuk's insertion starts from a blur of 5 pixels' standard deviation and 11 pixels' width.
@@ -36,9 +37,9 @@ def pixel_flipping(
     area over the curve is `curve[:, :1] - curve`, averaged.
 
     Args:
-        f: from images (N, H, W, C) to scores (N, K).
-        x: images, (N, H, W, C).
-        heatmap: (N, H, W), the largest value goes first.
+        f: from images (N, H, W, C), or other inputs, to scores (N, K).
+        x: images, (N, H, W, C), embeddings, (N, T, C), or a table, (N, D).
+        heatmap: (N, H, W), (N, T) or (N, D), the largest value goes first.
         target: the class whose score is read, (N,) integers.
         baseline: what takes a pixel's place: a number, (C,), whatever broadcasts to `x`, or a function
             (x, mask, key) -> x of one image, such as `mean_baseline()`.
@@ -77,9 +78,9 @@ def deletion(
     `pixel_flipping` with probabilities instead of scores.
 
     Args:
-        f: from images (N, H, W, C) to scores (N, K), before the softmax.
-        x: images, (N, H, W, C).
-        heatmap: (N, H, W), the largest value goes first.
+        f: from images (N, H, W, C), or other inputs, to scores (N, K), before the softmax.
+        x: images, (N, H, W, C), embeddings, (N, T, C), or a table, (N, D).
+        heatmap: (N, H, W), (N, T) or (N, D), the largest value goes first.
         target: the class whose probability is read, (N,) integers.
         baseline: what takes a pixel's place, as in `pixel_flipping`. The paper's is 0 in normalized images.
         key: what a function as `baseline` draws from, if it does; an image's step gets a key of its own.
@@ -117,13 +118,13 @@ def insertion(
     """Softmax probability of the target while the most relevant pixels enter a blurred image. Higher is better.
 
     Args:
-        f: from images (N, H, W, C) to scores (N, K), before the softmax.
-        x: images, (N, H, W, C).
-        heatmap: (N, H, W), the largest value comes first.
+        f: from images (N, H, W, C), or other inputs, to scores (N, K), before the softmax.
+        x: images, (N, H, W, C), embeddings, (N, T, C), or a table, (N, D).
+        heatmap: (N, H, W), (N, T) or (N, D), the largest value comes first.
         target: the class whose probability is read, (N,) integers.
-        baseline: where the curve starts: a number, (C,), or whatever broadcasts to `x`. By default `x` blurred about
-            as RISE's program does (standard deviation 5, windows of 11 x 11): its window is a reflected Gaussian, a
-            little flatter, and it has zeros beyond the edges, which are repeated here. A function
+        baseline: where the curve starts: a number, (C,), or whatever broadcasts to `x`. By default, of images, `x`
+            blurred about as RISE's program does (standard deviation 5, windows of 11 x 11): its window is a reflected
+            Gaussian, a little flatter, and it has zeros beyond the edges, which are repeated here. A function
             (x, mask, key) -> x of one image is asked at every step, with what is not yet there as `mask`.
         key: what a function as `baseline` draws from, if it does; an image's step gets a key of its own.
         num_steps: steps from the baseline to the whole image, at least 1; by default those of the paper's program.
@@ -140,7 +141,12 @@ def insertion(
         RISE: Randomized Input Sampling for Explanation of Black-box Models, Petsiuk et al., 2018.
     """
     x, target = as_batch(x, target, f=f)
-    heatmap = as_heatmap(heatmap, x)  # before the blur, which wants images
+    heatmap = as_feature_map(heatmap, x)  # before the blur, which wants images
+    if baseline is None and x.ndim != 4:
+        raise InputError(
+            f"expected a baseline for inputs that are no images (N, H, W, C), got none for {x.shape}: give a "
+            "number, an array or a function"
+        )
     start = gaussian_blur(x, sigma=_BLUR_SIGMA, radius=_BLUR_RADIUS) if baseline is None else baseline
     replace = as_replacement(start, x, key)
     return _curve(probabilities(f), x, heatmap, target, num_steps, replace, chunk_size, inserted=True)
@@ -184,14 +190,14 @@ def _curve(
     inserted: bool = False,
 ) -> jax.Array:
     """Scores while pixels are removed, or inserted, the most relevant first: (N, num_steps + 1)."""
-    heatmap = as_heatmap(heatmap, x)
+    heatmap = as_feature_map(heatmap, x)
     check_count("num_steps", num_steps)
     num_pixels = heatmap[0].size
     ranks = removal_ranks(heatmap)
     counts = jnp.asarray([step * num_pixels // num_steps for step in range(num_steps + 1)], jnp.int32)
 
     def removed(images: jax.Array, steps: jax.Array) -> jax.Array:
-        return (ranks[images] < counts[steps, None, None]) ^ inserted
+        return (ranks[images] < counts[steps].reshape(-1, *[1] * (ranks.ndim - 1))) ^ inserted
 
     curve = scores_without(f, x, target, removed, num_steps + 1, replace, chunk_size)
     return keep_nan(curve, heatmap)

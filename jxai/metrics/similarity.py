@@ -1,5 +1,7 @@
 """How alike two heatmaps (N, H, W) are, signs aside: in the order of their pixels, and in their structure."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +9,7 @@ from jxai.batches.blur import gaussian_blur
 from jxai.checks import keep_nan
 from jxai.errors import InputError
 from jxai.metrics.correlation import spearman
-from jxai.metrics.inputs import as_heatmap
+from jxai.metrics.inputs import as_feature_map, as_heatmap
 
 # Wang's constants, for values in [0, 1].
 _SIGMA, _RADIUS, _C1, _C2 = 1.5, 5, 0.01**2, 0.03**2
@@ -17,8 +19,8 @@ def rank_correlation(heatmap: jax.Array, other: jax.Array) -> jax.Array:
     """Spearman's rank correlation of two absolute heatmaps; equal values share the mean of their ranks.
 
     Args:
-        heatmap: (N, H, W).
-        other: (N, H, W).
+        heatmap: (N, H, W), (N, T) or (N, D).
+        other: of its shape.
 
     Returns:
         (N,) in [-1, 1], float32; 0 where a heatmap is constant and so has no order.
@@ -34,7 +36,7 @@ def rank_correlation(heatmap: jax.Array, other: jax.Array) -> jax.Array:
     References:
         Sanity Checks for Saliency Maps, Adebayo et al., 2018.
     """
-    return _spearman(*_pair(heatmap, other))
+    return _spearman(*_pair(heatmap, other, as_feature_map))
 
 
 def structural_similarity(heatmap: jax.Array, other: jax.Array) -> jax.Array:
@@ -61,8 +63,10 @@ def structural_similarity(heatmap: jax.Array, other: jax.Array) -> jax.Array:
     return _ssim(*_pair(heatmap, other))
 
 
-def _pair(heatmap: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-    heatmap, other = as_heatmap(heatmap), as_heatmap(other)
+def _pair(
+    heatmap: jax.Array, other: jax.Array, checked: Callable[..., jax.Array] = as_heatmap
+) -> tuple[jax.Array, jax.Array]:
+    heatmap, other = checked(heatmap), checked(other)
     if heatmap.shape != other.shape:
         raise InputError(
             f"expected `other` of shape {heatmap.shape}, got {other.shape}: heatmaps of the same images"

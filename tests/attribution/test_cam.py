@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxai import attribution, lrp
+from jxai import attribution, lrp, models
 
 RANDOM = np.random.default_rng(10)
 X = jnp.asarray(RANDOM.normal(size=(2, 8, 6, 3)), jnp.float32)
@@ -122,3 +122,91 @@ def test_under_jit_and_with_wrong_options(name):
         cam(features, head, X, TARGET, enlarge=None)
     with pytest.raises(ValueError, match="before its pooling"):
         cam(lambda x: x.mean(axis=(1, 2)), head, X, TARGET)
+
+
+# A transformer's tokens.
+
+
+def written_out():
+    """(tokens, the head above them, images) of 3 x 4 patches behind three tokens, written out."""
+    x = jax.random.normal(jax.random.key(0), (2, 12, 16, 3))
+
+    def tokens(x):
+        patches = jnp.tanh(x.reshape(len(x), 3, 4, 4, 4, 3).mean(axis=(2, 4)).reshape(len(x), 12, 3) @ MIX)
+        return jnp.concatenate([patches[:, :3] + 1, patches], axis=1)
+
+    return tokens, lambda tokens: (tokens * tokens[:, :1]).sum(axis=1) @ jnp.concatenate([V, V], axis=1), x
+
+
+def transformer():
+    """The same of a vision transformer, whose prefix are a class token and two registers."""
+    model = models.VisionTransformer(
+        num_classes=3, patch_size=4, width=8, depth=2, num_heads=2, mlp_width=16, num_registers=2
+    )
+    x = jax.random.normal(jax.random.key(0), (2, 12, 16, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    variables = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(2), p.shape), variables)
+    features, head = models.split(model, "layer0", image_shape=(12, 16, 3))
+    return functools.partial(features, variables), functools.partial(head, variables), x
+
+
+@pytest.mark.parametrize(
+    "cam",
+    [
+        attribution.grad_cam,
+        attribution.grad_cam_plus_plus,
+        attribution.layer_cam,
+        attribution.score_cam,
+    ],
+)
+@pytest.mark.parametrize("model", [written_out, pytest.param(transformer, marks=pytest.mark.slow)])
+def test_tokens_on_their_grid(cam, model):
+    """As maps (N, 3, 4, 8) of the patches alone, under a head that knows the tokens before them."""
+    tokens, head, x = model()
+    tokens, head = jax.jit(tokens), jax.jit(head)
+    target = jnp.array([0, 2])
+    options = {"relu": False, "enlarge": False}
+    found = jax.jit(lambda x: cam(tokens, head, x, target, grid=(3, 4), **options))(x)
+    before = tokens(x)[:, :3]
+
+    def patches(x):
+        return tokens(x)[:, 3:].reshape(len(x), 3, 4, -1)
+
+    def above(maps):
+        return head(jnp.concatenate([before, maps.reshape(len(maps), 12, -1)], axis=1))
+
+    if cam is attribution.score_cam:  # whose scores are of other pictures, with tokens of their own
+        scores = []
+        for k in range(before.shape[-1]):
+            mask = jax.image.resize(patches(x)[..., k], (2, 12, 16), "bilinear")
+            low, high = mask.min(axis=(1, 2), keepdims=True), mask.max(axis=(1, 2), keepdims=True)
+            shown = x * ((mask - low) / (high - low))[..., None]
+            scores.append(head(tokens(shown))[jnp.arange(2), target])
+        weights = jax.nn.softmax(jnp.stack(scores, axis=1), axis=1)
+        expected = (patches(x) * weights[:, None, None]).sum(axis=-1)[..., None]
+    else:
+        expected = cam(patches, above, x, target, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(found).max() > 0
+
+
+def test_tokens_that_do_not_fit_their_grid_are_refused():
+    tokens, head, x = written_out()
+    run = functools.partial(attribution.grad_cam, tokens, head, x, [0, 2])
+    with pytest.raises(ValueError, match=r"give grid=\(h, w\) for a transformer's tokens"):
+        run()
+    with pytest.raises(ValueError, match=r"of at least 4 x 4 patches, got \(2, 12, 16, 3\) and \(2, 15, 4\)"):
+        run(grid=(4, 4))
+    with pytest.raises(ValueError, match=r"expected grid as \(h, w\), got 3"):
+        run(grid=3)
+    with pytest.raises(ValueError, match="grid of at least 1, got 0"):
+        run(grid=(0, 4))
+    with pytest.raises(ValueError, match="channel_axis or grid, got both"):
+        run(grid=(3, 4), channel_axis=-1)
+    with pytest.raises(ValueError, match=r"expected images \(N, H, W, C\) and tokens"):
+        attribution.eigen_cam(lambda x: x, x, grid=(3, 4))
+    shape = attribution.guided_grad_cam(
+        tokens, head, x, [0, 2], explain=attribution.gradient, grid=(3, 4)
+    ).shape
+    assert shape == x.shape
+    assert attribution.eigen_cam(tokens, x, grid=(3, 4)).shape == (2, 12, 16, 1)

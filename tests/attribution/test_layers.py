@@ -1,10 +1,13 @@
 """Layers inside of a model: definitions by hand, sums, and the other estimators at `features` and `head`."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jxai import attribution, models
 
@@ -124,3 +127,69 @@ def test_a_start_by_path_of_a_linen_module():
 def test_wrong_options_are_named(run, message):
     with pytest.raises(ValueError, match=message):
         run()
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.tanh(nn.Dense(5, use_bias=False, name="below")(x))
+        return nn.Dense(2, use_bias=False, name="above")(x**2)
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.below = nnx.Linear(6, 5, use_bias=False, rngs=rngs)
+        self.above = nnx.Linear(5, 2, use_bias=False, rngs=rngs)
+
+    def __call__(self, x):
+        return self.above(nnx.tanh(self.below(x)) ** 2)
+
+
+@functools.cache
+def parts(library):
+    """A model's parts around its layer "below", of one network whichever the library."""
+    if library == "Linen":
+        model, variables = Linen(), {"params": {"below": {"kernel": W}, "above": {"kernel": V}}}
+    else:
+        model = Nnx(nnx.Rngs(0))
+        model.below.kernel.set_value(W)
+        model.above.kernel.set_value(V)
+        variables = nnx.state(model)
+    features, head = models.split(model, "below", image_shape=(6,))
+    return functools.partial(features, variables), functools.partial(head, variables)
+
+
+@pytest.mark.parametrize("library", ["Linen", "NNX"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(
+            lambda below, above: attribution.conductance(below, above, X, TARGET, **PATH), id="conductance"
+        ),
+        pytest.param(
+            lambda below, above: attribution.internal_influence(below, above, X, TARGET, **PATH),
+            id="influence",
+        ),
+        pytest.param(
+            lambda below, above: attribution.neuron_conductance(
+                below, above, X, TARGET, neurons=[1.0, 0.0, 1.0, 0.0, 0.0], **PATH
+            ),
+            id="neurons",
+        ),
+        pytest.param(
+            lambda below, above: attribution.integrated_gradients(
+                above, below(X), TARGET, baseline=below(BASELINE), num_steps=40
+            ),
+            id="layer IG",
+        ),
+        pytest.param(
+            lambda below, above: attribution.deep_lift(above, below(X), TARGET, baseline=below(BASELINE)),
+            id="layer DeepLIFT",
+        ),
+    ],
+)
+def test_layers_of_a_library_s_modules(library, method):
+    """As of functions written out."""
+    found = method(*parts(library))
+    expected = method(lambda x: x @ W, lambda a: jnp.tanh(a) ** 2 @ V)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -32,6 +32,23 @@ def test_the_gradient_of_a_region_of_a_segmentation_map():
     assert (np.asarray(found)[~np.asarray(REGIONS)] == 0).all()
 
 
+def test_classes_of_maps_are_sums_over_them():
+    classes = jnp.array([2, 0, 1])
+    found = attribution.gradient(segmentation, X, classes)
+    expected = attribution.gradient(lambda x: segmentation(x).sum(axis=(1, 2)), X, classes)
+    np.testing.assert_array_equal(found, expected)
+    found = attribution.gradient(lambda x: {"logits": segmentation(x)}, X, classes)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_one_number_an_image_needs_no_target(column):
+    def f(x):
+        return x.sum(axis=(1, 2, 3), keepdims=False)[:, None] if column else x.sum(axis=(1, 2, 3))
+
+    np.testing.assert_array_equal(attribution.gradient(f, X, None), jnp.ones_like(X))
+
+
 def test_outputs_of_any_kind():
     weights = X.reshape(3, -1)[0]
 
@@ -117,8 +134,14 @@ def test_wrong_functions_are_named(target, message):
 def test_wrong_kinds_are_named():
     with pytest.raises(TypeError, match="expected the target's function to give floats, got int32"):
         attribution.gradient(segmentation, X, lambda y: y.argmax(axis=-1).sum(axis=(1, 2)))
-    with pytest.raises(ValueError, match=r"reduce them to scores|give `target` as a function"):
-        attribution.gradient(segmentation, X, [0, 1, 2])
+    with pytest.raises(ValueError, match="None where they are one number an image"):
+        attribution.gradient(lambda x: x.sum(axis=(1, 2, 3)), X, [0, 0, 0])
+    with pytest.raises(ValueError, match="one number an image where `target` is None"):
+        attribution.gradient(segmentation, X, None)
+    with pytest.raises(ValueError, match=r"2 arrays \(\['a'\], \['b'\]\): give `target` as a function"):
+        attribution.gradient(lambda x: {"a": x[:, 0, 0], "b": x[:, 0, 0]}, X, [0, 1, 0])
+    with pytest.raises(ValueError, match="move their classes last"):
+        attribution.gradient(lambda x: jnp.moveaxis(segmentation(x), -1, 1), X[:, :, :, :2], [0, 1, 2])
     with pytest.raises(TypeError, match="expected `other` of integers"):
         attribution.contrast([0], [0.5])
     with pytest.raises(ValueError, match=r"of one shape \(N,\)"):

@@ -32,12 +32,12 @@ LOSSES = {
     "background, ranked": lambda r: guidance.background(r, rows(MASK, r), decay=0.7, scale=0.5),
     "foreground_range": lambda r: guidance.foreground_range(r, rows(MASK, r), least=5, most=8),
     "disagreement": lambda r: guidance.disagreement(r, rows(OTHER, r)),
-    "inconsistency": lambda r: guidance.inconsistency(jnp.sin, r, lambda z: jnp.cumsum(z, axis=2)),
+    "inconsistency": lambda r: guidance.inconsistency(jnp.sin, lambda z: jnp.cumsum(z, axis=2), r),
     "roughness": lambda r: guidance.roughness(r.sum(axis=-1)),
     "density": lambda r: guidance.density(r.sum(axis=-1)),
     "concept_sensitivity": lambda r: guidance.concept_sensitivity(head, r, rows(ONE_HOT, r), CONCEPT),
-    "weighted_scores": lambda r: guidance.weighted_scores(head, r, jnp.sin).sum(axis=1),
-    "weighted_scores, through": lambda r: guidance.weighted_scores(head, r, jnp.sin, through=True).sum(1),
+    "weighted_scores": lambda r: guidance.weighted_scores(head, jnp.sin, r).sum(axis=1),
+    "weighted_scores, through": lambda r: guidance.weighted_scores(head, jnp.sin, r, through=True).sum(1),
     "sum_of_logs": lambda r: guidance.sum_of_logs(r.reshape(len(r), -1)),
 }
 SCALED = (

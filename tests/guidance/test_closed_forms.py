@@ -59,8 +59,8 @@ def test_an_equivariant_explanation_is_consistent():
     def flip(z):
         return z[:, :, ::-1]
 
-    np.testing.assert_allclose(guidance.inconsistency(jnp.sin, R, flip), 0, atol=1e-6)
-    assert (guidance.inconsistency(lambda z: jnp.cumsum(z, axis=2), R, flip) > 0.1).all()
+    np.testing.assert_allclose(guidance.inconsistency(jnp.sin, flip, R), 0, atol=1e-6)
+    assert (guidance.inconsistency(lambda z: jnp.cumsum(z, axis=2), flip, R) > 0.1).all()
 
 
 def test_roughness_counts_neighbors():
@@ -115,15 +115,15 @@ def test_weighted_scores_are_those_of_the_weighted_features():
         return lrp.relevance(head, z, jnp.asarray([2, 0, 1]), composite=lrp.EpsilonPlus())
 
     weights = 1 + 0.5 * np.asarray(explain(R)) / np.abs(np.asarray(explain(R))).max(axis=-1, keepdims=True)
-    found = guidance.weighted_scores(head, R, explain, strength=0.5)
+    found = guidance.weighted_scores(head, explain, R, strength=0.5)
     np.testing.assert_allclose(found, np.tanh((r * weights).reshape(N, -1)) @ np.asarray(HEAD), rtol=1e-4)
     # Through the weights or not is the gradient's matter alone.
     np.testing.assert_array_equal(
-        found, guidance.weighted_scores(head, R, explain, strength=0.5, through=True)
+        found, guidance.weighted_scores(head, explain, R, strength=0.5, through=True)
     )
     slopes = [
         jax.grad(
-            lambda z, through=through: guidance.weighted_scores(head, z, explain, through=through).sum()
+            lambda z, through=through: guidance.weighted_scores(head, explain, z, through=through).sum()
         )(R)
         for through in (False, True)
     ]

@@ -84,6 +84,7 @@ CAM = {
     "x": BATCH["x"],
     "target": BATCH["target"],
     "channel_axis": one_of(None, -1, bad=[0, 2, "last", 1.5]),
+    "grid": one_of(None, bad=[3, (0, 1), (1,), "text", (2.5, 1)]),
     "relu": choice(True, False),
     "enlarge": choice(True, False),
 }
@@ -148,7 +149,7 @@ CASES = {
     ),
     "eigen_cam": Case(
         attribution.eigen_cam,
-        {name: CAM[name] for name in ("features", "x", "channel_axis", "relu", "enlarge")},
+        {name: CAM[name] for name in ("features", "x", "channel_axis", "grid", "relu", "enlarge")},
         holds=of_picture,
     ),
     "expected_gradients": Case(
@@ -166,7 +167,7 @@ CASES = {
     "guided_grad_cam": Case(
         attribution.guided_grad_cam,
         {
-            **{name: CAM[name] for name in ("features", "head", "x", "target", "channel_axis")},
+            **{name: CAM[name] for name in ("features", "head", "x", "target", "channel_axis", "grid")},
             "explain": one_of(attribution.gradient),
         },
         holds=like_x,
@@ -216,7 +217,14 @@ CASES = {
     ),
     "occlusion": Case(
         attribution.occlusion,
-        {**BATCH, "window": count(2, 3), "stride": count(2), "baseline": BASELINE, **CHUNKS},
+        {
+            **BATCH,
+            "window": count(2, 3),
+            "stride": count(2),
+            "channel_axis": one_of(-1, bad=[0, 2, "last"]),
+            "baseline": BASELINE,
+            **CHUNKS,
+        },
         holds=like_x,
     ),
     "rise": Case(

@@ -49,8 +49,8 @@ def vector(refused=True):
 
 def of_two(activations):
     """A concept needs an example with it and one without."""
-    given = getattr(activations, "shape", ())
-    return jnp.concatenate([activations, activations]) if given[:1] == (1,) else activations
+    one = isinstance(activations, jax.Array) and activations.shape[:1] == (1,)
+    return jnp.concatenate([activations, activations]) if one else activations
 
 
 def one_hot(size):
