@@ -105,6 +105,7 @@ OF_HEATMAPS = {
     ),
     "focus": lambda h: metrics.focus(h, MASK),
     "gaussian_pyramid": pyramid,
+    "local_sufficiency": lambda h: metrics.local_sufficiency(h, TARGET, threshold=1.0),
     "localization_auc": lambda h: metrics.localization_auc(h, MASK),
     "model_randomization": randomized,
     "multiscale_total_variation": lambda h: metrics.multiscale_total_variation(h, smallest=8),
@@ -126,6 +127,9 @@ OF_BOTH = {
     "deletion": lambda x, h: metrics.deletion(f, x, h, TARGET, **AT),
     "effective_complexity": lambda x, h: metrics.effective_complexity(
         f, KEY, x, h, TARGET, X, num_steps=2, num_samples=2
+    ),
+    "f_fidelity": lambda x, h: jnp.concatenate(
+        metrics.f_fidelity(f, KEY, x, h, TARGET, sizes=(0.3,), num_samples=2), axis=1
     ),
     "faithfulness_correlation": lambda x, h: metrics.faithfulness_correlation(
         f, KEY, x, h, TARGET, num_samples=3
@@ -156,6 +160,7 @@ OF_BOTH = {
     "token_deletion": tokens(metrics.token_deletion),
     "token_deletion, removed": tokens(metrics.token_deletion, removed=True),
     "token_insertion": tokens(metrics.token_insertion),
+    "trigger_recovery": lambda x, h: metrics.trigger_recovery(f, x, X / 2, h, MASK, TARGET),
 }
 OF_IMAGES = {
     "average_sensitivity": lambda x: metrics.average_sensitivity(explain, KEY, x, TARGET, num_samples=2),
@@ -171,6 +176,8 @@ OF_IMAGES = {
     "maximum_sensitivity, chunks": lambda x: metrics.maximum_sensitivity(
         explain, KEY, x, TARGET, num_samples=2, chunk_size=2
     ),
+    "planted": lambda x: metrics.planted(x, 1.0, MASK).mean(axis=(1, 2, 3)),
+    "poisoned": lambda x: metrics.poisoned(KEY, x, x, TARGET, target=0).x.mean(axis=(1, 2, 3)),
     "random_logit": lambda x: metrics.random_logit(
         lambda x, target: explain(x, target).sum(axis=-1) * (1 + target[:, None, None].astype(x.dtype)),
         KEY,
@@ -178,6 +185,7 @@ OF_IMAGES = {
         TARGET,
         num_classes=3,
     ),
+    "randomly_masked": lambda x: metrics.randomly_masked(KEY, x, share=0.5).mean(axis=(1, 2, 3)),
     "relative_input_stability": lambda x: metrics.relative_input_stability(
         f, explain, KEY, x, TARGET, num_samples=2
     ),
@@ -190,6 +198,10 @@ OF_IMAGES = {
     "smooth_model_randomization": smoothly_randomized,
 }
 NO_SCORES = {
+    "Backdoor": "results",
+    "FFidelity": "results",
+    "Poisoned": "results",
+    "backdoor": "of all images together; tests/metrics/test_backdoors.py",
     "Case": "what a metric is given",
     "Completeness": "results",
     "Evaluation": "results",

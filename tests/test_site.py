@@ -108,6 +108,24 @@ def test_summaries_name_what_is_public(package):
     assert sorted(named + constants) == sorted(public)
 
 
+NO_METHODS = {"AdaptiveNoise", "adaptive_noise", "blurred_baseline", "contrast", "convergence_delta"} | {
+    "uniform_baselines"
+}
+
+
+def test_every_method_is_compared():
+    rows = re.findall(
+        r"^\| `(\w+)` \|(.*)\|$", (DOCS / "methods_compared.md").read_text("utf-8"), re.MULTILINE
+    )
+    presets = {
+        name for name in jxai.lrp.__all__ if getattr(jxai.lrp, name).__module__ == "jxai.lrp.rules.presets"
+    }
+    presets.add("sun2020")  # a composite, of no class of its own
+    names = [name for name, _ in rows]
+    assert sorted(names) == sorted(presets | (set(jxai.attribution.__all__) - NO_METHODS))
+    assert {row.count("|") for _, row in rows} == {5}
+
+
 # Where names of the other libraries live.
 OTHERS = {
     "zennit": ("attribution", "canonizers", "composites", "core", "image", "layer", "rules", "torchvision"),

@@ -1,16 +1,17 @@
 """Metrics that judge heatmaps and relevance of tokens, pure and batched; `DIRECTIONS` says what is better."""
 
 from jxai.metrics.axioms import input_invariance, non_sensitivity
+from jxai.metrics.backdoors import Backdoor, Poisoned, backdoor, planted, poisoned, trigger_recovery
 from jxai.metrics.baselines import blur_baseline, inpainting_baseline, mean_baseline, noise_baseline
 from jxai.metrics.case import Case
 from jxai.metrics.completeness import Completeness, completeness
 from jxai.metrics.concentration import complexity, effective_pixels, sparseness
-from jxai.metrics.consistency import consistency
+from jxai.metrics.consistency import consistency, local_sufficiency
 from jxai.metrics.continuity import continuity
 from jxai.metrics.directions import DIRECTIONS
 from jxai.metrics.effective import effective_complexity
 from jxai.metrics.evaluated import Evaluation
-from jxai.metrics.evaluation import evaluate
+from jxai.metrics.f_fidelity import FFidelity, f_fidelity, randomly_masked
 from jxai.metrics.faithfulness import faithfulness_correlation, faithfulness_estimate, sensitivity_n
 from jxai.metrics.fidelity import infidelity
 from jxai.metrics.localization import (
@@ -50,16 +51,20 @@ from jxai.metrics.variation import autvc, average_total_variation, multiscale_to
 
 __all__ = [
     "DIRECTIONS",
+    "Backdoor",
     "Case",
     "Completeness",
     "Evaluation",
+    "FFidelity",
     "ModelRandomization",
     "Mosaics",
+    "Poisoned",
     "attribution_localization",
     "aupc",
     "autvc",
     "average_sensitivity",
     "average_total_variation",
+    "backdoor",
     "blur_baseline",
     "completeness",
     "complexity",
@@ -72,6 +77,7 @@ __all__ = [
     "effective_pixels",
     "efficient_model_randomization",
     "evaluate",
+    "f_fidelity",
     "faithfulness_correlation",
     "faithfulness_estimate",
     "focus",
@@ -83,6 +89,7 @@ __all__ = [
     "insertion",
     "irof",
     "local_lipschitz_estimate",
+    "local_sufficiency",
     "localization_auc",
     "maximum_sensitivity",
     "mean_baseline",
@@ -97,9 +104,12 @@ __all__ = [
     "perturbation_curve",
     "perturbation_positions",
     "pixel_flipping",
+    "planted",
     "pointing_game",
+    "poisoned",
     "random_logit",
     "randomization_layers",
+    "randomly_masked",
     "rank_correlation",
     "region_perturbation",
     "relative_input_stability",
@@ -122,4 +132,5 @@ __all__ = [
     "token_deletion",
     "token_insertion",
     "top_k_intersection",
+    "trigger_recovery",
 ]

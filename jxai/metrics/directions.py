@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-# By the function's name. `road` with `most_relevant_first=False` is the other way round, and so is
-# `region_perturbation` with `order="least_relevant"`.
+# By the function's name; of `f_fidelity` FFid+ is meant. FFid- is the other way round, and so are `road` with
+# `most_relevant_first=False` and `region_perturbation` with `order="least_relevant"`.
 DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
     {
         "attribution_localization": "higher",
@@ -22,6 +22,7 @@ DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
         "effective_complexity": "lower",
         "effective_pixels": "lower",
         "efficient_model_randomization": "higher",
+        "f_fidelity": "higher",
         "faithfulness_correlation": "higher",
         "faithfulness_estimate": "higher",
         "focus": "higher",
@@ -30,6 +31,7 @@ DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
         "insertion": "higher",
         "irof": "higher",
         "local_lipschitz_estimate": "lower",
+        "local_sufficiency": "higher",
         "localization_auc": "higher",
         "maximum_sensitivity": "lower",
         "model_randomization": "lower",
@@ -58,5 +60,6 @@ DIRECTIONS: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
         "token_deletion": "lower",
         "token_insertion": "higher",
         "top_k_intersection": "higher",
+        "trigger_recovery": "higher",
     }
 )

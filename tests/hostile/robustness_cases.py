@@ -155,6 +155,16 @@ CASES = {
         undefined="infinite where an explanation moves and the input, rounded, does not",
         holds=lambda found, given: not jnp.isnan(found).any(),
     ),
+    "local_sufficiency": Case(
+        metrics.local_sufficiency,
+        {
+            **HEATMAP,
+            "prediction": integers("n", below=9, refused=False),
+            "threshold": number(0.6, 0.0, 1.0, wrong=(-0.1, 1.1)),
+        },
+        undefined="NaN where no other explanation is near",
+        holds=lambda found, given: bool((jnp.isnan(found) | ((found >= 0) & (found <= 1))).all()),
+    ),
     "localization_auc": Case(metrics.localization_auc, MASKED, holds=in_unit),
     "maximum_sensitivity": Case(
         metrics.maximum_sensitivity,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from faithfulness_cases import BASELINES
 from faithfulness_cases import CASES as OF_FAITHFULNESS
+from fidelity_cases import CASES as OF_FIDELITY
 from randomization_cases import CASES as RANDOMIZATION
 from robustness_cases import CASES as ROBUSTNESS
 from robustness_cases import EXPLAIN
@@ -34,6 +35,9 @@ EXEMPT = {
     "Completeness": "a tuple of results",
     "ModelRandomization": "a tuple of results",
     "Mosaics": "a tuple of results",
+    "Backdoor": "a tuple of results",
+    "FFidelity": "a tuple of results",
+    "Poisoned": "a tuple of results",
 }
 HEATMAP = {"heatmap": array("nhw")}
 PIXELS = {**BATCH, **HEATMAP, **CHUNKS}
@@ -94,6 +98,7 @@ def judged(f, key, x, target, method, metric, batch_size):
 
 
 CASES = {
+    **OF_FIDELITY,
     **RANDOMIZATION,
     **ROBUSTNESS,
     "aupc": Case(metrics.aupc, {"curve": array("n3")}),

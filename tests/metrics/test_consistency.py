@@ -38,3 +38,29 @@ def test_errors_of_consistency():
         metrics.consistency(heatmap, jnp.ones(2, int), discretize=lambda h: h)
     with pytest.raises(ValueError, match="one code an image"):
         metrics.consistency(heatmap, jnp.ones(2, int), discretize=lambda h: h > 0 if h is None else None)
+
+
+def test_sufficiency_against_a_loop():
+    rng = np.random.default_rng(3)
+    heatmap = rng.normal(size=(12, 3, 4)).astype(np.float32)
+    heatmap[:, 0, 0] = 5  # a pixel without any deviation
+    prediction = rng.integers(0, 3, 12)
+    deviation = heatmap.std(axis=0)
+    deviation[0, 0] = 1
+    scaled = (heatmap / deviation).reshape(12, -1)
+    distance = np.linalg.norm(scaled[:, None] - scaled[None], axis=-1)
+    for threshold in (0.5, 0.8, 1.0):
+        near = (distance <= threshold * distance.max()) & ~np.eye(12, dtype=bool)
+        with np.errstate(invalid="ignore"):
+            right = (near & (prediction[:, None] == prediction)).sum(axis=1) / near.sum(axis=1)
+        found = metrics.local_sufficiency(heatmap, prediction, threshold=threshold)
+        np.testing.assert_allclose(found, right, rtol=1e-6)
+        # Of another unit it is the same.
+        np.testing.assert_allclose(
+            metrics.local_sufficiency(heatmap * 1e30, prediction, threshold=threshold), right, rtol=1e-6
+        )
+
+
+def test_sufficiency_of_equal_explanations_is_the_share_of_the_class():
+    found = metrics.local_sufficiency(np.ones((4, 2, 2)), np.array([0, 0, 0, 1]), threshold=0.0)
+    np.testing.assert_allclose(found, [2 / 3, 2 / 3, 2 / 3, 0], rtol=1e-6)

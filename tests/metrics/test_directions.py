@@ -8,6 +8,10 @@ from jxai import metrics
 
 # Functions that give no score of a heatmap.
 OTHERS = {
+    "backdoor",
+    "planted",
+    "poisoned",
+    "randomly_masked",
     "blur_baseline",
     "curve_area",
     "evaluate",

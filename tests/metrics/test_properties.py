@@ -33,6 +33,11 @@ def data(dtype=jnp.float32):
 TREES = {"a": {"w": jnp.ones(13)}}, {"a": {"w": jnp.arange(13.0)}}
 
 
+def of_masks(d, **options):
+    options = {"sizes": (0.2, 0.6), "beta": 0.3, "num_samples": 3, **options}
+    return jnp.concatenate(metrics.f_fidelity(f, KEY, d.x, d.heatmap, d.target, **options), axis=1)
+
+
 def smoothly_randomized(d):
     result = metrics.smooth_model_randomization(
         lambda variables, x: x.sum(axis=-1) * variables["a"]["w"],
@@ -86,6 +91,7 @@ CHUNKED = {
     "effective_complexity": lambda d, **o: metrics.effective_complexity(
         f, KEY, d.x, d.heatmap, d.target, d.attributions, tolerance=0.2, num_steps=4, num_samples=2, **o
     ),
+    "f_fidelity": of_masks,
     "faithfulness_correlation": lambda d, **o: metrics.faithfulness_correlation(
         f, KEY, d.x, d.attributions, d.target, num_samples=5, **o
     ),
@@ -132,6 +138,9 @@ CHUNKED = {
     "sufficiency": lambda d, **o: of_tokens(metrics.sufficiency, d, **o),
     "token_deletion": lambda d, **o: of_tokens(metrics.token_deletion, d, num_tokens=4, **o),
     "token_insertion": lambda d, **o: of_tokens(metrics.token_insertion, d, num_tokens=4, **o),
+    "trigger_recovery": lambda d, **o: metrics.trigger_recovery(
+        f, d.x, jnp.where(d.mask[..., None], 0.5, d.x), d.heatmap, d.mask, d.target, **o
+    ),
 }
 WHOLE = {
     "attribution_localization": lambda d: metrics.attribution_localization(d.heatmap, d.mask, weighted=True),
@@ -148,6 +157,7 @@ WHOLE = {
         lambda variables: d.heatmap * variables["a"]["w"], *TREES, num_bins=5
     ),
     "focus": lambda d: metrics.focus(d.heatmap, d.mask),
+    "local_sufficiency": lambda d: metrics.local_sufficiency(d.heatmap, d.target // 2, threshold=1.0),
     "localization_auc": lambda d: metrics.localization_auc(d.heatmap, d.mask),
     "model_randomization": randomized,
     "multiscale_total_variation": lambda d: metrics.multiscale_total_variation(d.heatmap, smallest=8),
@@ -166,8 +176,10 @@ RANDOM = {
     "average_sensitivity",
     "consistency",
     "effective_complexity",
+    "f_fidelity",
     "faithfulness_correlation",
     "infidelity",
+    "local_sufficiency",
     "local_lipschitz_estimate",
     "maximum_sensitivity",
     "monotonicity_correlation",
