@@ -11,6 +11,7 @@ from jxai.metrics.continuity import continuity
 from jxai.metrics.directions import DIRECTIONS
 from jxai.metrics.effective import effective_complexity
 from jxai.metrics.evaluated import Evaluation
+from jxai.metrics.evaluation import evaluate
 from jxai.metrics.f_fidelity import FFidelity, f_fidelity, randomly_masked
 from jxai.metrics.faithfulness import faithfulness_correlation, faithfulness_estimate, sensitivity_n
 from jxai.metrics.fidelity import infidelity
