@@ -16,6 +16,7 @@ same process, which compiles nothing, is reported beside it. Without Quantus its
 
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import time
 import warnings
@@ -91,7 +92,7 @@ def our_metrics(options: Options) -> dict[str, Callable[..., Any]]:
     """Metrics of `evaluate`, by name."""
     pixels = options.side**2
     group, moves = -(-pixels // options.num_steps), {"num_samples": options.num_samples}
-    regions = {"patch_size": options.patch}
+    regions: Any = {"patch_size": options.patch}
     return {
         "pixel_flipping": lambda c: metrics.curve_area(
             metrics.pixel_flipping(c.f, c.x, c.heatmap, c.target, num_steps=options.num_steps)
@@ -123,8 +124,8 @@ def our_metrics(options: Options) -> dict[str, Callable[..., Any]]:
 def their_explain(options: Options) -> Callable[..., np.ndarray]:
     """A function that Quantus calls: of (model, inputs, targets, method=...) to heat maps (N, 1, H, W)."""
     import torch  # pyright: ignore[reportMissingImports]
-    from captum import attr  # pyright: ignore[reportMissingImports]
 
+    attr: Any = importlib.import_module("captum.attr")
     steps, patch = options.num_steps, options.patch
 
     def explain(model: Any, inputs: Any, targets: Any, method: str = "", **_: Any) -> np.ndarray:
@@ -153,7 +154,7 @@ def their_explain(options: Options) -> Callable[..., np.ndarray]:
 
 def their_metrics(options: Options) -> dict[str, Any]:
     """Metrics of Quantus, by our names."""
-    import quantus  # pyright: ignore[reportMissingImports]
+    quantus: Any = importlib.import_module("quantus")
 
     common = {"disable_warnings": True, "display_progressbar": False, "normalise": False, "abs": False}
     pixels = options.side**2

@@ -120,18 +120,19 @@ class Judge:
         given = *keys, self._x[rows], self._target[rows], attributions, mask
         what = columns.name, tuple(columns.parts)
         shape = what, attributions.shape  # of pixels or of channels
-        run = self._programs.get(shape) or self._programs.get((what, name))
+        run: Callable[..., Any] | None = self._programs.get(shape) or self._programs.get((what, name))
         if run is None:
             try:
                 run = prepared(self._spread(measure), *given)
             except jax.errors.JAXTypeError:  # of a user's metric, which need not be traceable
 
-                def run(*given: Any) -> Any:
+                def untraced(*given: Any) -> Any:
                     each = [
                         measure(*jax.tree.map(lambda one, i=i: one[i], given)) for i in range(len(starts))
                     ]
                     return jax.tree.map(lambda *parts: np.stack([*map(np.asarray, parts)]), *each)
 
+                run = untraced
                 asked.append(name)
             # A program that asks the method for something is the method's own.
             self._programs[(what, name) if asked else shape] = run
