@@ -43,5 +43,5 @@ def test_a_run_goes_on_and_leaves_its_table(tmp_path, capsys):
 
 
 def test_unknown_losses_are_named(tmp_path):
-    with pytest.raises(ValueError, match="expected losses among plain, .*, got magic"):
+    with pytest.raises(ValueError, match=r"expected losses among plain, .*, got magic"):
         script.main(script.Options(losses=("magic",), out=tmp_path))
