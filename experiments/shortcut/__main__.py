@@ -165,7 +165,7 @@ def draw(maps: dict[str, np.ndarray], shortcut: str, shown: Clothes, path: Path)
     rows = list(_DRAWN)
     misled, _ = planted(shortcut, shown.judged[rows], trainings.others(shown.judged_labels)[rows])
     large = np.kron((misled * 255).round().astype(np.uint8), np.ones((1, 4, 4, 1), np.uint8))
-    spread = {LOSSES[name][0]: np.kron(of, np.ones((1, 4, 4, 1))) for name, of in maps.items()}
+    spread = {name: np.kron(of, np.ones((1, 4, 4, 1))) for name, of in maps.items()}
     names = [f"class {label}" for label in shown.judged_labels[rows]]
     return viz.method_sheet(large, spread, captions=[(name, "another's color") for name in names], path=path)
 
