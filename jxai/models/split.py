@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jxai.checks import check_count, shown
 from jxai.errors import InputError, InputTypeError
 from jxai.lrp.calls import intercepted, is_module
-from jxai.lrp.engine.marks import recorded
+from jxai.lrp.engine.marks import mark_p, recorded
 from jxai.lrp.engine.scopes import Call, Site
 from jxai.lrp.engine.trace import program_of
 
@@ -221,13 +221,17 @@ def _run(
             if maps is None:
                 return [read(eqn.invars[0])]
             results = [maps]
-        elif kept is None or position in kept:
+        elif kept is not None and position not in kept:
+            continue
+        elif eqn.primitive is mark_p:
+            results = [
+                read(eqn.invars[0])
+            ]  # another trace, such as LRP's, would take it for a module of its own
+        else:
             results = eqn.primitive.bind(
                 *(read(atom) for atom in eqn.invars), **eqn.primitive.get_bind_params(eqn.params)
             )
             results = results if eqn.primitive.multiple_results else [results]
-        else:
-            continue
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in opened.outvars]
 

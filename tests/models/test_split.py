@@ -56,6 +56,18 @@ def test_composition_is_the_model(variables):
     assert not np.allclose(other, want)
 
 
+def test_relevance_through_both_is_that_of_the_model(variables):
+    """Marks of the model's own trace are none of LRP's: their numbers were modules that LRP had not met."""
+    features, head = split(Net(), "high", image_shape=SMALL)
+    target = jnp.array([0, 1, 1])
+    for composite in (lrp.GuidedBackprop(), lrp.EpsilonPlus()):
+        found, want = (
+            lrp.relevance(f, jnp.asarray(X), target, composite=composite)
+            for f in (lambda x: head(variables, features(variables, x)), lambda x: Net().apply(variables, x))
+        )
+        np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_through_both(variables):
     features, head = split(Net(), "high", image_shape=SMALL)
 
