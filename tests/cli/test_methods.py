@@ -52,7 +52,7 @@ def check(found):
     f, known = classifier(), methods()
     scores = np.asarray(f(X))[np.arange(2), TARGET]
     for name, attributions in found.items():
-        one_a_pixel = (name in OF_MAPS and name != "guided-grad-cam") or name == "rise"
+        one_a_pixel = name in OF_MAPS and name != "guided-grad-cam"
         assert attributions.shape == (*X.shape[:3], 1 if one_a_pixel else 3), name
         assert np.isfinite(attributions).all() and np.any(attributions), name
         if name in ("input-x-gradient", "lrp-0"):

@@ -10,7 +10,7 @@ BEARING = {
     "x": BATCH["x"],
     "bearing": array("nhwc"),
     "label": integers("n", below="k"),
-    "target": count(0, 1),
+    "target": count(0, 1, least=0),
 }
 SHARE = number(0.1, 0.5, 1.0, wrong=(0.0, 1.5, -1.0))
 SIZES = one_of(

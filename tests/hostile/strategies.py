@@ -216,7 +216,7 @@ def network(size):
 F = given_as(
     network,
     Spoilt(lambda x: jnp.zeros(len(x))),
-    Spoilt(lambda x: {"scores": jnp.zeros((len(x), 4))}, refused=True),
+    Spoilt(lambda x: {"scores": jnp.zeros((len(x), 4))}),
     Spoilt(lambda x: None, refused=True),
     Spoilt(lambda x: jnp.full((len(x), 4), jnp.nan) * x.sum()),
     Spoilt(lambda x: jnp.zeros((len(x), 4))),
