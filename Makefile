@@ -45,12 +45,12 @@ test-fast: $(TEST)
 	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -n 2 --dist worksteal --fast $(FAST)
 
 # An empty XLA_FLAGS: numbers are compared as users' programs compute them (tests/conftest.py), the golden ones once more.
-# Scripts as a whole, hostile input, properties of every metric and trainings through learned transformations are
-# compiled quickly, as in `make test`: that takes half the time. Processes that
+# Scripts as a whole, hostile input, the code of the pages, properties of every metric and trainings through learned
+# transformations are compiled quickly, as in `make test`: that takes half the time. Processes that
 # wait for one another give up where something else has the cores.
 SLOW := JXAI_TEST_INSTALLED=1 $(BIN)/pytest --durations 20
 QUICKLY := tests/cli tests/experiments tests/hostile tests/fewshot/test_multi_domain.py tests/metrics/test_properties.py \
-	tests/metrics/test_evaluation.py
+	tests/metrics/test_evaluation.py tests/test_docs.py
 test-slow: $(TEST)
 	failed=0; \
 	XLA_FLAGS= $(SLOW) -m "(slow or golden) and not alone and not long" -n 2 --dist worksteal \
