@@ -7,9 +7,9 @@ to a number an image, or the name of one of `NAMED`. A method explains a batch o
 What is random depends on the key, the method's or the metric's name and the batch's place, so that methods and
 metrics may be added or left out without a change of the others; other batches are other noise.
 
-Each computation is a program of its own. One program a method for all its metrics shares nothing more: scores come
-out of loops over chunks of inputs, and XLA does not merge loops that differ. Metrics that ask for the same inputs are
-one computation instead (`jxai.metrics.shared`).
+Each computation is a program of its own. One program a method for all its metrics was not tried: scores come out of
+loops over chunks of inputs, which a compiler would have to merge. Metrics that ask for the same inputs are one
+computation instead (`jxai.metrics.shared`).
 """
 
 import hashlib
