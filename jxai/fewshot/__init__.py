@@ -19,7 +19,6 @@ from jxai.fewshot.pixels import pixel_relevance
 from jxai.fewshot.system import init_variables, part
 from jxai.fewshot.transduction import Transduction, transductive_scores
 from jxai.fewshot.transformation import Transformed, init_transformation
-from jxai.guidance import relevance_weights
 from jxai.intervals import mean_and_interval
 
 __all__ = [
@@ -49,7 +48,6 @@ __all__ = [
     "pixel_relevance",
     "prototypes",
     "released_weight",
-    "relevance_weights",
     "transductive_scores",
     "transformed_loss",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from compiling import quick_jit
 
-from jxai import fewshot
+from jxai import fewshot, guidance
 from jxai.fewshot.heads.graph_layers import Adjacency
 from jxai.fewshot.heads.head import KEPT
 
@@ -143,7 +143,7 @@ def test_relevance_is_that_of_the_slow_version(variables, complete_flow):
     np.testing.assert_allclose(explanation.start, fewshot.log_odds(of_nodes), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(explanation.relevance, expected, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(
-        explanation.weights, fewshot.relevance_weights(explanation.relevance), rtol=1e-9, atol=1e-12
+        explanation.weights, guidance.relevance_weights(explanation.relevance), rtol=1e-9, atol=1e-12
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jxai import fewshot
+from jxai import fewshot, guidance
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -58,7 +58,7 @@ def test_log_odds_of_certainty_is_finite():
 def test_relevance_weights(strength):
     relevance = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
     relevance[0, 0] = 0
-    weights = np.asarray(fewshot.relevance_weights(jnp.asarray(relevance), strength=strength))
+    weights = np.asarray(guidance.relevance_weights(jnp.asarray(relevance), strength=strength))
     np.testing.assert_array_equal(weights[0, 0], 1)
     largest = np.abs(relevance).max(-1, keepdims=True)
     np.testing.assert_allclose(weights[1:], 1 + strength * relevance[1:] / largest[1:], rtol=1e-6)
@@ -175,7 +175,7 @@ def test_explanation_of_the_head(tiny):
     explanation = explain(tiny.head, variables, explained, scores)
     assert explanation.relevance.shape == explanation.weights.shape == explained.shape
     np.testing.assert_allclose(explanation.start, fewshot.log_odds(scores))
-    np.testing.assert_allclose(explanation.weights, fewshot.relevance_weights(explanation.relevance))
+    np.testing.assert_allclose(explanation.weights, guidance.relevance_weights(explanation.relevance))
     # Where a feature is zero, z-plus gives it nothing, so its weight is one.
     zeros = np.asarray(explained.dense()) == 0
     assert zeros.any() and np.allclose(np.asarray(explanation.weights)[zeros], 1)

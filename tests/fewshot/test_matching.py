@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxai import fewshot
+from jxai import fewshot, guidance
 
 
 def draw(way=3, shot=2, queries=2, channels=4):
@@ -70,7 +70,7 @@ def test_relevance_goes_to_the_supports_by_attention_and_on_by_their_cosines(way
         atol=1e-4 * np.abs(expected).max(),
     )
     np.testing.assert_allclose(
-        explanation.weights, fewshot.relevance_weights(explanation.relevance), rtol=1e-5, atol=1e-6
+        explanation.weights, guidance.relevance_weights(explanation.relevance), rtol=1e-5, atol=1e-6
     )
 
 

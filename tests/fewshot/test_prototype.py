@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxai import fewshot
+from jxai import fewshot, guidance
 
 
 def draw(way=3, shot=2, queries=2, shape=(4,)):
@@ -57,7 +57,7 @@ def test_relevance_is_the_epsilon_rule_of_the_dense_layer(way, shot):
         explanation.relevance.sum(-1), start.sum(-1) - absorbed, rtol=1e-3, atol=1e-4 * np.abs(start).max()
     )
     np.testing.assert_allclose(
-        explanation.weights, fewshot.relevance_weights(explanation.relevance), rtol=1e-5, atol=1e-6
+        explanation.weights, guidance.relevance_weights(explanation.relevance), rtol=1e-5, atol=1e-6
     )
 
 

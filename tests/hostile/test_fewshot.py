@@ -337,11 +337,6 @@ CASES = {
     "released_weight": Case(
         fewshot.released_weight, {"shot": count(1, 5, least=0)}, holds=lambda found, given: 0.5 <= found <= 1
     ),
-    "relevance_weights": Case(
-        fewshot.relevance_weights,
-        {"relevance": array("nhwc"), "strength": number(1.0, 0.0, wrong=(-1.0,))},
-        holds=lambda found, given: bool(((found >= -1e-6) & (found <= 2 + 1e-6)).all()),
-    ),
     "transductive_scores": Case(
         of_features(fewshot.transductive_scores),
         {
