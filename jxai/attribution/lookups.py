@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 
 from jxai.errors import InputError
-from jxai.jaxprs import CALLS, opened
+from jxai.jaxprs import CALLS, evaluated
 
 # What moves, shifts or bounds entries of integers: the first with one operand of ids, the second among constants.
 _MOVES = frozenset(
@@ -80,22 +79,10 @@ class _Run:
             )
             for i, leaf in enumerate(jax.tree.leaves(arguments))
         ]
-        results = [one.value if isinstance(one, _Varied) else one for one in self.run(closed, leaves)]
+        results = [
+            one.value if isinstance(one, _Varied) else one for one in evaluated(closed, leaves, self.apply)
+        ]
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
-
-    def run(self, closed: Any, arguments: Sequence[Any]) -> list[Any]:
-        jaxpr, constants = opened(closed)
-        values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
-        values.update(zip(jaxpr.invars, arguments, strict=True))
-
-        def read(atom: Any) -> Any:
-            return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-        for equation in jaxpr.eqns:
-            with equation.ctx.manager:
-                results = self.apply(equation, [read(atom) for atom in equation.invars])
-            values.update(zip(equation.outvars, results, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
 
     def apply(self, equation: Any, operands: list[Any]) -> list[Any]:
         name, params = equation.primitive.name, equation.params
@@ -104,7 +91,7 @@ class _Run:
         ids = [one is not None for one in shares]
         # A function with a derivative of its own keeps it, but where ids are looked up in it.
         if name in CALLS and (any(ids) or (any(varied) and not name.startswith("custom_"))):
-            return self.run(params[CALLS[name]], operands)
+            return evaluated(params[CALLS[name]], operands, self.apply)
         if name in _LOOPS and any(ids):
             raise InputError(
                 f"expected token ids that are looked up outside of loops, got some in a {name}: look them up before "

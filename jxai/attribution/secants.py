@@ -12,7 +12,7 @@ tangent is its own change. That is the paper's summation to delta; its multiplie
 - Choices by a condition (`jnp.where`): as the case chosen where both agree; else the two cases share the change.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jxai.errors import InputError
-from jxai.jaxprs import CALLS, opened
+from jxai.jaxprs import CALLS, evaluated
 
 
 class _Moved(NamedTuple):
@@ -100,7 +100,7 @@ def multipliers(f: Callable[[jax.Array], jax.Array], x: jax.Array, reference: ja
     closed = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(x.shape, x.dtype))
 
     def moved(tangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-        (output,) = _run(closed, [_Moved(x, reference, tangent)])
+        (output,) = evaluated(closed, [_Moved(x, reference, tangent)], _apply)
         if isinstance(output, _Moved):
             return output.tangent, output.value
         return jnp.zeros_like(output), output
@@ -109,28 +109,12 @@ def multipliers(f: Callable[[jax.Array], jax.Array], x: jax.Array, reference: ja
     return value, pullback(ct)[0]
 
 
-def _run(closed: Any, arguments: Sequence[Any]) -> list[Any]:
-    jaxpr, constants = opened(closed)
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        operands = [read(atom) for atom in equation.invars]
-        with equation.ctx.manager:
-            results = _apply(equation, operands)
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
 def _apply(equation: Any, operands: list[Any]) -> list[Any]:
     """What an equation gives for values, of which some move."""
     name, params = equation.primitive.name, equation.params
     moving = [isinstance(one, _Moved) for one in operands]
     if name in CALLS and any(moving):
-        return _run(params[CALLS[name]], operands)
+        return evaluated(params[CALLS[name]], operands, _apply)
 
     def evaluate(*given: Any) -> list[Any]:
         results = equation.primitive.bind(*given, **equation.primitive.get_bind_params(params))

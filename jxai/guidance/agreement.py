@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import as_array, keep_nan
-from jxai.errors import InputError, InputTypeError
-from jxai.guidance.maps import as_explanations, scaled, total
+from jxai.errors import InputError
+from jxai.guidance.maps import as_explanations, check_functions, scaled, total
 
 
 def disagreement(relevance: jax.Array, reference: jax.Array) -> jax.Array:
@@ -65,9 +65,7 @@ def inconsistency(
         Guo et al., *Visual Attention Consistency under Image Transforms for Multi-Label Image Classification*, 2019,
         equation 4 (a squared difference there).
     """
-    for name, function in {"explain": explain, "transform": transform}.items():
-        if not callable(function):
-            raise InputTypeError(f"expected a function as {name}, got {type(function).__name__}")
+    check_functions(explain=explain, transform=transform)
     as_explanations("x", x)
     x = as_array(x)
     return keep_nan(

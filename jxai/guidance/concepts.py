@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import as_array, finite, keep_nan, values
-from jxai.errors import InputError, InputTypeError
-from jxai.guidance.maps import as_explanations, share
+from jxai.errors import InputError
+from jxai.guidance.maps import as_explanations, check_functions
 
 
 def concept_vector(activations: jax.Array, present: jax.Array) -> jax.Array:
@@ -54,7 +54,7 @@ def concept_vector(activations: jax.Array, present: jax.Array) -> jax.Array:
         len(pooled) - number
     )
     length = jnp.linalg.norm(apart)
-    return share(apart, jnp.where(jnp.isnan(length), jnp.inf, length), nothing=0.0) + 0 * length
+    return apart / jnp.where(length == 0, 1, length)
 
 
 def concept_sensitivity(
@@ -84,8 +84,7 @@ def concept_sensitivity(
         Dreyer et al., *From Hope to Safety, Unlearning Biases of Deep Models via Gradient Penalization in Latent
         Space*, 2024, equation 3.
     """
-    if not callable(f):
-        raise InputTypeError(f"expected a function of activations as f, got {type(f).__name__}")
+    check_functions(f=f)
     as_explanations("activations", activations)
     activations = as_array(activations)
     concept, weights = _as_concept(concept, activations), finite("target", as_array(target))

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import as_array, check_number, finite
-from jxai.errors import InputError, InputTypeError
-from jxai.guidance.maps import as_explanations
+from jxai.errors import InputError
+from jxai.guidance.maps import as_explanations, check_functions
 
 
 def relevance_weights(relevance: jax.Array, *, strength: float = 1.0) -> jax.Array:
@@ -73,9 +73,7 @@ def weighted_scores(
     References:
         Sun et al., *Explanation-Guided Training for Cross-Domain Few-Shot Classification*, 2020, equations 5 and 6.
     """
-    for name, function in {"head": head, "explain": explain}.items():
-        if not callable(function):
-            raise InputTypeError(f"expected a function as {name}, got {type(function).__name__}")
+    check_functions(head=head, explain=explain)
     as_explanations("features", features)
     features = as_array(features)
     relevance = as_array(explain(features))

@@ -20,10 +20,10 @@ from jxai.metrics.localization import (
     relevance_rank,
 )
 from jxai.metrics.regions import irof, selectivity
-from jxai.metrics.removal import curve_area, insertion
+from jxai.metrics.removal import curve_area, insertion, removal_curves
 from jxai.metrics.road import road
 from jxai.metrics.sensitivity import average_sensitivity, local_lipschitz_estimate, maximum_sensitivity
-from jxai.metrics.shared import relative_stabilities, removal_curves
+from jxai.metrics.shared import relative_stabilities
 from jxai.metrics.variation import autvc, multiscale_total_variation
 
 

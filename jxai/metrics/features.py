@@ -17,7 +17,7 @@ from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import row_keys
 from jxai.checks import as_array, check_count, check_key, finite, keep_nan, shown
 from jxai.errors import InputError
-from jxai.metrics.inputs import Scores, target_scores
+from jxai.metrics.inputs import Scores, probabilities, target_scores
 
 # Of one input: (x, mask of x's shape, key or None) -> x.
 Baseline = ArrayLike | Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
@@ -104,7 +104,7 @@ def scores_without(
         ValueError: chunk_size is below 1, or a score is not finite.
     """
 
-    return _scores(f, x, target, removed, num_sets, replace, chunk_size, lambda images, gone: ())[0]
+    return _scores(f, x, target, removed, num_sets, replace, chunk_size, lambda images, gone, outputs: ())[0]
 
 
 def scores_and_sums(
@@ -123,12 +123,31 @@ def scores_and_sums(
     middle = attributions.max(axis=axes) / 2 + attributions.min(axis=axes) / 2
     centered = attributions - middle.reshape(-1, *[1] * len(axes))
 
-    def sums(images: jax.Array, gone: jax.Array) -> jax.Array:
+    def sums(images: jax.Array, gone: jax.Array, outputs: jax.Array) -> jax.Array:
         count = gone.sum(axis=axes, dtype=jnp.float32)
         return jnp.where(gone, centered[images], 0).sum(axis=axes) + middle[images] * count
 
     scores, found = _scores(f, x, target, removed, num_sets, replace, chunk_size, sums)
     return scores, keep_nan(finite("sums of attributions", found).reshape(scores.shape), attributions)
+
+
+def scores_and_probabilities(
+    f: Scores,
+    x: jax.Array,
+    target: jax.Array,
+    removed: Removed,
+    num_sets: int,
+    replace: Replacement,
+    chunk_size: int | None,
+) -> tuple[jax.Array, jax.Array]:
+    """As `scores_without`, and the target's softmax probabilities of the same outputs: (N, S) both."""
+
+    def share(images: jax.Array, gone: jax.Array, outputs: jax.Array) -> jax.Array:
+        return target_scores(probabilities(lambda _: outputs), outputs, images, target)
+
+    scores, found = _scores(f, x, target, removed, num_sets, replace, chunk_size, share)
+    shares = finite("scores", found).reshape(scores.shape)
+    return scores, jnp.where(jnp.isnan(scores), jnp.nan, shares)
 
 
 def _scores(
@@ -139,16 +158,18 @@ def _scores(
     num_sets: int,
     replace: Replacement,
     chunk_size: int | None,
-    beside: Callable[[jax.Array, jax.Array], Any],
+    beside: Callable[[jax.Array, jax.Array, jax.Array], Any],
 ) -> tuple[jax.Array, Any]:
-    """The scores, and what else is made of (images, features that go) of each row."""
+    """The scores, and what else is made of (images, features that go, f's outputs) of each row."""
 
     def one(rows: jax.Array) -> tuple[jax.Array, Any]:
         image, number = rows // num_sets, rows % num_sets
         inputs, gone = x[image], removed(image, number)
         mask = jnp.broadcast_to(gone.reshape(*gone.shape, *[1] * (x.ndim - gone.ndim)), inputs.shape)
         mixed = jnp.where(mask, replace(inputs, mask, image, number).astype(x.dtype), inputs)
-        return keep_nan(target_scores(f, mixed, image, target), mixed), beside(image, gone)
+        outputs = f(mixed)
+        scores = keep_nan(target_scores(lambda _: outputs, mixed, image, target), mixed)
+        return scores, beside(image, gone, outputs)
 
     found, others = map_chunks(one, len(x) * num_sets, rows_in_flight(x, chunk_size))
     return keep_nan(finite("scores", found).reshape(len(x), num_sets), x), others

@@ -12,7 +12,14 @@ from jxai.batches.blur import gaussian_blur
 from jxai.batches.checks import as_finite
 from jxai.checks import check_count, finite, keep_nan
 from jxai.errors import InputError
-from jxai.metrics.features import Baseline, Replacement, as_replacement, scores_without
+from jxai.metrics.features import (
+    Baseline,
+    Removed,
+    Replacement,
+    as_replacement,
+    scores_and_probabilities,
+    scores_without,
+)
 from jxai.metrics.inputs import Scores, as_batch, as_feature_map, probabilities
 from jxai.metrics.pixels import removal_ranks
 
@@ -191,6 +198,31 @@ def _curve(
 ) -> jax.Array:
     """Scores while pixels are removed, or inserted, the most relevant first: (N, num_steps + 1)."""
     heatmap = as_feature_map(heatmap, x)
+    removed = _removed(heatmap, num_steps, inserted=inserted)
+    curve = scores_without(f, x, target, removed, num_steps + 1, replace, chunk_size)
+    return keep_nan(curve, heatmap)
+
+
+def removal_curves(
+    f: Scores,
+    x: jax.Array,
+    heatmap: jax.Array,
+    target: jax.Array,
+    *,
+    baseline: Baseline = 0.0,
+    num_steps: int,
+) -> tuple[jax.Array, jax.Array]:
+    """The curves of `pixel_flipping` and of `deletion` from the same scores, (N, num_steps + 1) both."""
+    x, target = as_batch(x, target, f=f)
+    heatmap = as_feature_map(heatmap, x)
+    removed, replace = _removed(heatmap, num_steps), as_replacement(baseline, x, None)
+    found = scores_and_probabilities(f, x, target, removed, num_steps + 1, replace, None)
+    flipping, deleted = (keep_nan(curve, heatmap) for curve in found)
+    return flipping, deleted
+
+
+def _removed(heatmap: jax.Array, num_steps: int, *, inserted: bool = False) -> Removed:
+    """Which pixels are gone, or not there yet, at a step."""
     check_count("num_steps", num_steps)
     num_pixels = heatmap[0].size
     ranks = removal_ranks(heatmap)
@@ -199,5 +231,4 @@ def _curve(
     def removed(images: jax.Array, steps: jax.Array) -> jax.Array:
         return (ranks[images] < counts[steps].reshape(-1, *[1] * (ranks.ndim - 1))) ^ inserted
 
-    curve = scores_without(f, x, target, removed, num_steps + 1, replace, chunk_size)
-    return keep_nan(curve, heatmap)
+    return removed

@@ -127,8 +127,7 @@ def efficient_model_randomization(
         return histogram_entropy(as_heatmap(explain(jax.tree.unflatten(structure, mixed))), num_bins)
 
     both = run_compiled(lambda: jax.lax.map(complexity, jnp.arange(2)))
-    before, after = finite("complexities", both)
-    return jnp.where(after == before, 0, (after - before) / before)
+    return relative_rise(*finite("complexities", both))
 
 
 def random_logit(
@@ -184,6 +183,11 @@ def random_logit(
 
     found = map_chunks(likeness, len(x), rows_in_flight(x, chunk_size))
     return keep_nan(finite("likenesses", found), x)
+
+
+def relative_rise(before: jax.Array, after: jax.Array) -> jax.Array:
+    """(after − before) / before; 0 where both are the same."""
+    return jnp.where(after == before, 0, (after - before) / before)
 
 
 def histogram_entropy(heatmap: jax.Array, num_bins: int) -> jax.Array:

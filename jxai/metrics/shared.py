@@ -5,13 +5,10 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
-from jxai.checks import check_count, finite, keep_nan
-from jxai.metrics.features import Baseline, as_replacement
-from jxai.metrics.inputs import Scores, as_batch, as_heatmap
+from jxai.checks import check_count
+from jxai.metrics.inputs import Scores, as_batch
 from jxai.metrics.neighbors import Distance, Explain, Move, Seen, over_neighbors, uniform_moves
-from jxai.metrics.pixels import removal_ranks
 from jxai.metrics.sensitivity import relative_change, slope
 from jxai.metrics.stability import change_against, of_input, of_scores
 
@@ -23,39 +20,6 @@ _STABILITY: Mapping[str, Measure] = {
     "relative_output_stability": change_against(of_scores, _SMALLEST),
 }
 _BOX: Mapping[str, Measure] = {"maximum_sensitivity": relative_change, "local_lipschitz_estimate": slope}
-
-
-def removal_curves(
-    f: Scores,
-    x: jax.Array,
-    heatmap: jax.Array,
-    target: jax.Array,
-    *,
-    baseline: Baseline = 0.0,
-    num_steps: int,
-) -> tuple[jax.Array, jax.Array]:
-    """The curves of `pixel_flipping` and of `deletion`, (N, num_steps + 1) both; arguments as theirs."""
-    x, target = as_batch(x, target, f=f)
-    heatmap = as_heatmap(heatmap, x)
-    check_count("num_steps", num_steps)
-    replace = as_replacement(baseline, x, None)
-    ranks, pixels = removal_ranks(heatmap), heatmap[0].size
-    counts = jnp.asarray([step * pixels // num_steps for step in range(num_steps + 1)], jnp.int32)
-
-    def both(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        images, steps = rows // (num_steps + 1), rows % (num_steps + 1)
-        inputs = x[images]
-        gone = jnp.broadcast_to((ranks[images] < counts[steps, None, None])[..., None], inputs.shape)
-        mixed = jnp.where(gone, replace(inputs, gone, images, steps).astype(x.dtype), inputs)
-        scores = jnp.asarray(f(mixed), jnp.float32)
-        of_target = target[images][:, None]
-        logits = jnp.take_along_axis(scores, of_target, axis=1)[:, 0]
-        shares = jnp.take_along_axis(jax.nn.softmax(scores, axis=-1), of_target, axis=1)[:, 0]
-        return keep_nan(logits, mixed), keep_nan(shares, mixed)
-
-    found = map_chunks(both, len(x) * (num_steps + 1), rows_in_flight(x, None))
-    flipping, deletion = (finite("scores", one).reshape(len(x), -1) for one in found)
-    return keep_nan(flipping, x, heatmap), keep_nan(deletion, x, heatmap)
 
 
 def relative_stabilities(

@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jxai.checks import check_count, shown
 from jxai.errors import InputError, InputTypeError
 from jxai.lrp.calls import intercepted, is_module
-from jxai.lrp.engine.marks import mark_p, recorded
+from jxai.lrp.engine.marks import mark_p, recorded, without_marks
 from jxai.lrp.engine.scopes import Call, Site
 from jxai.lrp.engine.trace import program_of
 
@@ -229,7 +229,8 @@ def _run(
             ]  # another trace, such as LRP's, would take it for a module of its own
         else:
             results = eqn.primitive.bind(
-                *(read(atom) for atom in eqn.invars), **eqn.primitive.get_bind_params(eqn.params)
+                *(read(atom) for atom in eqn.invars),
+                **eqn.primitive.get_bind_params(without_marks(eqn.params)),
             )
             results = results if eqn.primitive.multiple_results else [results]
         values.update(zip(eqn.outvars, results, strict=True))

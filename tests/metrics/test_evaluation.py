@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jxai import attribution, metrics
-from jxai.metrics import shared
+from jxai.metrics import removal, shared
 
 KEY = jax.random.key(3)
 X = jax.random.uniform(jax.random.key(0), (5, 8, 8, 3))
@@ -188,7 +188,7 @@ def test_metrics_of_the_same_inputs_share_them():
         return f(x)
 
     heatmap = attribution.input_x_gradient(f, x, target).sum(axis=-1)
-    flipping, deletion = shared.removal_curves(counted, x, heatmap, target, num_steps=4)
+    flipping, deletion = removal.removal_curves(counted, x, heatmap, target, num_steps=4)
     jax.effects_barrier()
     assert sum(calls) == 2 * 5
     np.testing.assert_allclose(

@@ -68,6 +68,33 @@ def test_relevance_through_both_is_that_of_the_model(variables):
         np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
 
 
+class Looped(nn.Module):
+    """Modules inside of a loop, rematerialized, and of a jitted function."""
+
+    @nn.compact
+    def __call__(self, x):
+        class Block(nn.Module):
+            @nn.compact
+            def __call__(self, x, _):
+                return nn.relu(nn.Dense(4)(x)), None
+
+        options = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "length": 2}
+        x, _ = nn.scan(nn.remat(Block), **options)()(nn.Dense(4)(x), None)
+        x = nn.Dense(4, name="middle")(x)
+        return nn.Dense(2, name="head")(nn.relu(nn.jit(nn.Dense)(5, name="late")(nn.relu(x))))
+
+
+def test_marks_inside_of_loops_and_jitted_functions_are_none_of_lrps_either(draw_variables):
+    x = jnp.asarray(X[:, 0, 0])
+    variables, target = draw_variables(Looped(), x), jnp.array([0, 1, 1])
+    features, head = split(Looped(), "middle", image_shape=(3,))
+    found, want = (
+        lrp.relevance(f, x, target, composite=lrp.EpsilonPlus())
+        for f in (lambda x: head(variables, features(variables, x)), lambda x: Looped().apply(variables, x))
+    )
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_through_both(variables):
     features, head = split(Net(), "high", image_shape=SMALL)
 

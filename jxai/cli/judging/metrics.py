@@ -14,8 +14,9 @@ from jxai import metrics
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
 from jxai.cli.judging.methods import Judged
 from jxai.metrics.case import Case, parts
-from jxai.metrics.sanity import histogram_entropy
-from jxai.metrics.shared import removal_curves, robustness
+from jxai.metrics.removal import removal_curves
+from jxai.metrics.sanity import histogram_entropy, relative_rise
+from jxai.metrics.shared import robustness
 
 _RADIUS = 0.02  # of moved copies, in 128 gray levels
 
@@ -139,7 +140,7 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
         before, after = (histogram_entropy(one, 100) for one in (c.heatmap, other))
         return {
             "model_randomization": metrics.rank_correlation(c.heatmap, other),
-            "efficient_model_randomization": jnp.where(after == before, 0, (after - before) / before),
+            "efficient_model_randomization": relative_rise(before, after),
         }
 
     def random_logit(c: Case) -> Any:

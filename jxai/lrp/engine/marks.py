@@ -11,11 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.extend.core import Primitive
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
+from jax.extend.source_info_util import new_name_stack
 from jax.interpreters import ad, batching, mlir
 
 from jxai.checks import as_array
 from jxai.errors import InputError
+from jxai.jaxprs import opened
 from jxai.lrp.calls import ModuleCall, intercepted, is_module
 
 # An identity that says: this is leaf `leaf` of what call `index` gets ("in") or gives ("out"). Under `vmap` the batch
@@ -128,3 +130,43 @@ def fixed(x: jax.Array) -> jax.Array:
         The same.
     """
     return fixed_p.bind(as_array(x))
+
+
+def without_marks(params: Any) -> Any:
+    """An equation's parameters, their jaxprs without the marks and numbers of calls: for another trace to meet.
+
+    Args:
+        params: a dictionary or tuple of parameters, or one of them.
+
+    Returns:
+        The same, of the same object where no jaxpr has marks: what JAX has compiled for it is found again.
+    """
+    if type(params) is dict:
+        changed = {name: without_marks(one) for name, one in params.items()}
+        return changed if any(changed[name] is not one for name, one in params.items()) else params
+    if type(params) is tuple:
+        parts = tuple(map(without_marks, params))
+        return parts if any(a is not b for a, b in zip(parts, params, strict=True)) else params
+    if not isinstance(params, Jaxpr | ClosedJaxpr):
+        return params
+    jaxpr, _ = opened(params)
+    same: dict[Any, Any] = {}
+
+    def read(atom: Any) -> Any:
+        return atom if isinstance(atom, Literal) else same.get(atom, atom)
+
+    equations = []
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is mark_p:
+            same[eqn.outvars[0]] = read(eqn.invars[0])
+            continue
+        inputs, inner, info = [read(atom) for atom in eqn.invars], without_marks(eqn.params), eqn.source_info
+        if "jxai:" in str(info.name_stack):
+            info = info.replace(name_stack=new_name_stack())
+        if inner is not eqn.params or info is not eqn.source_info or inputs != list(eqn.invars):
+            eqn = eqn.replace(invars=inputs, params=inner, source_info=info)
+        equations.append(eqn)
+    if all(a is b for a, b in zip(equations, jaxpr.eqns, strict=False)) and not same:
+        return params
+    bare = jaxpr.replace(eqns=equations, outvars=[read(atom) for atom in jaxpr.outvars])
+    return bare if jaxpr is params else params.replace(jaxpr=bare)
