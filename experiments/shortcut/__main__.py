@@ -11,7 +11,6 @@ frame or as their background. Judged are pictures without it and with another cl
 import dataclasses
 import functools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.measure import alternate
 from experiments.shortcut import trainings
 from experiments.shortcut.pictures import SHORTCUTS, Clothes, clothes, planted
 from experiments.shortcut.trainings import LOSSES
@@ -99,7 +99,7 @@ def teacher_of(seed: int, num_steps: int) -> Any:
 
 
 def costs(names: tuple[str, ...], shown: Clothes, *, repeats: int) -> dict[str, float]:
-    """The time of a step of each loss over the plain step's, medians of steps that take turns.
+    """The shortest time of a step of each loss over the plain step's, in steps that take turns.
 
     Args:
         names: of `LOSSES`.
@@ -114,15 +114,12 @@ def costs(names: tuple[str, ...], shown: Clothes, *, repeats: int) -> dict[str, 
     arrays = tuple(map(jnp.asarray, (x, shown.trained, shown.trained_labels, where)))
     params = trainings.init(key)
     state = trainings.OPTIMIZER.init(params)
-    times: dict[str, list[float]] = {name: [] for name in dict.fromkeys(("plain", *names))}
-    for turn in range(repeats + 1):
-        for name, of in times.items():
-            start = time.perf_counter()
-            jax.block_until_ready(trainings.step(name, LOSSES[name][1], key, params, state, arrays, params))
-            if turn:  # the first compiles
-                of.append(time.perf_counter() - start)
-    plain = float(np.median(times["plain"]))
-    return {name: float(np.median(of)) / plain for name, of in times.items()}
+    steps = {
+        name: functools.partial(trainings.step, name, LOSSES[name][1], key, params, state, arrays, params)
+        for name in dict.fromkeys(("plain", *names))
+    }
+    times = alternate(steps, repeats)
+    return {name: seconds / times["plain"] for name, seconds in times.items()}
 
 
 def table(found: dict[str, dict[str, list[dict[str, float]]]], cost: dict[str, float]) -> str:
