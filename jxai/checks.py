@@ -4,10 +4,12 @@ Types and shapes are checked always, values only where they are known: not of tr
 `docs/hostile.md` says what that promises.
 """
 
+import contextlib
+import contextvars
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,9 +125,22 @@ def values(array: jax.Array) -> np.ndarray | None:
     return None if isinstance(array, Tracer) else np.asarray(array)
 
 
+_refused = contextvars.ContextVar("whether values that are not finite are refused", default=True)
+
+
+@contextlib.contextmanager
+def not_finite_as_nan() -> Iterator[None]:
+    """Within it what is not finite gives NaN where it comes from, as under `jit`, and no error."""
+    token = _refused.set(False)
+    try:
+        yield
+    finally:
+        _refused.reset(token)
+
+
 def count_not_finite(x: jax.Array) -> int:
     """How many values are NaN or infinite, on x's device; 0 where they are not known."""
-    if isinstance(x, Tracer):
+    if isinstance(x, Tracer) or not _refused.get():
         return 0
     with jax.ensure_compile_time_eval():
         return int((~jnp.isfinite(x)).sum())

@@ -29,6 +29,10 @@ _programs: collections.OrderedDict[Hashable, Callable] = collections.OrderedDict
 _lock = threading.Lock()
 
 
+class Compiled:
+    """What runs programs of its own: outside of a trace one calls it, instead of compiling it."""
+
+
 def run_compiled(function: Callable[..., Result], *arguments: Any) -> Result:
     """The function's result, by a program that all functions share which trace to the same operations.
 
@@ -56,7 +60,7 @@ def prepared(function: Callable[..., Result], *arguments: Any) -> Callable[..., 
     Returns:
         Of such trees to the function's tree of arrays.
     """
-    if jax.config.jax_disable_jit or _is_traced():  # type: ignore[attr-defined]
+    if jax.config.jax_disable_jit or is_traced():  # type: ignore[attr-defined]
         return function
     # A function of its own: JAX keeps what a function traced to by its identity, with the arrays it closed over then.
     closed, shapes = jax.make_jaxpr(lambda *given: function(*given), return_shape=True)(*arguments)
@@ -74,7 +78,7 @@ def prepared(function: Callable[..., Result], *arguments: Any) -> Callable[..., 
     return run
 
 
-def _is_traced() -> bool:
+def is_traced() -> bool:
     """Whether some transformation of JAX is calling."""
     here = core.get_opaque_trace_state()
     with jax.ensure_compile_time_eval():

@@ -6,7 +6,8 @@
 ResNet18 at 224 with drawn weights, in JAX and, with the same weights, in PyTorch. Each side explains the images by
 its own means (Quantus' side by captum) and scores each method by each metric; options are about the same:
 
-deletion of pixels, regions and groups   to a constant, the same number of steps, scores in logits
+deletion of pixels, regions and groups   to a constant, the same number of steps, scores in logits; what asks for
+                                         the same inputs shares them in JAX (`jxai.metrics.shared`)
 faithfulness correlation                 the same number of sets of the same size
 sensitivity, Lipschitz                   the same number of moved copies, of explanations by the same methods
 
@@ -32,6 +33,8 @@ import tyro
 from experiments.benchmarks.measure import images, report, result
 from experiments.benchmarks.networks import resnet18
 from jxai import attribution, metrics
+from jxai.metrics.case import Case, parts
+from jxai.metrics.shared import regional, removal, robustness
 
 KEY = 3
 
@@ -61,8 +64,8 @@ class Options:
         "sparseness",
         "complexity",
     )
-    num_steps: int = 10
-    """Steps of integrated gradients, copies of SmoothGrad, groups of pixels."""
+    num_steps: int = 16
+    """Steps of integrated gradients, copies of SmoothGrad, groups of pixels (Quantus wants them of one size)."""
     num_samples: int = 2
     """Moved copies of sensitivity and Lipschitz."""
     num_sets: int = 20
@@ -91,31 +94,28 @@ def our_methods(options: Options) -> dict[str, Callable[..., Any]]:
 def our_metrics(options: Options) -> dict[str, Callable[..., Any]]:
     """Metrics of `evaluate`, by name."""
     pixels = options.side**2
-    group, moves = -(-pixels // options.num_steps), {"num_samples": options.num_samples}
-    regions: Any = {"patch_size": options.patch}
+    group = -(-pixels // options.num_steps)
+
+    def path(c: Case) -> Any:
+        return removal(c.f, c.x, c.heatmap, c.target, num_steps=options.num_steps)
+
+    def squares(c: Case) -> Any:
+        return regional(c.f, c.x, c.heatmap, c.target, patch_size=options.patch)
+
+    def box(c: Case) -> Any:
+        moves: Any = {"radius": 0.02, "num_samples": options.num_samples}
+        return robustness(c.f, c.explain, c.key, c.x, c.target, explained=c.attributions, **moves)
+
     return {
-        "pixel_flipping": lambda c: metrics.curve_area(
-            metrics.pixel_flipping(c.f, c.x, c.heatmap, c.target, num_steps=options.num_steps)
-        ),
-        "region_perturbation": lambda c: metrics.region_perturbation(
-            c.f, c.x, c.heatmap, c.target, **regions
-        ).mean(axis=1),
-        "selectivity": lambda c: metrics.curve_area(
-            metrics.selectivity(c.f, c.x, c.heatmap, c.target, **regions)
-        ),
-        "monotonicity": lambda c: metrics.monotonicity(c.f, c.x, c.heatmap, c.target, group_size=group),
+        **parts(path, "pixel_flipping", "monotonicity"),
+        **parts(squares, "region_perturbation", "selectivity"),
         "faithfulness_correlation": lambda c: metrics.faithfulness_correlation(
             c.f, c.key, c.x, c.heatmap, c.target, num_samples=options.num_sets, subset_size=pixels // 10
         ),
         "faithfulness_estimate": lambda c: metrics.faithfulness_estimate(
             c.f, c.x, c.heatmap, c.target, group_size=group
         ),
-        "maximum_sensitivity": lambda c: metrics.maximum_sensitivity(
-            c.explain, c.key, c.x, c.target, radius=0.02, **moves
-        ),
-        "local_lipschitz_estimate": lambda c: metrics.local_lipschitz_estimate(
-            c.explain, c.key, c.x, c.target, **moves
-        ),
+        **parts(box, "maximum_sensitivity", "local_lipschitz_estimate"),
         "sparseness": lambda c: metrics.sparseness(c.heatmap),
         "complexity": lambda c: metrics.complexity(c.heatmap),
     }

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jxai.compiled import Compiled
 from jxai.errors import InputError
 from jxai.metrics.concentration import complexity, sparseness
 from jxai.metrics.faithfulness import faithfulness_correlation, faithfulness_estimate
@@ -19,15 +20,15 @@ from jxai.metrics.localization import (
     relevance_mass,
     relevance_rank,
 )
-from jxai.metrics.regions import irof, selectivity
-from jxai.metrics.removal import curve_area, insertion, removal_curves
+from jxai.metrics.regions import irof
+from jxai.metrics.removal import curve_area, insertion
 from jxai.metrics.road import road
 from jxai.metrics.sensitivity import average_sensitivity, local_lipschitz_estimate, maximum_sensitivity
-from jxai.metrics.shared import relative_stabilities
+from jxai.metrics.shared import regional, relative_stabilities, removal
 from jxai.metrics.variation import autvc, multiscale_total_variation
 
 
-class Explainer:
+class Explainer(Compiled):
     """The method that is judged, with the noise that its attributions came from."""
 
     def __init__(
@@ -138,8 +139,11 @@ def parts(of: Callable[[Case], Mapping[str, Any]], *names: str) -> dict[str, Par
 
 
 def _removal(case: Case) -> dict[str, Any]:
-    flipping, deletion = removal_curves(case.f, case.x, case.heatmap, case.target, num_steps=20)
-    return {"deletion": curve_area(deletion), "pixel_flipping": curve_area(flipping)}
+    return removal(case.f, case.x, case.heatmap, case.target, num_steps=20)
+
+
+def _regional(case: Case) -> dict[str, Any]:
+    return regional(case.f, case.x, case.heatmap, case.target)
 
 
 def _stability(case: Case) -> dict[str, Any]:
@@ -153,10 +157,10 @@ def _each(case: Case) -> jax.Array:
 
 NAMED: Mapping[str, Metric] = {
     "insertion": lambda c: curve_area(insertion(c.f, c.x, c.heatmap, c.target, num_steps=20)),
-    **parts(_removal, "deletion", "pixel_flipping"),
+    **parts(_removal, "deletion", "pixel_flipping", "monotonicity"),
     "road": lambda c: road(c.f, c.key, c.x, c.heatmap, c.target).mean(axis=1),
     "irof": lambda c: irof(c.f, c.x, c.heatmap, c.target),
-    "selectivity": lambda c: curve_area(selectivity(c.f, c.x, c.heatmap, c.target)),
+    **parts(_regional, "selectivity", "region_perturbation"),
     "infidelity": lambda c: infidelity(c.f, c.key, c.x, _each(c), c.target, scaled=True),
     "faithfulness_correlation": lambda c: faithfulness_correlation(c.f, c.key, c.x, c.heatmap, c.target),
     "faithfulness_estimate": lambda c: faithfulness_estimate(c.f, c.x, c.heatmap, c.target),
@@ -173,7 +177,8 @@ NAMED: Mapping[str, Metric] = {
     "relevance_mass": lambda c: relevance_mass(c.heatmap, c.located),
     "relevance_rank": lambda c: relevance_rank(c.heatmap, c.located),
 }
-"""Metrics by name, with their functions' default options but 20 steps for curves and the best scaling for infidelity.
+"""Metrics by name, with their functions' default options but 20 steps for curves, the path of which
+monotonicity shares, and the best scaling for infidelity.
 A name's direction is in `DIRECTIONS`."""
 
 LOCATED = (

@@ -1,4 +1,9 @@
-"""Batches explained and scored for `evaluate`: a program a method and a metric, and a batch a device."""
+"""Batches explained and scored for `evaluate`: a program a method and a metric, and a batch a device.
+
+What asks a method again, such as the metrics of robustness, runs outside of a program on one device, so that the
+method's own program answers: a method is compiled once, not once a metric. On several devices it is compiled with
+the metric, for each.
+"""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jxai.checks import as_array
-from jxai.compiled import prepared
+from jxai.checks import as_array, not_finite_as_nan
+from jxai.compiled import is_traced, prepared
 from jxai.errors import InputError
 from jxai.metrics.case import Case, Explainer, Metric, Part
 from jxai.metrics.inputs import Scores
@@ -78,18 +83,23 @@ class Judge:
         self._f, self._key, self._x, self._target, self._mask = f, key, x, target, mask
         self._batch, self._names, self._mesh = min(batch_size, len(x)), names, mesh
         self._programs: dict[tuple, Callable] = {}
+        self._explaining: dict[tuple, tuple[Scores, Callable]] = {}
+        self._untraced: set[tuple] = set()
 
     def explained(self, name: str, method: Method, starts: Sequence[int]) -> jax.Array:
         """Attributions of the batches that begin at these images, (batches, n, H, W, C or 1)."""
         rows = self._rows(starts)
         given = self._keys(f"method {name}", starts), self._x[rows], self._target[rows]
-        if ("method", name) not in self._programs:
 
-            def explain(key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
-                return self._checked(name, method, self._f, key, x, target)
+        def explain(key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+            return self._explain(name, method, self._f, key, x, target)
 
-            self._programs["method", name] = prepared(self._spread(explain), *given)
-        found = self._programs["method", name](*given)
+        if self._mesh is None:
+            found = jnp.stack([explain(*(array[place] for array in given)) for place in range(len(starts))])
+        else:
+            if ("method", name) not in self._programs:
+                self._programs["method", name] = prepared(self._spread(explain), *given)
+            found = self._programs["method", name](*given)
         finite = np.isfinite(np.asarray(found)).all(axis=(2, 3, 4))
         if not finite.all():
             images = [self._names[row] for row in sorted({int(row) for row in rows[~finite]})]
@@ -109,11 +119,16 @@ class Judge:
             noise: jax.Array, own: jax.Array, x: Any, target: Any, attributions: Any, mask: Any
         ) -> Any:
             def explain(f: Scores, x: jax.Array, target: jax.Array) -> jax.Array:
-                return self._checked(name, method, f, own, x, target)
+                return self._explain(name, method, f, own, x, target)
 
             explainer = Explainer(name, own, explain, self._f, asked)
             found = columns.of(Case(self._f, noise, x, target, attributions, explainer, mask))
             return {one: found if part is None else found[part] for one, part in columns.parts.items()}
+
+        def untraced(*given: Any) -> Any:
+            with not_finite_as_nan():
+                each = [measure(*jax.tree.map(lambda one, i=i: one[i], given)) for i in range(len(starts))]
+            return jax.tree.map(lambda *parts: np.stack([*map(np.asarray, parts)]), *each)
 
         keys = self._keys(f"metric {columns.name}", starts), self._keys(f"method {name}", starts)
         mask = None if self._mask is None else self._mask[rows]
@@ -121,24 +136,38 @@ class Judge:
         what = columns.name, tuple(columns.parts)
         shape = what, attributions.shape  # of pixels or of channels
         run: Callable[..., Any] | None = self._programs.get(shape) or self._programs.get((what, name))
-        if run is None:
+        if what in self._untraced:
+            run = untraced
+        elif run is None:
             try:
                 run = prepared(self._spread(measure), *given)
             except jax.errors.JAXTypeError:  # of a user's metric, which need not be traceable
-
-                def untraced(*given: Any) -> Any:
-                    each = [
-                        measure(*jax.tree.map(lambda one, i=i: one[i], given)) for i in range(len(starts))
-                    ]
-                    return jax.tree.map(lambda *parts: np.stack([*map(np.asarray, parts)]), *each)
-
+                run = None
+            if run is None or (asked and self._mesh is None):
+                self._untraced.add(what)
                 run = untraced
-                asked.append(name)
-            # A program that asks the method for something is the method's own.
-            self._programs[(what, name) if asked else shape] = run
+            else:
+                # A program that asks the method for something is the method's own.
+                self._programs[(what, name) if asked else shape] = run
         found = jax.tree.map(np.asarray, run(*given))
         each = [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(starts))]
         return [{column: self._found(column, one[column]) for column in columns.parts} for one in each]
+
+    def _explain(
+        self, name: str, method: Method, f: Scores, key: jax.Array, x: jax.Array, target: jax.Array
+    ) -> jax.Array:
+        """Attributions by the program that the method has for this function and these shapes."""
+
+        def explain(key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+            return self._checked(name, method, f, key, x, target)
+
+        if is_traced():
+            return explain(key, x, target)
+        what = name, id(f), x.shape
+        if what not in self._explaining:
+            # With the function, so that no other one takes its place in memory.
+            self._explaining[what] = f, prepared(explain, key, x, target)
+        return self._explaining[what][1](key, x, target)
 
     def _found(self, column: str, given: Any) -> Found:
         if given is None:

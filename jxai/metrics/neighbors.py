@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import row_keys
 from jxai.checks import check_number, finite, keep_nan
+from jxai.compiled import Compiled, is_traced, run_compiled
 from jxai.errors import InputError
 from jxai.ops.channels_last import with_plain_convolutions
 
@@ -54,11 +55,13 @@ def over_neighbors(
     num_neighbors: int,
     more: Callable[[jax.Array], Any] = lambda inputs: (),
     mean: bool = False,
+    explained: jax.Array | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
     """Largest ratio, or the mean of the ratios, of an input's neighbors that count.
 
-    An input keeps its place in the batch that `explain` gets, which stands in the compiled program once.
+    An input keeps its place in the batch that `explain` gets, which stands in the compiled program once; where it is
+    compiled itself (`jxai.compiled.Compiled`), its own program is asked.
 
     Args:
         explain: from inputs (n, ...) and classes (n,) to explanations (n, ...).
@@ -69,6 +72,7 @@ def over_neighbors(
         num_neighbors: of each input.
         more: of inputs (n, ...), what `distance` finds in `Seen.more`.
         mean: whether to take the mean, or the largest.
+        explained: the explanations of `x` where they are known, which a program of its own need not find again.
         chunk_size: as in `rows_in_flight`.
 
     Returns:
@@ -77,51 +81,89 @@ def over_neighbors(
     Raises:
         ValueError: `explain` gives no array (N, ...), or what is known not to be finite.
     """
-    check_explanation(explain, x, target)
+    own = isinstance(explain, Compiled) and not is_traced()
+    if not own:
+        check_explanation(explain, x, target)
 
-    @with_plain_convolutions
-    def see(inputs: jax.Array, classes: jax.Array) -> Seen:
-        return jax.tree.map(_wide, Seen(inputs, explain(inputs, classes), more(inputs)))
+    def see(inputs: jax.Array, classes: jax.Array, known: jax.Array | None = None) -> Seen:
+        explanation = explain(inputs, classes) if known is None else known
+        return jax.tree.map(_wide, Seen(inputs, explanation, run_compiled(more, inputs)))
 
-    def ratios(images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(The result, how many neighbors count, whether all is finite) of some images."""
+    def add(found: _Found, start: Seen, seen: Seen, number: jax.Array) -> _Found:
+        above, below, counts = distance(start, seen)
+        counts &= number > 0
+        ratio = jnp.where(counts & (above != 0), above / below, 0)
+        if mean:
+            result = found.result + ratio
+        else:
+            # XLA's maximum may lose NaN
+            result = jnp.where(jnp.isnan(ratio) | (ratio > found.result), ratio, found.result)
+        good = found.good & jnp.isfinite(above) & jnp.isfinite(below)
+        return _Found(result, found.count + counts.astype(found.count.dtype), good)
+
+    def nothing(seen: Seen) -> _Found:
+        zeros = jnp.zeros(jax.eval_shape(distance, seen, seen).above.shape, jnp.float32)
+        return _Found(zeros, zeros.astype(jnp.int32), jnp.ones(zeros.shape, bool))
+
+    def looped(images: jax.Array) -> _Found:
         inputs, classes = x[images], target[images]
+        plain = with_plain_convolutions(see)
 
-        def step(carry: tuple[Any, ...], number: jax.Array) -> tuple[tuple[Any, ...], None]:
-            start, result, count, good = carry
+        def step(carry: tuple[Seen, _Found], number: jax.Array) -> tuple[tuple[Seen, _Found], None]:
+            start, found = carry
             # The first one is the input itself.
             moved = jnp.where(number == 0, inputs, move(inputs, images, number)).astype(x.dtype)
-            seen = see(moved, classes)
+            seen = plain(moved, classes)
             start = jax.tree.map(lambda new, old: jnp.where(number == 0, new, old), seen, start)
-            above, below, counts = distance(start, seen)
-            good &= jnp.isfinite(above) & jnp.isfinite(below)
-            counts &= number > 0
-            ratio = jnp.where(counts & (above != 0), above / below, 0)
-            if mean:
-                result += ratio
-            else:
-                # XLA's maximum may lose NaN
-                result = jnp.where(jnp.isnan(ratio) | (ratio > result), ratio, result)
-            return (start, result, count + counts.astype(count.dtype), good), None
+            return (start, add(found, start, seen, number)), None
 
-        shapes = jax.eval_shape(see, inputs, classes)
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        zeros = jnp.zeros(jax.eval_shape(distance, shapes, shapes).above.shape, jnp.float32)
-        carry = nothing, zeros, zeros.astype(jnp.int32), jnp.ones(zeros.shape, bool)
-        (_, result, count, good), _ = jax.lax.scan(step, carry, jnp.arange(num_neighbors + 1))
-        return (result / jnp.maximum(count, 1).astype(result.dtype) if mean else result), count, good
+        shapes = jax.eval_shape(plain, inputs, classes)
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (_, found), _ = jax.lax.scan(step, (empty, nothing(shapes)), jnp.arange(num_neighbors + 1))
+        return found
 
-    result, count, good = map_chunks(ratios, len(x), rows_in_flight(x, chunk_size))
-    spoilt = jnp.where(good, 0.0, jnp.nan)
-    return keep_nan(jnp.where(count > 0, result, jnp.nan), finite("explanations", spoilt), x)
+    def asked(images: jax.Array) -> _Found:
+        """The same, by the program that `explain` has: none is compiled with the method in it."""
+        inputs, classes = x[images], target[images]
+        start = see(inputs, classes, None if explained is None else explained[images])
+        _check_shape(start.explanation.shape, len(images))
+        found = nothing(start)
+        for number in jnp.arange(1, num_neighbors + 1):
+            moved = run_compiled(move, inputs, images, number).astype(x.dtype)
+            found = run_compiled(add, found, start, see(moved, classes), number)
+        return found
+
+    rows = rows_in_flight(x, chunk_size)
+    if own:
+        places = [jnp.arange(first, min(first + rows, len(x))) for first in range(0, len(x), rows)]
+        found = jax.tree.map(lambda *parts: jnp.concatenate(parts), *map(asked, places))
+    else:
+        found = map_chunks(looped, len(x), rows)
+    result = found.result
+    if mean:
+        result = result / jnp.maximum(found.count, 1).astype(result.dtype)
+    spoilt = jnp.where(found.good, 0.0, jnp.nan)
+    result = jnp.where(found.count > 0, result, jnp.nan)
+    return keep_nan(result, finite("explanations", spoilt), x)
+
+
+class _Found(NamedTuple):
+    """Of the neighbors so far: the largest ratio or the sum, how many count, whether all is finite."""
+
+    result: jax.Array
+    count: jax.Array
+    good: jax.Array
 
 
 def check_explanation(explain: Explain, x: jax.Array, target: jax.Array) -> None:
     """Refuse a function that gives no array with one explanation an input."""
-    shape = getattr(jax.eval_shape(explain, x, target), "shape", None)
-    if not shape or shape[0] != len(x):
+    _check_shape(getattr(jax.eval_shape(explain, x, target), "shape", None), len(x))
+
+
+def _check_shape(shape: tuple[int, ...] | None, count: int) -> None:
+    if not shape or shape[0] != count:
         raise InputError(
-            f"expected `explain` to give an array ({len(x)}, ...), got {shape}: one explanation an input"
+            f"expected `explain` to give an array ({count}, ...), got {shape}: one explanation an input"
         )
 
 

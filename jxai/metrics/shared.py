@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from jxai.batches.draws import normal_draws
-from jxai.checks import check_count
+from jxai.checks import check_count, keep_nan
+from jxai.metrics.features import Baseline
 from jxai.metrics.inputs import Scores, as_batch
 from jxai.metrics.neighbors import Distance, Explain, Move, Seen, over_neighbors, uniform_moves
+from jxai.metrics.regions import selectivity
+from jxai.metrics.removal import curve_area, removal_curves
 from jxai.metrics.sensitivity import relative_change, slope
 from jxai.metrics.stability import change_against, of_input, of_scores
 
@@ -20,6 +23,65 @@ _STABILITY: Mapping[str, Measure] = {
     "relative_output_stability": change_against(of_scores, _SMALLEST),
 }
 _BOX: Mapping[str, Measure] = {"maximum_sensitivity": relative_change, "local_lipschitz_estimate": slope}
+
+
+def removal(
+    f: Scores,
+    x: jax.Array,
+    heatmap: jax.Array,
+    target: jax.Array,
+    *,
+    baseline: Baseline = 0.0,
+    num_steps: int,
+) -> dict[str, jax.Array]:
+    """Three metrics of the same path, on which pixels give way to a baseline, the most relevant first.
+
+    Args:
+        f: from images (N, H, W, C) to scores (N, K).
+        x: images, (N, H, W, C).
+        heatmap: (N, H, W).
+        target: the classes explained, (N,).
+        baseline: what takes a pixel's place.
+        num_steps: of the path, between which are as many pixels, or one more.
+
+    Returns:
+        (N,) each, by name: the areas of `deletion` and `pixel_flipping`, and `monotonicity`, whose features enter on
+        the path's way back.
+    """
+    flipping, deletion = removal_curves(f, x, heatmap, target, baseline=baseline, num_steps=num_steps)
+    never = (flipping[:, :-1] >= flipping[:, 1:]).all(axis=1).astype(jnp.float32)
+    return {
+        "deletion": curve_area(deletion),
+        "pixel_flipping": curve_area(flipping),
+        "monotonicity": keep_nan(never, flipping),
+    }
+
+
+def regional(
+    f: Scores,
+    x: jax.Array,
+    heatmap: jax.Array,
+    target: jax.Array,
+    *,
+    baseline: Baseline = 0.0,
+    patch_size: int = 9,
+) -> dict[str, jax.Array]:
+    """Two metrics of the squares that give way to a baseline, the most relevant first, until none is left.
+
+    Args:
+        f: from images (N, H, W, C) to scores (N, K).
+        x: images, (N, H, W, C).
+        heatmap: (N, H, W).
+        target: the classes explained, (N,).
+        baseline: what takes a square's place.
+        patch_size: side of the squares, in pixels.
+
+    Returns:
+        (N,) each, by name: the area of `selectivity` and the mean of `region_perturbation`'s drops.
+    """
+    curve = selectivity(f, x, heatmap, target, patch_size=patch_size, baseline=baseline)
+    drops = (curve[:, :1] - curve).mean(axis=1)
+    return {"selectivity": curve_area(curve), "region_perturbation": drops}
 
 
 def relative_stabilities(
@@ -50,6 +112,7 @@ def robustness(
     *,
     radius: float,
     num_samples: int,
+    explained: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Four metrics of the same neighbors, uniform in a box.
 
@@ -61,13 +124,14 @@ def robustness(
         target: the classes explained, (N,).
         radius: half the box's side, in units of `x`.
         num_samples: neighbors of an input.
+        explained: the explanations of `x`, where they are known.
 
     Returns:
         By name `maximum_sensitivity` and `local_lipschitz_estimate`, and of the box's neighbors
         `relative_input_stability` and `relative_output_stability`, (N,) each.
     """
     moves = uniform_moves(key, radius)
-    return _of_all({**_BOX, **_STABILITY}, f, explain, moves, x, target, num_samples)
+    return _of_all({**_BOX, **_STABILITY}, f, explain, moves, x, target, num_samples, explained)
 
 
 def _of_all(
@@ -78,6 +142,7 @@ def _of_all(
     x: jax.Array,
     target: jax.Array,
     num_samples: int,
+    explained: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     x, target = as_batch(x, target, f=f)
     check_count("num_samples", num_samples)
@@ -98,5 +163,6 @@ def _of_all(
         target,
         num_neighbors=num_samples,
         more=lambda inputs: {"scores": f(inputs)},
+        explained=explained,
     )
     return {name: found[:, place] for place, name in enumerate(measures)}

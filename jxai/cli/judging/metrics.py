@@ -14,9 +14,8 @@ from jxai import metrics
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
 from jxai.cli.judging.methods import Judged
 from jxai.metrics.case import Case, parts
-from jxai.metrics.removal import removal_curves
 from jxai.metrics.sanity import histogram_entropy, relative_rise
-from jxai.metrics.shared import robustness
+from jxai.metrics.shared import removal, robustness
 
 _RADIUS = 0.02  # of moved copies, in 128 gray levels
 
@@ -38,7 +37,7 @@ class Costs:
     num_moves: int = 1
     """Moved copies of a picture, of maximum sensitivity, the Lipschitz estimate and the relative stabilities."""
     num_groups: int = 10
-    """Groups of pixels of faithfulness estimate and the monotonicities, and superpixels of IROF."""
+    """Groups of pixels of faithfulness estimate and monotonicity correlation, and superpixels of IROF."""
     num_subsets: int = 10
     """Random sets of pixels of faithfulness correlation, and of each of two sizes of sensitivity-n."""
     side: int = 56
@@ -97,9 +96,8 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
     def insertion(c: Case) -> Any:
         return metrics.curve_area(metrics.insertion(c.f, c.x, c.heatmap, c.target, num_steps=costs.num_steps))
 
-    def removal(c: Case) -> dict[str, Any]:
-        both = removal_curves(c.f, c.x, c.heatmap, c.target, num_steps=costs.num_steps, **gray)
-        return dict(zip(("pixel_flipping", "deletion"), map(metrics.curve_area, both), strict=True))
+    def removed(c: Case) -> dict[str, Any]:
+        return removal(c.f, c.x, c.heatmap, c.target, num_steps=costs.num_steps, **gray)
 
     def grouped(c: Case) -> dict[str, Any]:
         return {"group_size": -(-c.heatmap[0].size // costs.num_groups)}
@@ -121,7 +119,7 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
 
     def stable(c: Case) -> dict[str, Any]:
         moves = {"radius": _RADIUS * space.gray_levels, "num_samples": costs.num_moves}
-        return robustness(c.f, c.explain, c.key, c.x, c.target, **moves)
+        return robustness(c.f, c.explain, c.key, c.x, c.target, explained=c.attributions, **moves)
 
     def region_perturbation(c: Case) -> Any:
         noise = metrics.noise_baseline(low=space.low, high=space.high)
@@ -151,7 +149,7 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
         other = c.explain(c.x, (c.target + step) % classes).sum(axis=-1)
         return metrics.structural_similarity(c.heatmap, other)
 
-    removed = parts(removal, "deletion", "pixel_flipping")
+    path = parts(removed, "deletion", "pixel_flipping", "monotonicity")
     random = parts(randomization, "model_randomization", "efficient_model_randomization")
     stability = parts(
         stable,
@@ -182,12 +180,12 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
         "deletion": Metric(
             "deletion",
             f"probability while pixels give way to gray, {costs.num_steps} steps",
-            removed["deletion"],
+            path["deletion"],
         ),
         "pixel_flipping": Metric(
             "pixel flipping",
             f"the score meanwhile, in logits, {costs.num_steps} steps",
-            removed["pixel_flipping"],
+            path["pixel_flipping"],
         ),
         "road": Metric(
             "ROAD",
@@ -226,12 +224,12 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
         ),
         "monotonicity": Metric(
             "monotonicity",
-            "share of these groups that raise the score as they enter, the least relevant first",
-            lambda c: metrics.monotonicity(c.f, c.x, c.heatmap, c.target, **grouped(c), **gray),
+            "share of pictures whose score never falls on the way of pixel flipping back",
+            path["monotonicity"],
         ),
         "monotonicity_correlation": Metric(
             "monotonicity correlation",
-            "Spearman's, of their relevance with the score's squared change under noise, 1 draw",
+            "Spearman's, of these groups' relevance with the score's squared change under noise, 1 draw",
             monotonicity_correlation,
         ),
         "sensitivity_n": Metric(
