@@ -219,3 +219,22 @@ def test_threads_share_a_program():
     for seed, one in enumerate(found):
         close(one, expected[seed % 3])
     assert len(compiled._programs) == 1
+
+
+def test_who_calls_is_known():
+    """Transformations, whatever the arguments are; nobody otherwise, nor on a thread of its own."""
+
+    def seen(x):
+        known.append(compiled.is_traced())
+        return x.sum()
+
+    transformations = (jax.jit, jax.vmap, jax.grad, lambda f: lambda x: jax.eval_shape(f, x))
+    for transformed in transformations:
+        known = []
+        transformed(lambda x: seen(x))(X)  # a function of its own: JAX keeps traces
+        assert known == [True]
+    known = []
+    seen(X)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(seen, X).result()
+    assert known == [False, False]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from jxai import attribution, metrics
+from jxai.compiled import Compiled
 from jxai.metrics import removal, shared
+from jxai.metrics.case import parts
 
 KEY = jax.random.key(3)
 X = jax.random.uniform(jax.random.key(0), (5, 8, 8, 3))
@@ -72,6 +74,72 @@ def test_a_metric_of_ones_own_sees_the_case_traced_or_not():
     np.testing.assert_array_equal(found.scores["gradient × input"]["counts"], expected)
     # Noise stays the same where a method is asked again: nothing but x has moved.
     assert (found.scores["random"]["asks"] == 0).all() and (found.scores["SmoothGrad"]["asks"] > 0).all()
+
+
+def test_a_method_is_traced_once_however_many_metrics_ask_it_again():
+    """And what another function makes not finite is NaN, as in a program."""
+    traced = []
+
+    def method(f, x, target):
+        if jax.eval_shape(f, x).shape[1] == 4:  # once a trace
+            traced.append(x.shape)
+        return attribution.input_x_gradient(f, x, target)
+
+    def stable(case):
+        return shared.robustness(
+            case.f, case.explain, case.key, case.x, case.target, radius=0.1, num_samples=2
+        )
+
+    def spoilt(x):
+        return f(x) * jnp.inf
+
+    def stability(case):
+        return metrics.maximum_sensitivity(
+            lambda x, t: case.explain(x, t, f=spoilt), case.key, case.x, case.target
+        )
+
+    names = ("maximum_sensitivity", "local_lipschitz_estimate", "relative_input_stability")
+    columns = {
+        **parts(stable, *names),
+        "logit": lambda c: abs(c.explain(c.x, c.target * 0)).sum(axis=(1, 2, 3)),
+    }
+    # With the first method it turns out which computations ask.
+    methods = {"first": attribution.input_x_gradient, "one": method}
+    found = evaluate(methods=methods, metrics=columns, directions={"logit": "lower"}, control=False)
+    explained = found.scores["one"]
+    assert len(traced) == 1
+    for name in names[:2]:
+        assert explained[name].shape == (5,) and (explained[name] > 0).all()
+    found = evaluate(
+        methods={"one": method}, metrics={"stability": stability}, directions={"stability": "lower"}
+    )
+    assert np.isnan(found.scores["one"]["stability"]).all()
+
+
+def test_neighbors_by_a_program_of_ones_own_are_those_of_a_loop():
+    """The same numbers where `explain` is compiled itself, for any chunk."""
+
+    class Own(Compiled):
+        def __call__(self, x, target):
+            return plain(x, target)
+
+    def plain(x, target):
+        return attribution.input_x_gradient(f, x, target)
+
+    options = {"radius": 0.1, "num_samples": 3}
+    for metric in (metrics.maximum_sensitivity, metrics.average_sensitivity):
+        expected = metric(plain, KEY, X, TARGET, **options)
+        for chunk in (None, 1, 2):
+            np.testing.assert_allclose(
+                metric(Own(), KEY, X, TARGET, **options, chunk_size=chunk), expected, rtol=1e-4
+            )
+        np.testing.assert_allclose(
+            jax.jit(lambda x, metric=metric: metric(Own(), KEY, x, TARGET, **options))(X), expected, rtol=1e-4
+        )
+    with pytest.raises(ValueError, match="one explanation an input"):
+        metrics.maximum_sensitivity(
+            type("Sum", (Compiled,), {"__call__": lambda s, x, t: x.sum()})(), KEY, X, TARGET
+        )
 
 
 def test_masks_are_for_localization():
@@ -195,6 +263,16 @@ def test_metrics_of_the_same_inputs_share_them():
         flipping, metrics.pixel_flipping(f, x, heatmap, target, num_steps=4), rtol=1e-5
     )
     np.testing.assert_allclose(deletion, metrics.deletion(f, x, heatmap, target, num_steps=4), rtol=1e-5)
+    found = shared.removal(f, x, heatmap, target, num_steps=4)
+    np.testing.assert_allclose(found["pixel_flipping"], metrics.curve_area(flipping), rtol=1e-5)
+    np.testing.assert_allclose(found["deletion"], metrics.curve_area(deletion), rtol=1e-5)
+    alone = metrics.monotonicity(f, x, heatmap, target, group_size=16)
+    np.testing.assert_array_equal(found["monotonicity"], alone)
+    found = shared.regional(f, x, heatmap, target, patch_size=4)
+    alone = metrics.region_perturbation(f, x, heatmap, target, patch_size=4).mean(axis=1)
+    np.testing.assert_allclose(found["region_perturbation"], alone, rtol=1e-5)
+    alone = metrics.curve_area(metrics.selectivity(f, x, heatmap, target, patch_size=4))
+    np.testing.assert_allclose(found["selectivity"], alone, rtol=1e-5)
 
     def explain(x, target):
         return attribution.input_x_gradient(f, x, target)
