@@ -1,21 +1,32 @@
-"""What a loss on LRP's heat maps holds in memory beside the plain loss, as it is, rematerialized and in parts.
+"""What losses on heat maps cost beside the plain loss: seconds of a gradient, also PyTorch's, and bytes held.
 
+    pip install torch && pip install --no-deps zennit && pip install click       # without them: JAX alone
     python -m experiments.benchmarks.guidance --json runs/benchmarks/guidance.json
 
-Bytes are what XLA plans for the gradient of ResNet10's mean loss, by its parameters; nothing is run. A minute.
+ResNet18's mean loss by its parameters, batch norms evaluated: the plain loss; RRR's, the squared gradient of
+Σ log p in a corner; and ISNet's background of EpsilonPlus' relevance, by `torch.autograd` and zennit there. The same
+weights and images, taking turns in one process. Bytes are what XLA plans, as it is, rematerialized and in parts.
 """
 
 import dataclasses
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import tyro
 
-from experiments.benchmarks.measure import peak, report, result
-from jxai import guidance, lrp, models
+from experiments.benchmarks.measure import alternate, images, peak, report, result
+from experiments.benchmarks.networks import Network, resnet18
+from jxai import attribution, guidance, lrp
+
+_CORNER = 8  # pixels of its side
+
+KINDS = ("plain", "right reasons", "background")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,47 +39,133 @@ class Options:
     """Of an image."""
     part: int = 2
     """Images of a part; it divides the batch."""
+    repeats: int = 5
+    """Turns; the shortest counts."""
     json: Path | None = None
     """Where the results go as JSON."""
 
 
-def main(options: Options) -> None:
-    """Measure and report."""
-    shape = (options.images, options.side, options.side, 3)
-    x, labels = jnp.ones(shape), jnp.arange(options.images) % 10
-    shortcut = jnp.zeros(shape[:3], bool).at[:, :8, :8].set(True)
-    model = models.Classifier(models.ResNet10(), 10)
-    variables: Any = model.init(jax.random.key(0), x, train=False)
+def ours(network: Network, x: jax.Array, labels: jax.Array, part: int) -> Callable[[Any, str], jax.Array]:
+    """The losses of (variables, kind)."""
+    corner = jnp.zeros(x.shape[:3], bool).at[:, :_CORNER, :_CORNER].set(True)
 
     def loss(params: Any, kind: str) -> jax.Array:
-        def f(x: jax.Array) -> Any:
-            return model.apply({**variables, "params": params}, x, train=False)
+        f = network.scores({**network.variables, "params": params})
 
         def background(given: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-            x, labels, shortcut = given
+            x, labels, corner = given
             relevance = lrp.relevance(f, x, labels, composite=lrp.EpsilonPlus())
-            return guidance.background(relevance, ~shortcut).mean()
+            return guidance.background(relevance, ~corner).mean()
 
         plain = optax.softmax_cross_entropy_with_integer_labels(f(x), labels).mean()
-        batch = x, labels, shortcut
+        batch = x, labels, corner
         match kind:
             case "plain":
                 return plain
-            case "guided":
+            case "right reasons":
+                gradients = attribution.gradient(f, x, guidance.sum_of_logs)
+                return plain + guidance.right_reasons(gradients, corner).mean()
+            case "background":
                 return plain + background(batch)
-            case "guided, in jax.checkpoint":
+            case "background, in jax.checkpoint":
                 return plain + jax.checkpoint(background)(batch)
             case _:
-                parts = jax.tree.map(lambda one: one.reshape(-1, options.part, *one.shape[1:]), batch)
+                parts = jax.tree.map(lambda one: one.reshape(-1, part, *one.shape[1:]), batch)
                 return plain + jax.lax.map(jax.checkpoint(background), parts).mean()
 
-    kinds = ("plain", "guided", "guided, in jax.checkpoint", f"guided, in parts of {options.part}")
-    held = {
-        kind: peak(jax.jit(jax.grad(lambda p, kind=kind: loss(p, kind))), variables["params"])
-        for kind in kinds
+    return loss
+
+
+def theirs(network: Network, x: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Calls that return the loss and its gradients by the parameters, by kind."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    from experiments.benchmarks import torch_models
+
+    model: Any = torch_models.resnet18(network.variables)
+    parameters = [one.requires_grad_() for one in model.parameters()]
+    pictures = torch_models.to_torch(x)
+    classes = torch.tensor(np.asarray(labels), dtype=torch.int64)
+    inside = torch.ones(pictures.shape[2:], dtype=torch.bool)
+    inside[:_CORNER, :_CORNER] = False
+
+    def with_gradients(loss: Any) -> tuple[Any, Any]:
+        return loss.detach(), torch.autograd.grad(loss, parameters)
+
+    def plain() -> tuple[Any, Any]:
+        return with_gradients(torch.nn.functional.cross_entropy(model(pictures), classes))
+
+    def right_reasons() -> tuple[Any, Any]:
+        given = pictures.clone().requires_grad_()
+        scores = model(given)
+        (gradient,) = torch.autograd.grad(scores.log_softmax(1).sum(), given, create_graph=True)
+        outside = ((gradient * ~inside) ** 2).sum((1, 2, 3)).mean()
+        return with_gradients(torch.nn.functional.cross_entropy(scores, classes) + outside)
+
+    def background_loss(relevance: Any, scores: Any) -> Any:
+        magnitude = relevance.abs()
+        whole, area = magnitude.mean((1, 2, 3)), inside.sum() * 3
+        mean = (magnitude * inside).sum((1, 2, 3)) / area + 1e-3 * whole
+        pooled = (magnitude / mean[:, None, None, None] * ~inside).mean((1, 2, 3))
+        return torch.nn.functional.cross_entropy(scores, classes) + torch.log1p(pooled).mean()
+
+    calls = {"plain": plain, "right reasons": right_reasons}
+    if importlib.util.find_spec("zennit") is not None:
+        calls["background"] = lambda: torch_models.zennit_loss_and_gradients(
+            model, pictures, classes, background_loss
+        )
+    return calls
+
+
+def main(options: Options) -> None:
+    """Measure and report."""
+    network = resnet18(options.side)
+    x, labels = images(options.images, options.side), np.arange(options.images) % 10
+    loss = ours(network, jnp.asarray(x), jnp.asarray(labels), options.part)
+    params = network.variables["params"]
+    in_parts = f"background, in parts of {options.part}"
+    programs = {
+        kind: jax.jit(jax.value_and_grad(lambda p, kind=kind: loss(p, kind)))
+        for kind in (*KINDS, "background, in jax.checkpoint", in_parts)
     }
-    results = [result(f"{kind}: bytes held", held[kind], "bytes") for kind in kinds]
-    results += [result(f"{kind}: over the plain loss", held[kind] / held["plain"], "x") for kind in kinds[1:]]
+    held = {kind: peak(program, params) for kind, program in programs.items()}
+    calls: dict[str, Callable[[], Any]] = {
+        f"jxai, {kind}": lambda kind=kind: programs[kind](params) for kind in KINDS
+    }
+    results = []
+    if importlib.util.find_spec("torch") is None:
+        print("PyTorch is not installed: its side is left out")
+    else:
+        rivals = theirs(network, x, labels)
+        calls |= {f"PyTorch, {kind}": call for kind, call in rivals.items()}
+        for kind, call in rivals.items():
+            one, other = float(call()[0]), float(programs[kind](params)[0])
+            results.append(result(f"{kind}: losses differ by", abs(one - other) / abs(other), "of ours"))
+    spent = alternate(calls, options.repeats)
+    results += [result(f"{name}: seconds", value, "s") for name, value in spent.items()]
+    for side in ("jxai", "PyTorch"):
+        results += [
+            result(
+                f"{side}, {kind}: over its plain loss",
+                spent[f"{side}, {kind}"] / spent[f"{side}, plain"],
+                "x",
+            )
+            for kind in KINDS[1:]
+            if f"{side}, {kind}" in spent
+        ]
+    results += [
+        result(
+            f"{kind}: PyTorch's time over ours", spent[f"PyTorch, {kind}"] / spent[f"jxai, {kind}"], "x", goal
+        )
+        for kind, goal in zip(KINDS, (None, "at least 2", "at least 2"), strict=True)
+        if f"PyTorch, {kind}" in spent
+    ]
+    results += [result(f"{kind}: bytes held", count, "bytes") for kind, count in held.items()]
+    results += [
+        result(f"{kind}: bytes over the plain loss", count / held["plain"], "x")
+        for kind, count in held.items()
+        if kind != "plain"
+    ]
     report(results, options.json)
 
 

@@ -14,7 +14,7 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -348,6 +348,38 @@ def zennit_relevance(
             if isinstance(module, torch.nn.BatchNorm2d) and module.eps == 0:
                 module.eps = 1e-12
         return attributor(x.detach(), top)[1]
+
+
+def zennit_loss_and_gradients(
+    model: nn.Module,
+    x: torch.Tensor,
+    target: torch.Tensor,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """A loss of relevance by EpsilonPlus, and its gradients by the model's parameters.
+
+    Args:
+        model: the network, in evaluation mode; as in `zennit_relevance` its batch norms are merged meanwhile.
+        x: images (N, 3, H, W).
+        target: a class of each image, (N,), of integers.
+        loss: of (relevance, (N, 3, H, W), scores, (N, K)).
+
+    Returns:
+        The loss, and the gradients; None where a parameter has no part.
+    """
+    zennit = _zennit()
+    canonizers = [zennit.canonizers.SequentialMergeBatchNorm(), zennit.canonizers.AttributeCanonizer(_summed)]
+    composite = zennit.composites.EpsilonPlus(canonizers=canonizers)
+
+    def top(scores: torch.Tensor) -> torch.Tensor:
+        return scores * nn.functional.one_hot(target, scores.shape[1])
+
+    with zennit.attribution.Gradient(model, composite, create_graph=True) as attributor:
+        scores, relevance = attributor(x.detach().requires_grad_(), top)
+        found = loss(relevance, scores)
+        with attributor.inactive():  # zennit #142: or its rules change this gradient, too
+            gradients = torch.autograd.grad(found, list(model.parameters()), allow_unused=True)
+    return found.detach(), gradients
 
 
 def _bound(value: Bound) -> torch.Tensor:
