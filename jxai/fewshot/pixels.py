@@ -84,13 +84,13 @@ def episode_relevance(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Relevance of every support image's pixels and of the query's own, for one class of each query.
 
-    Where `pixel_relevance` holds the support constant, here both sides carry relevance: what the head compares shares
-    it by the head's rules, a product of the two (`lrp.Kind.CONTRACTION`) in halves (AttnLRP; Achtibat et al. 2024, eq.
-    15). What a head's composite holds constant, such as attention, stays so.
+    Where `pixel_relevance` holds the support constant, here both sides carry relevance. They share it by the head's
+    rules: a layer on both in proportion, a product of the two in halves (`lrp.Split`; AttnLRP, Achtibat et al. 2024,
+    eq. 15). What a head's composite holds constant, such as attention, stays so.
 
-    Relevance starts at the score itself, so that red pixels raise it, and all of them and what biases, labels and
-    stabilizers absorb sum to it. With `contrast` it starts at the difference of two classes' scores: without, classes
-    whose score does not depend on each other's support leave that without relevance.
+    Relevance starts at the score itself, so that all of it, with what biases, labels and stabilizers absorb, sums to
+    the score. With `contrast` it starts at the difference of two classes' scores: the supports of a class that the
+    explained score does not depend on have none.
 
     Args:
         encoder: module from images to features; on its running statistics.
@@ -105,8 +105,8 @@ def episode_relevance(
             default by the size of the support.
 
     Returns:
-        (relevance of the support (Q, supports, H, W, C), of each query's own pixels (Q, H, W, C), scores (Q, way)). What
-        a graph hands to its other queries is left out.
+        (relevance of the support (Q, supports, H, W, C), of each query's own pixels (Q, H, W, C), scores (Q, way)).
+        What a graph hands to its other queries is left out.
 
     Raises:
         TypeError: no module, head or episode, or classes that are no integers.

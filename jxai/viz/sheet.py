@@ -115,8 +115,8 @@ def support_sheet(
 ) -> Path:
     """Draw queries explained down to their support: a row for each, its own heat map beside those of all supports.
 
-    The support is on top. All heat maps have the same scale, which the color bar shows; above each stands its share of
-    the row's absolute relevance. The true class has a green frame; the explained one is marked by a triangle.
+    The support is on top. All heat maps have the same scale, which the color bar shows; above each stands its share
+    of the row's absolute relevance. The true class has a green frame; the explained one is marked by a triangle.
 
     Args:
         support: pictures, (way, shot, H, W, 3), integers in [0, 255].

@@ -1,13 +1,11 @@
 """A linear layer that takes one step of gradient descent on the support before it answers.
 
-Finn, Abbeel and Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, 2017; the step of the last
-layer alone is that of Raghu et al., *Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of MAML*,
-2020 (ANIL).
+Finn, Abbeel and Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, 2017; of the last layer
+alone as in Raghu et al., *Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of MAML*, 2020.
 """
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.errors import InputError
