@@ -88,8 +88,6 @@ def test_attended_maps_have_half_of_the_cosine_each(tiny):
         episode = episode.replace(support=1e5 * episode.support, query=1e5 * episode.query)
         (of_support, of_query, _), variables = explained(head, episode)
         attended = head.apply(variables, episode, method="explained")
-        def norms(maps, attention):
-            return jnp.linalg.norm(jnp.einsum("qwhvc,qwhv->qwc", maps, attention), axis=-1)[:, 1]
 
         def scores(support, maps):
             p = jnp.stack([support[episode.support_labels == label].mean(axis=0) for label in range(3)])

@@ -22,6 +22,7 @@ class Encoder(nn.Module):
 
 
 HEADS = {
+    "AdaptedHead": fewshot.AdaptedHead(way=WAY),
     "CrossAttentionHead": fewshot.CrossAttentionHead(hidden=2),
     "GraphHead": fewshot.GraphHead(way=WAY, features=3, growth=2, widths=(2,)),
     "MatchingHead": fewshot.MatchingHead(),

@@ -96,6 +96,7 @@ EPISODE = {
     "way": WAYS,
     "episode_given": NO_EPISODE,
 }
+UNLABELED = {**EPISODE, "query_labels": labels(QUERIES, refused=False)}  # explained without labels too
 FINITE_LOSS = {
     "undefined": "NaN of NaN",
     "holds": lambda found, given: bool(jnp.isfinite(found[0])),
@@ -121,6 +122,9 @@ def loss_of(make):
 
 ROWS = np.array([[0, 1, 2, 3]])
 CASES = {
+    "AdaptedHead": head_case(
+        "AdaptedHead", step_size=number(1.0, 0.1, wrong=(0.0, -1.0)), pool=one_of(True, False)
+    ),
     "CrossAttentionHead": head_case(
         "CrossAttentionHead",
         hidden=count(2),
@@ -278,6 +282,32 @@ CASES = {
             "transformation": MAYBE,
         },
     ),
+    "episode_relevance": Case(
+        with_episode(fewshot.episode_relevance),
+        {
+            **UNLABELED,
+            "options": one_of(
+                {"chunk_size": 3},
+                {"composite": lrp.EpsilonPlus(), "target": np.array([1, 0, 0, 1])},
+                {"queries": jnp.array([3, 0]), "contrast": jnp.array([1, 0])},
+                bad=[
+                    *(Spoilt({"composite": v}, refused=True) for v in (None, 3, lrp.Epsilon())),
+                    *(Spoilt({"chunk_size": v}, refused=True) for v in (0, -1, 1.5, "2")),
+                    *(
+                        Spoilt({name: v}, refused=True)
+                        for name in ("target", "contrast", "queries")
+                        for v in (np.array([0, 1, 2, 9]), np.zeros(4), np.zeros((4, 1), int), "text", -1)
+                    ),
+                    *(Spoilt({name: np.arange(2)}, refused=True) for name in ("target", "contrast")),
+                ],
+            ),
+        },
+        holds=lambda found, given: (
+            len(found[0]) == len(found[1]) == len(found[2])
+            and found[0].shape[1:] == given["support"].shape
+            and found[1].shape[1:] == given["query"].shape[1:]
+        ),
+    ),
     "init_transformation": Case(
         fewshot.init_transformation,
         {
@@ -319,7 +349,7 @@ CASES = {
     "pixel_relevance": Case(
         with_episode(fewshot.pixel_relevance),
         {
-            **EPISODE,
+            **UNLABELED,
             "options": one_of(
                 {},
                 {"composite": lrp.EpsilonPlus()},
