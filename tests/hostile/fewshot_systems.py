@@ -105,6 +105,24 @@ TRANSDUCTION = one_of(
     bad=[*(Spoilt(v, refused=True) for v in (3, (1, 2))), Spoilt(fewshot.Transduction())],
 )
 
+NO_LABELS = [Spoilt(v, refused=True) for v in (3, np.zeros(QUERIES), np.zeros(2, int))]
+IMAGES = {
+    "support": features(WAY * SHOT),
+    "support_labels": labels(WAY * SHOT),
+    "query": features(QUERIES),
+    "query_labels": labels(QUERIES),
+    "query_classes": one_of(None, bad=NO_LABELS),
+}
+NO_EPISODE = one_of(None, bad=[Spoilt(v, refused=True) for v in (3, "text", {})])
+SYSTEM = {"head": HEAD, "variables": one_of(None, bad=VARIABLES[1:])}
+EPISODE = {
+    "encoder": ENCODER,
+    **SYSTEM,
+    **IMAGES,
+    "way": WAYS,
+    "episode_given": NO_EPISODE,
+}
+
 
 def episode(support, support_labels, query, query_labels, way, query_classes=None):
     return fewshot.Episode(support, support_labels, query, query_labels, way=way, query_classes=query_classes)
