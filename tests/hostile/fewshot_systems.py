@@ -88,7 +88,8 @@ WAYS = count(WAY, odd=(3, 50))
 VARIABLES = [Spoilt(v, refused=True) for v in (None, 3, [], "text", {"params": 3})]
 NO_MODULE = [Spoilt(v, refused=True) for v in (None, 3, nn.Dense, "conv4")]
 ENCODER = one_of(Encoder(), bad=NO_MODULE)
-HEAD = one_of(*HEADS, bad=[Spoilt(v, refused=True) for v in (None, 3, fewshot.RelationHead)])
+NO_HEADS = [Spoilt(v, refused=True) for v in (None, 3, fewshot.RelationHead)]
+HEAD = one_of(*HEADS, bad=NO_HEADS)
 GUIDANCE = one_of(
     fewshot.Guidance(), fewshot.PLAIN, bad=[Spoilt(v, refused=True) for v in (None, 1.0, fewshot.Guidance)]
 )

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from fewshot_systems import EPISODE, QUERIES, SIDE, WAY, labels, with_episode
+from fewshot_systems import EPISODE, NO_HEADS, QUERIES, SIDE, WAY, labels, with_episode
 from strategies import Case, Spoilt, one_of
 
 from jxai import fewshot, lrp
@@ -13,6 +13,8 @@ RELEVANCE_CASES = {
         with_episode(fewshot.episode_relevance),
         {
             **UNLABELED,
+            # Uncompiled, the other heads take a second an example; `tests/fewshot` explains them.
+            "head": one_of("PrototypeHead", "MatchingHead", "AdaptedHead", bad=NO_HEADS),
             "options": one_of(
                 {"chunk_size": 3},
                 {"composite": lrp.EpsilonPlus(), "target": np.array([1, 0, 0, 1])},
