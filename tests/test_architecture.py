@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "batches": {"ops"},
     "cli": {"attribution", "data", "fewshot", "lrp", "metrics", "models", "text", "training", "viz"},
     "data": {"fewshot"},  # the Episode alone
-    "fewshot": {"guidance", "lrp", "models", "ops"},
+    "fewshot": {"batches", "guidance", "lrp", "models", "ops"},
     "guidance": set(),
     "lrp": {"ops"},
     "metrics": {"batches", "ops"},

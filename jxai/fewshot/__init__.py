@@ -5,6 +5,7 @@ from jxai.fewshot.evaluation import encode, episode_accuracies
 from jxai.fewshot.explanation import Explanation, log_odds
 from jxai.fewshot.guidance import PLAIN, Guidance, guided_loss, head_loss
 from jxai.fewshot.heads import (
+    AdaptedHead,
     CrossAttentionHead,
     GraphHead,
     Head,
@@ -15,7 +16,7 @@ from jxai.fewshot.heads import (
     released_weight,
 )
 from jxai.fewshot.multi_domain import init_multi_domain, learned_transformation_loss, transformed_loss
-from jxai.fewshot.pixels import pixel_relevance
+from jxai.fewshot.pixels import episode_relevance, pixel_relevance
 from jxai.fewshot.system import init_variables, part
 from jxai.fewshot.transduction import Transduction, transductive_scores
 from jxai.fewshot.transformation import Transformed, init_transformation
@@ -23,6 +24,7 @@ from jxai.intervals import mean_and_interval
 
 __all__ = [
     "PLAIN",
+    "AdaptedHead",
     "CrossAttentionHead",
     "Episode",
     "Explanation",
@@ -36,6 +38,7 @@ __all__ = [
     "Transformed",
     "encode",
     "episode_accuracies",
+    "episode_relevance",
     "guided_loss",
     "head_loss",
     "init_multi_domain",

@@ -6,7 +6,7 @@ from jxai.viz.heatmap import diverging_colors, heatmap, overlay, shared_scale, s
 from jxai.viz.ink import ink_mask, ink_share
 from jxai.viz.inline import InlineMaps, inline
 from jxai.viz.methods import method_sheet
-from jxai.viz.sheet import episode_sheet
+from jxai.viz.sheet import episode_sheet, support_sheet
 from jxai.viz.text import TextMaps, patch_means, text_ansi, text_maps, text_sheet, token_matrix
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "relevance_flow",
     "shared_scale",
     "signed_sum",
+    "support_sheet",
     "text_ansi",
     "text_maps",
     "text_sheet",

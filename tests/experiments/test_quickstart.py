@@ -6,6 +6,7 @@ from PIL import Image
 
 from experiments.quickstart import Options, explain_photographs, main
 from jxai.cli.explaining.picture_files import Picture
+from jxai.cli.fewshot.pictures import draw_sheets
 
 DOMAIN = "hebrew"
 
@@ -20,6 +21,12 @@ def test_quickstart(tiny_quickstart, tmp_path, monkeypatch, capsys):
     for system in ("relation", "relation-guided"):
         with Image.open(tmp_path / "sheets" / f"1shot-{system}-0" / f"{DOMAIN}.png") as sheet:
             assert np.asarray(sheet).std() > 10
+    (run,) = (tmp_path / "runs").rglob("1shot-relation-0")
+    _, of_support = draw_sheets(
+        run, tmp_path / "both", domains=(DOMAIN,), rows=2, support=True, progress=False
+    )
+    with Image.open(of_support) as sheet:
+        assert of_support.name == f"{DOMAIN}-support.png" and np.asarray(sheet).std() > 10
     table = (tmp_path / "table.md").read_text()
     assert table in printed and str(tmp_path / "sheets") in printed
     # What it shows is said as it is, with what it does not show.

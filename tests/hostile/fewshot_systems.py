@@ -22,6 +22,7 @@ class Encoder(nn.Module):
 
 
 HEADS = {
+    "AdaptedHead": fewshot.AdaptedHead(way=WAY),
     "CrossAttentionHead": fewshot.CrossAttentionHead(hidden=2),
     "GraphHead": fewshot.GraphHead(way=WAY, features=3, growth=2, widths=(2,)),
     "MatchingHead": fewshot.MatchingHead(),
@@ -87,7 +88,8 @@ WAYS = count(WAY, odd=(3, 50))
 VARIABLES = [Spoilt(v, refused=True) for v in (None, 3, [], "text", {"params": 3})]
 NO_MODULE = [Spoilt(v, refused=True) for v in (None, 3, nn.Dense, "conv4")]
 ENCODER = one_of(Encoder(), bad=NO_MODULE)
-HEAD = one_of(*HEADS, bad=[Spoilt(v, refused=True) for v in (None, 3, fewshot.RelationHead)])
+NO_HEADS = [Spoilt(v, refused=True) for v in (None, 3, fewshot.RelationHead)]
+HEAD = one_of(*HEADS, bad=NO_HEADS)
 GUIDANCE = one_of(
     fewshot.Guidance(), fewshot.PLAIN, bad=[Spoilt(v, refused=True) for v in (None, 1.0, fewshot.Guidance)]
 )
@@ -103,6 +105,24 @@ TRANSDUCTION = one_of(
     fewshot.Transduction(counts=(1,), restart=False, confidence="probability"),
     bad=[*(Spoilt(v, refused=True) for v in (3, (1, 2))), Spoilt(fewshot.Transduction())],
 )
+
+NO_LABELS = [Spoilt(v, refused=True) for v in (3, np.zeros(QUERIES), np.zeros(2, int))]
+IMAGES = {
+    "support": features(WAY * SHOT),
+    "support_labels": labels(WAY * SHOT),
+    "query": features(QUERIES),
+    "query_labels": labels(QUERIES),
+    "query_classes": one_of(None, bad=NO_LABELS),
+}
+NO_EPISODE = one_of(None, bad=[Spoilt(v, refused=True) for v in (3, "text", {})])
+SYSTEM = {"head": HEAD, "variables": one_of(None, bad=VARIABLES[1:])}
+EPISODE = {
+    "encoder": ENCODER,
+    **SYSTEM,
+    **IMAGES,
+    "way": WAYS,
+    "episode_given": NO_EPISODE,
+}
 
 
 def episode(support, support_labels, query, query_labels, way, query_classes=None):

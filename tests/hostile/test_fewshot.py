@@ -8,24 +8,25 @@ import numpy as np
 import pytest
 from fewshot_systems import (
     ENCODER,
+    EPISODE,
     GUIDANCE,
     HEAD,
     HEADS,
+    IMAGES,
     MAYBE,
+    NO_EPISODE,
+    NO_LABELS,
     QUERIES,
-    SHOT,
-    SIDE,
     SIZE,
+    SYSTEM,
     TASK,
     TRANSDUCTION,
     TRANSFORMATION,
-    VARIABLES,
     WAY,
     WAYS,
     Encoder,
     episode,
     features,
-    labels,
     maps,
     of_features,
     system,
@@ -34,6 +35,7 @@ from fewshot_systems import (
     with_head,
 )
 from hypothesis import strategies as st
+from relevance_cases import RELEVANCE_CASES
 from strategies import (
     EFFORTS,
     Argument,
@@ -49,7 +51,7 @@ from strategies import (
     unheard_of,
 )
 
-from jxai import fewshot, lrp
+from jxai import fewshot
 from jxai.fewshot.checks import check_labels
 
 EXEMPT = {
@@ -79,23 +81,6 @@ def head_case(name, **fields):
     )
 
 
-NO_LABELS = [Spoilt(v, refused=True) for v in (3, np.zeros(QUERIES), np.zeros(2, int))]
-IMAGES = {
-    "support": features(WAY * SHOT),
-    "support_labels": labels(WAY * SHOT),
-    "query": features(QUERIES),
-    "query_labels": labels(QUERIES),
-    "query_classes": one_of(None, bad=NO_LABELS),
-}
-NO_EPISODE = one_of(None, bad=[Spoilt(v, refused=True) for v in (3, "text", {})])
-SYSTEM = {"head": HEAD, "variables": one_of(None, bad=VARIABLES[1:])}
-EPISODE = {
-    "encoder": ENCODER,
-    **SYSTEM,
-    **IMAGES,
-    "way": WAYS,
-    "episode_given": NO_EPISODE,
-}
 FINITE_LOSS = {
     "undefined": "NaN of NaN",
     "holds": lambda found, given: bool(jnp.isfinite(found[0])),
@@ -120,7 +105,10 @@ def loss_of(make):
 
 
 ROWS = np.array([[0, 1, 2, 3]])
-CASES = {
+CASES = RELEVANCE_CASES | {
+    "AdaptedHead": head_case(
+        "AdaptedHead", step_size=number(1.0, 0.1, wrong=(0.0, -1.0)), pool=one_of(True, False)
+    ),
     "CrossAttentionHead": head_case(
         "CrossAttentionHead",
         hidden=count(2),
@@ -315,18 +303,6 @@ CASES = {
     "part": Case(
         lambda variables, name: fewshot.part(system("RelationHead", variables)[1], name),
         {"variables": SYSTEM["variables"], "name": choice("encoder", "head")},
-    ),
-    "pixel_relevance": Case(
-        with_episode(fewshot.pixel_relevance),
-        {
-            **EPISODE,
-            "options": one_of(
-                {},
-                {"composite": lrp.EpsilonPlus()},
-                bad=[Spoilt({"composite": v}, refused=True) for v in (None, 3, lrp.Epsilon())],
-            ),
-        },
-        holds=lambda found, given: found[0].shape == (QUERIES, WAY, SIDE, SIDE, 3),
     ),
     "prototypes": Case(
         fewshot.prototypes,

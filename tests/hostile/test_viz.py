@@ -109,6 +109,7 @@ EPISODE = {
         *(Spoilt(v, refused=True) for v in ([], ["one"], None, 3, [1, 2, 3], "abc" * 7)),
     ),
 }
+SUPPORT = {name: EPISODE[name] for name in ("support", "query", "query_labels", "class_names")}
 RUN = [{"step": 1, "loss": 0.5, "accuracy": 0.1}, {"step": 2, "loss": 0.4}]
 
 
@@ -252,6 +253,22 @@ CASES = {
         viz.patch_means,
         {"relevance": array("n444", wrap=np.asarray), "patch": count(1, 2, 4, odd=(3, 8))},
         holds=lambda found, given: found.shape == (*given["relevance"].shape[:3], 1),
+    ),
+    "support_sheet": Case(
+        drawn(viz.support_sheet),
+        {
+            **SUPPORT,
+            "of_support": Argument(
+                lambda size: array("nkhwc").good(size).map(lambda r: np.asarray(r)[:, :, None]),
+                lambda size: array("nkhwc", wrap=np.asarray).bad(size),
+            ),
+            "of_query": array("nhwc", wrap=np.asarray),
+            "target": integers("n", below="k", wrap=np.asarray),
+            "title": TITLE,
+            "scale": SCALE,
+            "dpi": DPI,
+        },
+        holds=is_true,
     ),
     "text_ansi": Case(
         viz.text_ansi,

@@ -114,3 +114,52 @@ def test_errors_say_what_to_do(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         viz.episode_sheet(**{"path": tmp_path / "s.png", **arguments(), **changes})
     assert not list(tmp_path.iterdir())
+
+
+def of_support(**changes):
+    given = {name: arguments()[name] for name in ("support", "query", "query_labels", "class_names")}
+    rng = np.random.default_rng(1)
+    values = {
+        "of_support": rng.normal(size=(QUERIES, WAY, SHOT, SIDE, SIDE, 3)),
+        "of_query": rng.normal(size=(QUERIES, SIDE, SIDE, 3)),
+        "target": np.array([1, 0]),
+    }
+    return {**given, **values, **changes}
+
+
+def test_query_and_support_share_one_scale(tmp_path):
+    maps, own = np.zeros((QUERIES, WAY, SHOT, SIDE, SIDE, 1)), np.zeros((QUERIES, SIDE, SIDE, 1))
+    own[0], maps[1, 2, 1], maps[0, 0, 0] = 1.0, -0.45, 0.7
+    path = viz.support_sheet(
+        **of_support(of_support=maps, of_query=own), path=tmp_path / "a" / "s.png", scale=1.0, dpi=60
+    )
+    for value in (1.0, -0.45, 0.7, 0.0):
+        assert shows(path, viz.diverging_colors(value))
+    # By default maps that are zero everywhere, as of classes that a score does not see, set no scale.
+    own[:], maps[:] = 0, 0
+    maps[0, 0], own[0] = 2.0, 1.0
+    path = viz.support_sheet(**of_support(of_support=maps, of_query=own), path=path, dpi=60)
+    assert shows(path, viz.diverging_colors(1.0)) and shows(path, viz.diverging_colors(0.5))
+    empty = of_support(of_support=0 * maps, of_query=0 * own)
+    assert viz.support_sheet(**empty, path=path, dpi=60, title="nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"of_query": np.zeros((3, SIDE, SIDE, 3))},
+            r"of_query of shape \(2, H, W, C\) and of_support \(2, 3, 2, H",
+        ),
+        ({"of_support": np.zeros((QUERIES, WAY, SIDE, SIDE, 3))}, "one map a picture"),
+        ({"of_support": np.full((QUERIES, WAY, SHOT, SIDE, SIDE, 3), np.nan)}, "expected finite of_support"),
+        ({"target": np.array([0, 3])}, r"target of shape \(2,\) in \[0, 3\), got \[0, 3\]"),
+        ({"query_labels": np.array([0.0, 1.0])}, "query_labels of shape"),
+        ({"support": np.zeros((2, SHOT, SIDE, SIDE, 3), np.uint8)}, r"support of shape \(3, shot"),
+        ({"path": "sheet.jpg"}, "ends in .png"),
+    ],
+)
+def test_what_a_support_sheet_refuses(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        viz.support_sheet(**{"path": tmp_path / "s.png", **of_support(), **changes})
+    assert not list(tmp_path.iterdir())

@@ -33,6 +33,8 @@ class Options:
     domains: tuple[str, ...] = tuple(data.DOMAINS)
     rows: int = 3
     """Query images a sheet."""
+    support: bool = False
+    """Whether a second sheet a domain explains the same queries down to their support."""
 
 
 def draw_sheets(
@@ -41,15 +43,20 @@ def draw_sheets(
     *,
     domains: Sequence[str] = tuple(data.DOMAINS),
     rows: int = 3,
+    support: bool = False,
     progress: Progress = True,
 ) -> list[Path]:
     """Draw one sheet a domain: an episode's support, and for some queries the pixel relevance of every class.
+
+    With `support`, a second one shows the predicted class's lead over the runner-up in each of these queries, and in
+    every support picture.
 
     Args:
         folder: the run's.
         out: folder of the sheets, `DOMAIN.png`.
         domains: names of domains.
         rows: query images a sheet, each of another class.
+        support: whether there is a second sheet a domain, `DOMAIN-support.png`.
         progress: how far it is, as it is shown.
 
     Returns:
@@ -59,26 +66,52 @@ def draw_sheets(
     variables = training.load_variables(folder / "episodes", which="best")
     paths = []
     for name in tracked(domains, name=f"{printable(folder.name)}: sheets", unit="sheet", progress=progress):
-        source, support, query = episodes_for(config, name, count=1, purpose="pictures")
-        episode = _episode(config, source, support[0], query[0])
-        relevance, scores = _explain(config, variables, episode)
-        shot, queries = (rows.shape[1] // config.way for rows in (support, query))
+        source, of_support, of_query = episodes_for(config, name, count=1, purpose="pictures")
+        of_support, of_query = of_support[0], of_query[0]
+        episode = _episode(config, source, of_support, of_query)
+        shot, queries = (len(numbers) // config.way for numbers in (of_support, of_query))
         shown = np.arange(0, config.way * queries, queries)[:rows]
-        classes = source.labels[support[0].reshape(config.way, -1)[:, 0]]
+        classes = source.labels[of_support.reshape(config.way, -1)[:, 0]]
+        split = (config.way, shot, *episode.support.shape[1:])
+        pictures = (
+            source.images(of_support, config.image_size).reshape(split),
+            source.images(of_query[shown], config.image_size),
+            np.asarray(episode.query_labels)[shown],
+        )
+        names = [source.class_names[c] for c in classes]
+        title = f"{name}: {config.way}-way {shot}-shot, what {folder.name} looks at"
+        relevance, scores = _explain(config, variables, episode)
         paths.append(
             viz.episode_sheet(
-                source.images(support[0], config.image_size).reshape(
-                    config.way, shot, *episode.support.shape[1:]
-                ),
-                source.images(query[0][shown], config.image_size),
-                np.asarray(episode.query_labels)[shown],
+                *pictures,
                 np.asarray(relevance)[shown],
                 np.asarray(_probabilities(config, scores))[shown],
-                class_names=[source.class_names[c] for c in classes],
+                class_names=names,
                 path=out / f"{name}.png",
-                title=f"{name}: {config.way}-way {shot}-shot, what {folder.name} looks at",
+                title=title,
             )
         )
+        if support:
+            ranked = np.argsort(np.asarray(scores)[shown], axis=-1)
+            found = _down_to_support(
+                *build(config),
+                variables,
+                episode,
+                queries=shown,
+                target=ranked[:, -1],
+                contrast=ranked[:, -2],
+            )
+            paths.append(
+                viz.support_sheet(
+                    *pictures,
+                    np.asarray(found[0]).reshape(len(shown), *split),
+                    np.asarray(found[1]),
+                    ranked[:, -1],
+                    class_names=names,
+                    path=out / f"{name}-support.png",
+                    title=f"{title}, against the runner-up",
+                )
+            )
     return paths
 
 
@@ -154,14 +187,17 @@ def _explain(config: Config, variables: Any, episode: fewshot.Episode) -> tuple[
 
 
 _relevance = jax.jit(fewshot.pixel_relevance, static_argnums=(0, 1))
+_down_to_support = jax.jit(fewshot.episode_relevance, static_argnums=(0, 1))
 
 
 def main(options: Options) -> None:
     """Draw, measure and say where."""
     out = options.out or options.folder / "sheets"
     with folders.in_use(out):
-        for path in draw_sheets(options.folder, out, domains=options.domains, rows=options.rows):
-            print(path)
+        paths = draw_sheets(
+            options.folder, out, domains=options.domains, rows=options.rows, support=options.support
+        )
+        print(*paths, sep="\n")
     print(ink_table([options.folder], domains=options.domains))
 
 

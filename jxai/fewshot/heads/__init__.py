@@ -1,5 +1,6 @@
 """Heads: classifiers of query features by support features."""
 
+from jxai.fewshot.heads.adapted import AdaptedHead
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead
 from jxai.fewshot.heads.cross_attention import Attended, CrossAttentionHead, MapWeights
 from jxai.fewshot.heads.graph import GraphHead
@@ -10,6 +11,7 @@ from jxai.fewshot.heads.prototype import PrototypeHead
 from jxai.fewshot.heads.relation import RelationHead
 
 __all__ = [
+    "AdaptedHead",
     "Attended",
     "Conditioned",
     "ConditionedHead",
