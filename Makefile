@@ -45,17 +45,19 @@ test-fast: $(TEST)
 	JXAI_TEST_INSTALLED=1 $(BIN)/pytest -n 2 --dist worksteal --fast $(FAST)
 
 # An empty XLA_FLAGS: numbers are compared as users' programs compute them (tests/conftest.py), the golden ones once more.
-# Scripts as a whole, hostile input, the code of the pages, properties of every metric and trainings through learned
-# transformations are compiled quickly, as in `make test`: that takes half the time. Processes that
-# wait for one another give up where something else has the cores.
+# All else is compiled quickly, as in `make test`: that takes from a half to a quarter of the time. Processes that wait
+# for one another give up where something else has the cores.
 SLOW := JXAI_TEST_INSTALLED=1 $(BIN)/pytest --durations 20
-QUICKLY := tests/cli tests/experiments tests/hostile tests/fewshot/test_multi_domain.py tests/metrics/test_properties.py \
-	tests/metrics/test_evaluation.py tests/test_docs.py
+QUICKLY := tests/metrics/test_properties.py tests/metrics/test_evaluation.py
+AS_USERS := tests/attribution tests/guidance tests/metrics tests/test_compiled.py tests/test_miscompiled.py \
+	tests/test_modes.py tests/test_nan.py
+GOLDEN := $(shell grep -rl --include 'test_*.py' 'mark.golden' tests)
+OTHERS := $(filter-out $(AS_USERS),$(filter %.py,$(wildcard tests/test_*.py)) $(patsubst %/,%,$(wildcard tests/[a-z]*/)))
 test-slow: $(TEST)
 	failed=0; \
 	XLA_FLAGS= $(SLOW) -m "(slow or golden) and not alone and not long" -n 2 --dist worksteal \
-		$(QUICKLY:%=--ignore %) || failed=1; \
-	$(SLOW) -m "slow and not alone and not long" -n 2 --dist worksteal $(QUICKLY) || failed=1; \
+		$(AS_USERS) $(GOLDEN) $(QUICKLY:%=--ignore %) || failed=1; \
+	$(SLOW) -m "slow and not golden and not alone and not long" -n 2 --dist worksteal $(OTHERS) $(QUICKLY) || failed=1; \
 	$(SLOW) -m "alone and not long" || failed=1; \
 	exit $$failed
 
