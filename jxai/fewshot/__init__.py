@@ -1,11 +1,13 @@
 """Few-shot classification: episodes, heads, and training guided by a head's own explanations."""
 
+from jxai.fewshot.baselines import cosine_probe, linear_probe, nearest_centroid
 from jxai.fewshot.episode import Episode
 from jxai.fewshot.evaluation import encode, episode_accuracies
 from jxai.fewshot.explanation import Explanation, log_odds
 from jxai.fewshot.guidance import PLAIN, Guidance, guided_loss, head_loss
 from jxai.fewshot.heads import (
     CrossAttentionHead,
+    FEATHead,
     GraphHead,
     Head,
     MatchingHead,
@@ -26,6 +28,7 @@ __all__ = [
     "CrossAttentionHead",
     "Episode",
     "Explanation",
+    "FEATHead",
     "GraphHead",
     "Guidance",
     "Head",
@@ -34,6 +37,7 @@ __all__ = [
     "RelationHead",
     "Transduction",
     "Transformed",
+    "cosine_probe",
     "encode",
     "episode_accuracies",
     "guided_loss",
@@ -42,8 +46,10 @@ __all__ = [
     "init_transformation",
     "init_variables",
     "learned_transformation_loss",
+    "linear_probe",
     "log_odds",
     "mean_and_interval",
+    "nearest_centroid",
     "part",
     "pixel_relevance",
     "prototypes",
