@@ -65,6 +65,7 @@ HEADS = {
     "prototype": fewshot.PrototypeHead(),
     "matching": fewshot.MatchingHead(temperature=0.1),
     "cross attention": fewshot.CrossAttentionHead(hidden=3),
+    "FEAT": fewshot.FEATHead(temperature=4.0),
 }
 
 

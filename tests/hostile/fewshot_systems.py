@@ -23,6 +23,7 @@ class Encoder(nn.Module):
 
 HEADS = {
     "CrossAttentionHead": fewshot.CrossAttentionHead(hidden=2),
+    "FEATHead": fewshot.FEATHead(),
     "GraphHead": fewshot.GraphHead(way=WAY, features=3, growth=2, widths=(2,)),
     "MatchingHead": fewshot.MatchingHead(),
     "PrototypeHead": fewshot.PrototypeHead(),

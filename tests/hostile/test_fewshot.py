@@ -79,6 +79,19 @@ def head_case(name, **fields):
     )
 
 
+def baseline_case(function, **fields):
+    def call(support, support_labels, query, way, episode_given, **given):
+        one = episode(support, support_labels, query, None, way) if episode_given is None else episode_given
+        return function(one, **given)
+
+    return Case(
+        call,
+        {**TASK, "way": WAYS, "episode_given": NO_EPISODE, **fields},
+        undefined="NaN of NaN",
+        holds=lambda found, given: found.shape == (QUERIES, WAY) and bool(jnp.isfinite(found).all()),
+    )
+
+
 NO_LABELS = [Spoilt(v, refused=True) for v in (3, np.zeros(QUERIES), np.zeros(2, int))]
 IMAGES = {
     "support": features(WAY * SHOT),
@@ -127,6 +140,13 @@ CASES = {
         temperature=number(0.025, 1.0, wrong=(0.0, -1.0)),
         scale=number(7.0, wrong=(0.0,)),
         num_classes=count(None, 3),
+    ),
+    "FEATHead": head_case(
+        "FEATHead",
+        temperature=number(64.0, 1.0, wrong=(0.0, -1.0)),
+        contrast=number(None, 0.1, wrong=(0.0, -1.0)),
+        contrast_temperature=number(32.0, wrong=(0.0,)),
+        pool=one_of(True, False),
     ),
     "GraphHead": head_case(
         "GraphHead",
@@ -178,6 +198,12 @@ CASES = {
             "transformation": TRANSFORMATION,
             "sharpness": number(1.0, 100.0, wrong=(0.0, -1.0)),
         },
+    ),
+    "cosine_probe": baseline_case(
+        fewshot.cosine_probe,
+        scale=number(2.0, 10.0, wrong=(0.0, -1.0)),
+        learning_rate=number(1.0, wrong=(0.0, -1.0)),
+        num_steps=count(1, 3),
     ),
     "encode": Case(
         lambda encoder, variables, images, batch_size, head: fewshot.encode(
@@ -294,6 +320,9 @@ CASES = {
         ),
         {"encoder": ENCODER, "head": HEAD, "key": key(), "image_size": SIZE},
     ),
+    "linear_probe": baseline_case(
+        fewshot.linear_probe, penalty=number(1.0, 0.01, wrong=(0.0, -1.0)), num_steps=count(1, 3)
+    ),
     "learned_transformation_loss": Case(
         loss_of(fewshot.learned_transformation_loss),
         {
@@ -312,6 +341,18 @@ CASES = {
         holds=lambda found, given: found.shape == given["scores"].shape,
     ),
     "mean_and_interval": Case(fewshot.mean_and_interval, {"values": array("h", wrap=np.asarray)}),
+    "nearest_centroid": baseline_case(
+        fewshot.nearest_centroid,
+        center=one_of(
+            None,
+            np.zeros(3, np.float32),
+            bad=[
+                *(Spoilt(v, refused=True) for v in (np.zeros(2), np.zeros((1, 3)), np.full(3, np.nan), 3, "text")),
+                Spoilt(np.zeros(3, int)),
+            ],
+        ),
+        normalize=one_of(True, False, bad=[Spoilt(v, refused=True) for v in (None, 1, "yes")]),
+    ),
     "part": Case(
         lambda variables, name: fewshot.part(system("RelationHead", variables)[1], name),
         {"variables": SYSTEM["variables"], "name": choice("encoder", "head")},
