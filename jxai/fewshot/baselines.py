@@ -1,5 +1,6 @@
 """Classifiers of an episode's fixed features: nothing of them was trained in episodes."""
 
+import functools
 from typing import Any
 
 import jax
@@ -80,16 +81,25 @@ def linear_probe(episode: Episode, *, penalty: float = 1.0, num_steps: int = 100
     check_number("penalty", penalty, above=0)
     check_count("num_steps", num_steps)
     support, query = _features(episode)
+    scores = _linear(support, episode.support_labels, query, penalty, way=episode.way, num_steps=num_steps)
+    return _kept(scores, episode)
+
+
+@functools.partial(jax.jit, static_argnames=("way", "num_steps"))
+def _linear(
+    support: jax.Array, labels: jax.Array, query: jax.Array, penalty: Any, *, way: int, num_steps: int
+) -> jax.Array:
     # A shift of the features is b's alone, and without it steps can be longer.
     mean = support.mean(axis=0, keepdims=True)
     x = support - mean
     x = jnp.concatenate([x, jnp.ones_like(x[:, :1])], axis=1)
+    penalty = jnp.asarray(penalty, x.dtype)
     # Of a softmax's cross-entropy no curvature exceeds 1/2; no eigenvalue of x·xᵀ exceeds its largest row.
     curvature = penalty + jnp.max(jnp.sum(jnp.abs(x @ x.T), axis=1)) / 2
     penalized = jnp.ones((x.shape[1], 1), x.dtype).at[-1].set(0)
 
     def loss(weights: jax.Array) -> jax.Array:
-        of_supports = optax.softmax_cross_entropy_with_integer_labels(x @ weights, episode.support_labels)
+        of_supports = optax.softmax_cross_entropy_with_integer_labels(x @ weights, labels)
         return of_supports.sum() + penalty / 2 * jnp.sum(penalized * weights**2)
 
     def step(state: tuple[jax.Array, jax.Array], number: jax.Array) -> tuple[Any, None]:
@@ -97,9 +107,9 @@ def linear_probe(episode: Episode, *, penalty: float = 1.0, num_steps: int = 100
         after = ahead - jax.grad(loss)(ahead) / curvature
         return (after, after + number / (number + 3) * (after - before)), None
 
-    start = jnp.zeros((x.shape[1], episode.way), x.dtype)
+    start = jnp.zeros((x.shape[1], way), x.dtype)
     (weights, _), _ = jax.lax.scan(step, (start, start), jnp.arange(num_steps, dtype=x.dtype))
-    return _kept((query - mean) @ weights[:-1] + weights[-1:], episode)
+    return (query - mean) @ weights[:-1] + weights[-1:]
 
 
 def cosine_probe(
@@ -129,18 +139,34 @@ def cosine_probe(
     check_number("scale", scale, above=0)
     check_number("learning_rate", learning_rate, above=0)
     check_count("num_steps", num_steps)
-    support, query = map(normalized, _features(episode))
+    support, query = _features(episode)
+    labels, start = episode.support_labels, class_means(normalized(support), episode.support_labels, episode.way)
+    return _kept(_cosine(support, labels, query, start, scale, learning_rate, num_steps=num_steps), episode)
+
+
+@functools.partial(jax.jit, static_argnames="num_steps")
+def _cosine(
+    support: jax.Array,
+    labels: jax.Array,
+    query: jax.Array,
+    start: jax.Array,
+    scale: Any,
+    learning_rate: Any,
+    *,
+    num_steps: int,
+) -> jax.Array:
+    scale, learning_rate = (jnp.asarray(value, query.dtype) for value in (scale, learning_rate))
+    support, query = normalized(support), normalized(query)
 
     def loss(weights: jax.Array) -> jax.Array:
         scores = scale * support @ normalized(weights).T
-        return optax.softmax_cross_entropy_with_integer_labels(scores, episode.support_labels).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
     def step(weights: jax.Array, _: None) -> tuple[jax.Array, None]:
         return normalized(weights - learning_rate * jax.grad(loss)(weights)), None
 
-    start = normalized(class_means(support, episode.support_labels, episode.way))
-    weights, _ = jax.lax.scan(step, start, length=num_steps)
-    return _kept(scale * query @ weights.T, episode)
+    weights, _ = jax.lax.scan(step, normalized(start), length=num_steps)
+    return scale * query @ weights.T
 
 
 def _features(episode: Episode) -> tuple[jax.Array, jax.Array]:
