@@ -91,7 +91,9 @@ class Judge:
             name: trainings.features_of(encoder, source, width=width) for name, source in self.sources.items()
         }
 
-    def scores(self, head: fewshot.Head, variables: Any, features: dict[str, Any], shot: int) -> dict[str, Any]:
+    def scores(
+        self, head: fewshot.Head, variables: Any, features: dict[str, Any], shot: int
+    ) -> dict[str, Any]:
         """A method's scores on every domain, as JSON."""
         found = {}
         for name, of_domain in features.items():
@@ -105,7 +107,9 @@ class Judge:
         return found
 
 
-def judged(options: Options, seed: int, judge: Judge, done: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
+def judged(
+    options: Options, seed: int, judge: Judge, done: Callable[[str], bool]
+) -> Iterator[tuple[str, Any]]:
     """Train and judge what is missing of one seed.
 
     Args:
@@ -118,7 +122,9 @@ def judged(options: Options, seed: int, judge: Judge, done: Callable[[str], bool
         (name, scores by domain); the name is that of `name_of`.
     """
     base = data.load("latin", split="base")
-    make = functools.partial(trainings.pretrained, base, width=options.width, num_steps=options.pretraining_steps)
+    make = functools.partial(
+        trainings.pretrained, base, width=options.width, num_steps=options.pretraining_steps
+    )
     encoder = functools.cache(lambda kind: make(kind, seed))
     nothing = {part: {"encoder": {}, "head": {}} for part in ("params", "batch_stats")}
     for kind in trainings.GUIDED:
@@ -227,7 +233,9 @@ def summary(rows: dict[str, Seeds]) -> dict[str, dict[str, Any]]:
         found[method] = {
             **{kind: mean_and_interval(of.mean(axis=0)) for kind, of in values.items()},
             "difference": mean_and_interval(difference.mean(axis=0)),
-            "over_seeds": [None if math.isnan(of) else of for of in mean_and_interval(difference.mean(axis=1))],
+            "over_seeds": [
+                None if math.isnan(of) else of for of in mean_and_interval(difference.mean(axis=1))
+            ],
             "by_seed": difference.mean(axis=1).tolist(),
         }
     return found

@@ -151,9 +151,7 @@ def trained(
     Returns:
         Variables of both, see `fewshot.init_variables`.
     """
-    episodes = data.episode_dataset(
-        source, way=WAY, shot=shot, num_query=QUERIES, seed=seed, image_size=SIDE
-    )
+    episodes = data.episode_dataset(source, way=WAY, shot=shot, num_query=QUERIES, seed=seed, image_size=SIDE)
     start = fewshot.init_variables(encoder_of(width), head, jax.random.key(seed), image_size=SIDE)
     start = {part: {**tree, "encoder": encoder.get(part, {})} for part, tree in start.items()}
     guidance = fewshot.PLAIN if kind == "plain" else fewshot.Guidance()

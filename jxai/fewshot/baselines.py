@@ -140,7 +140,10 @@ def cosine_probe(
     check_number("learning_rate", learning_rate, above=0)
     check_count("num_steps", num_steps)
     support, query = _features(episode)
-    labels, start = episode.support_labels, class_means(normalized(support), episode.support_labels, episode.way)
+    labels, start = (
+        episode.support_labels,
+        class_means(normalized(support), episode.support_labels, episode.way),
+    )
     return _kept(_cosine(support, labels, query, start, scale, learning_rate, num_steps=num_steps), episode)
 
 

@@ -43,9 +43,7 @@ def test_nearest_centroid_by_loops(centered, normalize):
     for i, q in enumerate(episode.query):
         for k in range(3):
             members = [
-                transformed(x)
-                for x, c in zip(episode.support, episode.support_labels, strict=True)
-                if c == k
+                transformed(x) for x, c in zip(episode.support, episode.support_labels, strict=True) if c == k
             ]
             expected = -np.sum((transformed(q) - np.mean(members, axis=0)) ** 2)
             np.testing.assert_allclose(found[i, k], expected, rtol=1e-10)
@@ -111,9 +109,7 @@ def test_maps_episodes_at_once_and_gradients(name):
     """Maps are averaged, `vmap` gives what one call gives, and the gradient is a finite difference."""
     function, episode = FUNCTIONS[name], draw(shape=(2, 2, 6))
     with jax.enable_x64(True):
-        pooled = episode.replace(
-            support=episode.support.mean((1, 2)), query=episode.query.mean((1, 2))
-        )
+        pooled = episode.replace(support=episode.support.mean((1, 2)), query=episode.query.mean((1, 2)))
         direction = np.random.default_rng(1).normal(size=pooled.support.shape)
 
         @jax.jit
@@ -153,7 +149,9 @@ def test_wrong_input_is_told():
         "expected a center of shape \\(6,\\), got \\(5,\\)": lambda: fewshot.nearest_centroid(
             episode, center=np.zeros(5)
         ),
-        "expected finite center, got 6 of 6": lambda: fewshot.nearest_centroid(episode, center=np.full(6, np.nan)),
+        "expected finite center, got 6 of 6": lambda: fewshot.nearest_centroid(
+            episode, center=np.full(6, np.nan)
+        ),
         "expected normalize as True or False, got 1": lambda: fewshot.nearest_centroid(episode, normalize=1),
         "expected penalty above 0, got 0": lambda: fewshot.linear_probe(episode, penalty=0),
         "expected num_steps of at least 1, got 0": lambda: fewshot.linear_probe(episode, num_steps=0),

@@ -48,7 +48,11 @@ def test_gradient_is_that_of_constant_weights(system):
             )
             labels = episode.query_labels
             auxiliary = head.apply(variables, explained, of(support, query), method="auxiliary_loss")
-            return head.loss(plain, labels) + 0.8 * head.loss(weighted, labels) + (0.0 if auxiliary is None else auxiliary)
+            return (
+                head.loss(plain, labels)
+                + 0.8 * head.loss(weighted, labels)
+                + (0.0 if auxiliary is None else auxiliary)
+            )
 
         where = (variables, episode.support, episode.query)
         direction = jax.tree.map(lambda leaf: random.normal(size=leaf.shape), where)

@@ -348,7 +348,10 @@ CASES = {
             None,
             np.zeros(3, np.float32),
             bad=[
-                *(Spoilt(v, refused=True) for v in (np.zeros(2), np.zeros((1, 3)), np.full(3, np.nan), 3, "text")),
+                *(
+                    Spoilt(v, refused=True)
+                    for v in (np.zeros(2), np.zeros((1, 3)), np.full(3, np.nan), 3, "text")
+                ),
                 Spoilt(np.zeros(3, int)),
             ],
         ),

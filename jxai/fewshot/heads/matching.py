@@ -8,7 +8,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.fewshot.checks import check_every_class
