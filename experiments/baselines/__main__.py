@@ -42,8 +42,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., jax.Array], bool]] = {
 }
 """By name: a function of an episode of features, and whether their center is subtracted before."""
 
-# FEAT's temperature among 64, 16 and 4: the best plain one on Latin's validation classes with seed 100, which no table
-# has, after 150 steps; the released 64 wants longer trainings.
+# FEAT's temperature among 64, 16 and 4: the best plain one on Latin's validation classes after 150 steps with
+# seed 100, which no table has; the released 64 wants longer trainings.
 HEADS: dict[str, fewshot.Head] = {
     "ProtoNet": fewshot.PrototypeHead(),
     "FEAT": fewshot.FEATHead(temperature=4.0),

@@ -118,7 +118,8 @@ def pretrained(source: data.Source, kind: str, seed: int, *, width: int, num_ste
     batches = data.classification_dataset(source, batch_size=BATCH, seed=seed, image_size=SIDE)
 
     def episode(number: int) -> fewshot.Episode:
-        images, labels = batches[number]["image"], batches[number]["label"]
+        batch: Any = batches[number]
+        images, labels = batch["image"], batch["label"]
         return fewshot.Episode(images[:0], labels[:0], images, labels, way=head.num_classes)
 
     start = fewshot.init_variables(encoder_of(width), head, jax.random.key(seed), image_size=SIDE)

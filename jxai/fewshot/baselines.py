@@ -36,8 +36,7 @@ def nearest_centroid(
         ValueError: shapes do not fit, a class has no support, or the center is not finite (not seen under jit).
 
     References:
-        Wang, Chao, Weinberger and van der Maaten, *SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot
-        Learning*, 2019.
+        Wang et al., *SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning*, 2019.
     """
     support, query = _features(episode)
     if not isinstance(normalize, bool):

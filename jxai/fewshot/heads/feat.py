@@ -124,8 +124,8 @@ class ProductShares(lrp.Rule):
 class FEATHead(Head):
     """Negative squared distances of the query and the adapted prototypes, over a temperature.
 
-    In training the paper's contrastive loss joins: each class's supports and queries are adapted among themselves, and
-    all of them shall be nearest to the mean of their own class. The release's dropout is left out.
+    In training the paper's contrastive loss joins: each class's supports and queries are adapted among themselves,
+    and all of them shall be nearest to the mean of their own class. The release's dropout is left out.
 
     Nobody has published how to guide this head; it is our choice. What is explained, and weighted, is the query's
     features and, for each query, the prototypes before their adaptation. Attention's weights are constant and
