@@ -85,6 +85,7 @@ def labels(n, *, refused=True):
 SHOT, QUERIES = 2, 4
 TASK = {"support": features(WAY * SHOT), "support_labels": labels(WAY * SHOT), "query": features(QUERIES)}
 WAYS = count(WAY, odd=(3, 50))
+NO_EPISODE = one_of(None, bad=[Spoilt(v, refused=True) for v in (3, "text", {})])
 VARIABLES = [Spoilt(v, refused=True) for v in (None, 3, [], "text", {"params": 3})]
 NO_MODULE = [Spoilt(v, refused=True) for v in (None, 3, nn.Dense, "conv4")]
 ENCODER = one_of(Encoder(), bad=NO_MODULE)

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fewshot_baselines import BASELINES
 from fewshot_systems import (
     ENCODER,
     GUIDANCE,
     HEAD,
     HEADS,
     MAYBE,
+    NO_EPISODE,
     QUERIES,
     SHOT,
     SIDE,
@@ -79,20 +81,6 @@ def head_case(name, **fields):
     )
 
 
-def baseline_case(function, **fields):
-    def call(support, support_labels, query, way, episode_given, **given):
-        one = episode(support, support_labels, query, None, way) if episode_given is None else episode_given
-        with jax.disable_jit(False):  # one at a time, their steps take long
-            return function(one, **given)
-
-    return Case(
-        call,
-        {**TASK, "way": WAYS, "episode_given": NO_EPISODE, **fields},
-        undefined="NaN of NaN",
-        holds=lambda found, given: found.shape == (QUERIES, WAY) and bool(jnp.isfinite(found).all()),
-    )
-
-
 NO_LABELS = [Spoilt(v, refused=True) for v in (3, np.zeros(QUERIES), np.zeros(2, int))]
 IMAGES = {
     "support": features(WAY * SHOT),
@@ -101,7 +89,6 @@ IMAGES = {
     "query_labels": labels(QUERIES),
     "query_classes": one_of(None, bad=NO_LABELS),
 }
-NO_EPISODE = one_of(None, bad=[Spoilt(v, refused=True) for v in (3, "text", {})])
 SYSTEM = {"head": HEAD, "variables": one_of(None, bad=VARIABLES[1:])}
 EPISODE = {
     "encoder": ENCODER,
@@ -135,6 +122,7 @@ def loss_of(make):
 
 ROWS = np.array([[0, 1, 2, 3]])
 CASES = {
+    **BASELINES,
     "CrossAttentionHead": head_case(
         "CrossAttentionHead",
         hidden=count(2),
@@ -199,12 +187,6 @@ CASES = {
             "transformation": TRANSFORMATION,
             "sharpness": number(1.0, 100.0, wrong=(0.0, -1.0)),
         },
-    ),
-    "cosine_probe": baseline_case(
-        fewshot.cosine_probe,
-        scale=number(2.0, 10.0, wrong=(0.0, -1.0)),
-        learning_rate=number(1.0, wrong=(0.0, -1.0)),
-        num_steps=count(1, 3),
     ),
     "encode": Case(
         lambda encoder, variables, images, batch_size, head: fewshot.encode(
@@ -321,9 +303,6 @@ CASES = {
         ),
         {"encoder": ENCODER, "head": HEAD, "key": key(), "image_size": SIZE},
     ),
-    "linear_probe": baseline_case(
-        fewshot.linear_probe, penalty=number(1.0, 0.01, wrong=(0.0, -1.0)), num_steps=count(1, 3)
-    ),
     "learned_transformation_loss": Case(
         loss_of(fewshot.learned_transformation_loss),
         {
@@ -342,21 +321,6 @@ CASES = {
         holds=lambda found, given: found.shape == given["scores"].shape,
     ),
     "mean_and_interval": Case(fewshot.mean_and_interval, {"values": array("h", wrap=np.asarray)}),
-    "nearest_centroid": baseline_case(
-        fewshot.nearest_centroid,
-        center=one_of(
-            None,
-            np.zeros(3, np.float32),
-            bad=[
-                *(
-                    Spoilt(v, refused=True)
-                    for v in (np.zeros(2), np.zeros((1, 3)), np.full(3, np.nan), 3, "text")
-                ),
-                Spoilt(np.zeros(3, int)),
-            ],
-        ),
-        normalize=one_of(True, False, bad=[Spoilt(v, refused=True) for v in (None, 1, "yes")]),
-    ),
     "part": Case(
         lambda variables, name: fewshot.part(system("RelationHead", variables)[1], name),
         {"variables": SYSTEM["variables"], "name": choice("encoder", "head")},
