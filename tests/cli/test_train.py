@@ -158,7 +158,7 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
         pytest.param({"head": "cross-attention"}, marks=pytest.mark.slow),
         pytest.param({"head": "prototype"}, marks=pytest.mark.slow),
         pytest.param({"head": "matching"}, marks=pytest.mark.slow),
-        pytest.param({"head": "feat"}, marks=pytest.mark.slow),
+        pytest.param({"head": "feat"}, marks=pytest.mark.long),
         pytest.param({"head": "graph", "transformation": "fixed"}, marks=pytest.mark.slow),
         pytest.param({"transformation": "learned", "auxiliary": True}, marks=pytest.mark.slow),
     ],
