@@ -1,11 +1,12 @@
-"""FEAT's head: attention, its contrastive loss, and relevance through both, written a second time in NumPy."""
+"""FEAT's head: attention, its contrastive loss, and relevance, written a second time in NumPy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jxai import fewshot
+from jxai import fewshot, lrp
+from jxai.fewshot.heads.feat import Adaptation
 
 WAY, SHOT, QUERIES, WIDTH = 3, 2, 2, 4
 HEAD = fewshot.FEATHead(temperature=4.0, contrast=0.5, contrast_temperature=2.0)
@@ -37,7 +38,7 @@ def _run(variables, episode):
     explanation = HEAD.explain(variables, explained, scores)
     weighted = HEAD.apply(variables, explained * explanation.weights, method="scores")
     auxiliary = HEAD.apply(variables, explained, episode, method="auxiliary_loss")
-    return explained.dense(), scores, explanation, weighted, auxiliary
+    return explained, scores, explanation, weighted, auxiliary
 
 
 def softmax(x):
@@ -83,35 +84,62 @@ def dense(x, kernel, relevance):
     return x * ((relevance / stabilized(x @ kernel)) @ kernel.T)
 
 
-def test_scores_and_relevance_of_queries_and_prototypes(variables):
+def prototypes_of(episode):
+    return np.stack([episode.support[episode.support_labels == k].mean(0) for k in range(WAY)])
+
+
+def test_scores_and_relevance_of_queries(variables):
     episode = draw()
-    support, labels = episode.support, episode.support_labels
-    prototypes = np.stack([support[labels == k].mean(0) for k in range(WAY)])
     explained, scores, explanation, weighted, _ = run(variables, episode)
-    adapted = Twin(variables, prototypes)
+    adapted = Twin(variables, prototypes_of(episode)).y
+    np.testing.assert_allclose(explained.context, adapted, rtol=1e-10)
     for i, q in enumerate(episode.query):
-        np.testing.assert_allclose(explained[i], np.concatenate([q[None], prototypes]), rtol=1e-10)
-        distances = np.sum((q - adapted.y) ** 2, -1)
+        distances = np.sum((q - adapted) ** 2, -1)
         np.testing.assert_allclose(scores[i], (q @ q - distances) / 4, rtol=1e-10)
-        products = adapted.y * q
-        shares = products * (explanation.start[i] / stabilized(2 * products.sum(-1)))[:, None]
-        expected = np.concatenate([shares.sum(0)[None], adapted.relevance(shares)])
-        np.testing.assert_allclose(explanation.relevance[i], expected, rtol=1e-6, atol=1e-10)
-        # Each query's own weights change the prototypes that it is compared with.
-        own = explained[i] * explanation.weights[i]
-        distances = np.sum((own[0] - Twin(variables, own[1:]).y) ** 2, -1)
-        np.testing.assert_allclose(weighted[i], (own[0] @ own[0] - distances) / 4, rtol=1e-10)
+        shares = adapted * q * (explanation.start[i] / stabilized(2 * adapted @ q))[:, None] * 2
+        np.testing.assert_allclose(explanation.relevance[i], shares.sum(0), rtol=1e-6, atol=1e-10)
+        own = q * explanation.weights[i]
+        distances = np.sum((own - adapted) ** 2, -1)
+        np.testing.assert_allclose(weighted[i], (own @ own - distances) / 4, rtol=1e-10)
 
 
-def test_relevance_is_conserved_where_there_is_no_bias(variables):
+@jax.jit
+def adapted_relevance(variables, prototypes, relevance):
+    adaptation = Adaptation()
+    return lrp.vjp(
+        lambda x: adaptation.apply({"params": variables["params"]["adaptation"]}, x),
+        prototypes,
+        composite=HEAD.composite,
+    )[1](relevance)[0]
+
+
+def test_relevance_of_prototypes_before_their_adaptation(variables):
+    prototypes = prototypes_of(draw())
+    relevance = np.random.default_rng(5).normal(size=prototypes.shape)
+    with jax.enable_x64(True):
+        found = adapted_relevance(variables, prototypes, relevance)
+    expected = Twin(variables, prototypes).relevance(relevance)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_relevance_is_conserved_down_to_the_supports_where_there_is_no_bias(variables):
     of = {name: dict(leaves) for name, leaves in variables["params"]["adaptation"].items()}
     of["norm"]["bias"] = of["norm"]["bias"] * 0
     of["out"]["bias"] = of["out"]["bias"] * 0
     episode = draw(scale=1e7)  # beside which stabilizers are nothing
-    *_, explanation, _, _ = run({"params": {"adaptation": of}}, episode)
-    start = explanation.start.sum(-1)
-    np.testing.assert_allclose(explanation.relevance[:, 0].sum(-1), start / 2, rtol=1e-4)
-    np.testing.assert_allclose(explanation.relevance.sum((1, 2)), start, rtol=1e-4)
+
+    @jax.jit
+    def of_supports(support, start):
+        def scores(support):
+            return HEAD.apply({"params": {"adaptation": of}}, episode.replace(support=support))
+
+        return lrp.vjp(scores, support, composite=HEAD.composite)[1](start)[0]
+
+    _, _, explanation, _, _ = run({"params": {"adaptation": of}}, episode)
+    with jax.enable_x64(True):
+        relevance = jax.device_get(of_supports(episode.support, explanation.start))
+    np.testing.assert_allclose(relevance.sum(), explanation.start.sum(), rtol=1e-4)
+    np.testing.assert_allclose(explanation.relevance.sum(-1), explanation.start.sum(-1), rtol=1e-4)
 
 
 def test_contrastive_loss_adapts_each_class_by_itself(variables):
@@ -137,7 +165,7 @@ def test_classes_in_another_order_have_their_scores_in_that_order(variables):
     _, scores, explanation, _, auxiliary = run(variables, episode)
     _, again, theirs, _, of_theirs = run(variables, renamed)
     np.testing.assert_allclose(again[:, order], scores, rtol=1e-10)
-    np.testing.assert_allclose(theirs.relevance[:, 1:][:, order], explanation.relevance[:, 1:], rtol=1e-8)
+    np.testing.assert_allclose(theirs.relevance, explanation.relevance, rtol=1e-8)
     np.testing.assert_allclose(of_theirs, auxiliary, rtol=1e-10)
 
 
