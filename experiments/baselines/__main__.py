@@ -6,7 +6,7 @@ An encoder is trained as a classifier of Latin letters, plainly and with the los
 relevance: SimpleShot and the probes take the features of either. ProtoNet and FEAT go on from the plain one in
 episodes, plainly and guided by their own explanations. All are judged on the same episodes, those of `jxai evaluate`.
 Each method is logged when it is judged: a run that was stopped goes on. Leaves `table.md` and `baselines.json`. About
-twenty minutes on a core of two.
+twenty minutes on two cores that do other work too.
 """
 
 import dataclasses
