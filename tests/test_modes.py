@@ -38,6 +38,7 @@ HEADS = (
     fewshot.CrossAttentionHead(),
     fewshot.PrototypeHead(),
     fewshot.MatchingHead(),
+    fewshot.FEATHead(),
 )
 FEATURES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 5, 5, 4)), jnp.float32)
 LABELS = jnp.repeat(jnp.arange(3, dtype=jnp.int32), 2)
@@ -53,6 +54,11 @@ def transduced(head):
     variables = head.init(jax.random.key(0), EPISODE)
     few = fewshot.Transduction(counts=(1,))
     return fewshot.transductive_scores(head, variables, EPISODE, transduction=few)
+
+
+def probed(name):
+    given = {"center": jnp.zeros(4)} if name == "nearest_centroid" else {"num_steps": 3}
+    return getattr(fewshot, name)(EPISODE, **given)
 
 
 def encoded(name):
@@ -90,6 +96,7 @@ CALLS = {
     "shuffled_parameters": lambda: metrics.shuffled_parameters(nan.KEY, {"a": nan.X}),
     **{f"guided {type(head).__name__}": lambda head=head: guided(head) for head in HEADS},
     **{f"transduced {type(head).__name__}": lambda head=head: transduced(head) for head in HEADS},
+    **{name: lambda name=name: probed(name) for name in ("nearest_centroid", "linear_probe", "cosine_probe")},
     **{name: lambda name=name: encoded(name) for name in ("conv4", "conv4np", "resnet10")},
     "training step": stepped,
     **{

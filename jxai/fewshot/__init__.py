@@ -1,5 +1,6 @@
 """Few-shot classification: episodes, heads, and training guided by a head's own explanations."""
 
+from jxai.fewshot.baselines import cosine_probe, linear_probe, nearest_centroid
 from jxai.fewshot.episode import Episode
 from jxai.fewshot.evaluation import encode, episode_accuracies
 from jxai.fewshot.explanation import Explanation, log_odds
@@ -7,6 +8,7 @@ from jxai.fewshot.guidance import PLAIN, Guidance, guided_loss, head_loss
 from jxai.fewshot.heads import (
     AdaptedHead,
     CrossAttentionHead,
+    FEATHead,
     GraphHead,
     Head,
     MatchingHead,
@@ -28,6 +30,7 @@ __all__ = [
     "CrossAttentionHead",
     "Episode",
     "Explanation",
+    "FEATHead",
     "GraphHead",
     "Guidance",
     "Head",
@@ -36,6 +39,7 @@ __all__ = [
     "RelationHead",
     "Transduction",
     "Transformed",
+    "cosine_probe",
     "encode",
     "episode_accuracies",
     "episode_relevance",
@@ -45,8 +49,10 @@ __all__ = [
     "init_transformation",
     "init_variables",
     "learned_transformation_loss",
+    "linear_probe",
     "log_odds",
     "mean_and_interval",
+    "nearest_centroid",
     "part",
     "pixel_relevance",
     "prototypes",

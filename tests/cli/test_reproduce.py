@@ -173,7 +173,7 @@ def test_transduction_is_the_releases_share_of_the_queries(tiny):
     assert not transduction(tiny, 75).restart
     assert transduction(dataclasses.replace(tiny, head="cross-attention"), 75).restart
     ranked = {head: transduction(dataclasses.replace(tiny, head=head), 75).confidence for head in HEADS}
-    assert [head for head, by in ranked.items() if by == "probability"] == ["prototype", "matching"]
+    assert [head for head, by in ranked.items() if by == "probability"] == ["prototype", "matching", "feat"]
 
 
 def test_table_of_known_scores():

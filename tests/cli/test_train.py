@@ -158,6 +158,7 @@ def test_several_domains_frozen_encoder_on_eight_devices(tiny, tmp_path):
         pytest.param({"head": "cross-attention"}, marks=pytest.mark.slow),
         pytest.param({"head": "prototype"}, marks=pytest.mark.slow),
         pytest.param({"head": "matching"}, marks=pytest.mark.slow),
+        pytest.param({"head": "feat"}, marks=pytest.mark.long),
         pytest.param({"head": "graph", "transformation": "fixed"}, marks=pytest.mark.slow),
         pytest.param({"transformation": "learned", "auxiliary": True}, marks=pytest.mark.slow),
     ],
@@ -187,7 +188,7 @@ def test_every_system_trains_and_is_judged_both_ways(tiny, tmp_path, changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "nothing"}, "expected a head among relation, .*matching, got 'nothing'"),
+        ({"head": "nothing"}, "expected a head among relation, .*feat, got 'nothing'"),
         ({"encoder": "nothing"}, "expected an encoder among .*conv4np.*, got 'nothing'"),
         ({"encoder": "conv4"}, "expected a feature map of at least 4x4"),
         ({"sources": ("nothing",)}, "expected a domain, one of latin, .*, got 'nothing'"),

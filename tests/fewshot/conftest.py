@@ -66,6 +66,7 @@ HEADS = {
     "matching": fewshot.MatchingHead(temperature=0.1),
     "cross attention": fewshot.CrossAttentionHead(hidden=3),
     "adapted": fewshot.AdaptedHead(way=WAY),
+    "FEAT": fewshot.FEATHead(temperature=4.0),
 }
 
 

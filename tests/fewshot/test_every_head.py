@@ -24,7 +24,7 @@ def loss_of(system, variables, episode):
 # RelationNet's is in test_guidance, and the graph network's has reference values too; through the cross-attention
 # head's weights the gradient passes.
 @pytest.mark.parametrize(
-    "system", [pytest.param("graph", marks=pytest.mark.slow), "prototype", "matching"], indirect=True
+    "system", [pytest.param("graph", marks=pytest.mark.slow), "prototype", "matching", "FEAT"], indirect=True
 )
 def test_gradient_is_that_of_constant_weights(system):
     """Against differences of the loss whose weights stay what they are at the middle."""
@@ -47,7 +47,12 @@ def test_gradient_is_that_of_constant_weights(system):
                 variables, explained * weights, True, method="scores", mutable=["batch_stats"]
             )
             labels = episode.query_labels
-            return head.loss(plain, labels) + 0.8 * head.loss(weighted, labels)
+            auxiliary = head.apply(variables, explained, of(support, query), method="auxiliary_loss")
+            return (
+                head.loss(plain, labels)
+                + 0.8 * head.loss(weighted, labels)
+                + (0.0 if auxiliary is None else auxiliary)
+            )
 
         where = (variables, episode.support, episode.query)
         direction = jax.tree.map(lambda leaf: random.normal(size=leaf.shape), where)
@@ -71,7 +76,9 @@ def test_gradient_is_that_of_constant_weights(system):
             np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("system", ["graph", "prototype", "matching", "cross attention"], indirect=True)
+@pytest.mark.parametrize(
+    "system", ["graph", "prototype", "matching", "cross attention", "FEAT"], indirect=True
+)
 def test_episodes_at_once_and_alone_in_any_order_of_supports_have_the_same_loss(system):
     variables = fewshot.part(system.variables, "head")
     episodes = [system.features(seed=n) for n in (0, 1)]
@@ -111,7 +118,7 @@ def test_the_whole_system_keeps_the_structure_of_its_statistics(system, shot):
         "graph",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("relation", "prototype", "matching", "cross attention")
+            for name in ("relation", "prototype", "matching", "cross attention", "FEAT")
         ),
     ],
     indirect=True,
@@ -181,7 +188,7 @@ ONE = pytest.mark.parametrize(
         "relation",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("graph", "prototype", "matching", "cross attention")
+            for name in ("graph", "prototype", "matching", "cross attention", "FEAT")
         ),
     ],
     indirect=True,

@@ -234,6 +234,14 @@ def test_learned_transformation_in_float64(domains):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", GUIDANCES)
+@pytest.mark.parametrize(
+    "system",
+    [
+        *("relation", "graph", "prototype", "matching", "cross attention"),
+        pytest.param("FEAT", marks=pytest.mark.long),
+    ],
+    indirect=True,
+)
 def test_learned_transformation_of_every_head(system, kind):
     check_learned_transformation(with_all(system), GUIDANCES[kind])
 

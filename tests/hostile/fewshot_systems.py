@@ -24,6 +24,7 @@ class Encoder(nn.Module):
 HEADS = {
     "AdaptedHead": fewshot.AdaptedHead(way=WAY),
     "CrossAttentionHead": fewshot.CrossAttentionHead(hidden=2),
+    "FEATHead": fewshot.FEATHead(),
     "GraphHead": fewshot.GraphHead(way=WAY, features=3, growth=2, widths=(2,)),
     "MatchingHead": fewshot.MatchingHead(),
     "PrototypeHead": fewshot.PrototypeHead(),
@@ -85,6 +86,7 @@ def labels(n, *, refused=True):
 SHOT, QUERIES = 2, 4
 TASK = {"support": features(WAY * SHOT), "support_labels": labels(WAY * SHOT), "query": features(QUERIES)}
 WAYS = count(WAY, odd=(3, 50))
+NO_EPISODE = one_of(None, bad=[Spoilt(v, refused=True) for v in (3, "text", {})])
 VARIABLES = [Spoilt(v, refused=True) for v in (None, 3, [], "text", {"params": 3})]
 NO_MODULE = [Spoilt(v, refused=True) for v in (None, 3, nn.Dense, "conv4")]
 ENCODER = one_of(Encoder(), bad=NO_MODULE)

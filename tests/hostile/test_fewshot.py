@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fewshot_baselines import BASELINES
 from fewshot_systems import (
     ENCODER,
     EPISODE,
@@ -105,7 +106,9 @@ def loss_of(make):
 
 
 ROWS = np.array([[0, 1, 2, 3]])
-CASES = RELEVANCE_CASES | {
+CASES = {
+    **RELEVANCE_CASES,
+    **BASELINES,
     "AdaptedHead": head_case(
         "AdaptedHead", step_size=number(1.0, 0.1, wrong=(0.0, -1.0)), pool=one_of(True, False)
     ),
@@ -115,6 +118,13 @@ CASES = RELEVANCE_CASES | {
         temperature=number(0.025, 1.0, wrong=(0.0, -1.0)),
         scale=number(7.0, wrong=(0.0,)),
         num_classes=count(None, 3),
+    ),
+    "FEATHead": head_case(
+        "FEATHead",
+        temperature=number(64.0, 1.0, wrong=(0.0, -1.0)),
+        contrast=number(None, 0.1, wrong=(0.0, -1.0)),
+        contrast_temperature=number(32.0, wrong=(0.0,)),
+        pool=one_of(True, False),
     ),
     "GraphHead": head_case(
         "GraphHead",

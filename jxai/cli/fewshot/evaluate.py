@@ -148,7 +148,7 @@ def transduction(config: Config, num_queries: int) -> fewshot.Transduction:
     here the heads that no release has this for.
     """
     # These heads' scores leave out a term of the query's.
-    unknown = config.head in ("prototype", "matching")
+    unknown = config.head in ("prototype", "matching", "feat")
     return fewshot.Transduction(
         counts=tuple(round(count * num_queries / 75) for count in (35, 70)),
         restart=config.head != "relation",

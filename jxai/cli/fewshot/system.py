@@ -52,8 +52,10 @@ def build(config: Config, *, num_classes: int | None = None) -> tuple[nn.Module,
             head = fewshot.CrossAttentionHead(num_classes=num_classes)
         case "prototype":
             head = fewshot.PrototypeHead()
-        case _:
+        case "matching":
             head = fewshot.MatchingHead()
+        case _:
+            head = fewshot.FEATHead()
     return encoder, head
 
 

@@ -3,6 +3,7 @@
 from jxai.fewshot.heads.adapted import AdaptedHead
 from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead
 from jxai.fewshot.heads.cross_attention import Attended, CrossAttentionHead, MapWeights
+from jxai.fewshot.heads.feat import FEATHead
 from jxai.fewshot.heads.graph import GraphHead
 from jxai.fewshot.heads.head import Head, prototypes, released_weight
 from jxai.fewshot.heads.matching import MatchingHead
@@ -16,6 +17,7 @@ __all__ = [
     "Conditioned",
     "ConditionedHead",
     "CrossAttentionHead",
+    "FEATHead",
     "GraphHead",
     "Head",
     "MapWeights",

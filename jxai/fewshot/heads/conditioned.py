@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.fewshot.heads.head import Head
@@ -59,3 +60,15 @@ def vectors(features: jax.Array, *, pool: bool = True) -> jax.Array:
     if pool and features.ndim > 2:
         return features.mean(axis=tuple(range(1, features.ndim - 1)))
     return features.reshape(features.shape[0], -1)
+
+
+def normalized(x: jax.Array) -> jax.Array:
+    """Rows of length 1; zeros stay zeros.
+
+    Args:
+        x: vectors (N, C).
+
+    Returns:
+        (N, C).
+    """
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-12))

@@ -8,12 +8,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jxai import lrp
 from jxai.fewshot.checks import check_every_class
 from jxai.fewshot.episode import Episode
-from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, vectors
+from jxai.fewshot.heads.conditioned import Conditioned, ConditionedHead, normalized, vectors
 from jxai.models.layers import check_fields
 
 
@@ -71,7 +70,7 @@ class MatchingHead(ConditionedHead):
     def explained(self, episode: Episode, train: bool = False) -> Conditioned:
         """The queries (queries, C) beside the supports and the classes' members; for the arguments see `Head`."""
         check_every_class(episode.support_labels, episode.way)
-        support, query = (_normalized(vectors(x, pool=self.pool)) for x in (episode.support, episode.query))
+        support, query = (normalized(vectors(x, pool=self.pool)) for x in (episode.support, episode.query))
         members = jax.nn.one_hot(episode.support_labels, episode.way, axis=0, dtype=support.dtype)
         return Conditioned(query, (support, members))
 
@@ -88,8 +87,3 @@ class MatchingHead(ConditionedHead):
     def composite(self) -> lrp.Composite:
         """The release's rules with one for the attention."""
         return lrp.Composite(((ClassEvidence, AttentionShares()),)) | lrp.sun2020
-
-
-def _normalized(x: jax.Array) -> jax.Array:
-    """Rows of length 1; zeros stay zeros."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-12))

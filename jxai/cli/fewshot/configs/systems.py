@@ -7,7 +7,7 @@ from jxai import fewshot
 from jxai.cli.fewshot.configs.few_shot import Config
 from jxai.training import OptimizerConfig
 
-HEADS = ("relation", "graph", "cross-attention", "prototype", "matching")
+HEADS = ("relation", "graph", "cross-attention", "prototype", "matching", "feat")
 
 # The cross-attention network's optimizer: epochs are of 300 steps of four episodes.
 CROSS_ATTENTION_SGD = OptimizerConfig(
