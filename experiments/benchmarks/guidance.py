@@ -24,7 +24,7 @@ from experiments.benchmarks.measure import alternate, images, peak, report, resu
 from experiments.benchmarks.networks import Network, resnet18
 from jxai import attribution, guidance, lrp
 
-_CORNER = 8  # pixels of its side
+CORNER = 8  # pixels of its side
 
 KINDS = ("plain", "right reasons", "background")
 
@@ -47,7 +47,7 @@ class Options:
 
 def ours(network: Network, x: jax.Array, labels: jax.Array, part: int) -> Callable[[Any, str], jax.Array]:
     """The losses of (variables, kind)."""
-    corner = jnp.zeros(x.shape[:3], bool).at[:, :_CORNER, :_CORNER].set(True)
+    corner = jnp.zeros(x.shape[:3], bool).at[:, :CORNER, :CORNER].set(True)
 
     def loss(params: Any, kind: str) -> jax.Array:
         f = network.scores({**network.variables, "params": params})
@@ -76,47 +76,6 @@ def ours(network: Network, x: jax.Array, labels: jax.Array, part: int) -> Callab
     return loss
 
 
-def theirs(network: Network, x: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """Calls that return the loss and its gradients by the parameters, by kind."""
-    import torch  # pyright: ignore[reportMissingImports]
-
-    from experiments.benchmarks import torch_models
-
-    model: Any = torch_models.resnet18(network.variables)
-    parameters = [one.requires_grad_() for one in model.parameters()]
-    pictures = torch_models.to_torch(x)
-    classes = torch.tensor(np.asarray(labels), dtype=torch.int64)
-    inside = torch.ones(pictures.shape[2:], dtype=torch.bool)
-    inside[:_CORNER, :_CORNER] = False
-
-    def with_gradients(loss: Any) -> tuple[Any, Any]:
-        return loss.detach(), torch.autograd.grad(loss, parameters)
-
-    def plain() -> tuple[Any, Any]:
-        return with_gradients(torch.nn.functional.cross_entropy(model(pictures), classes))
-
-    def right_reasons() -> tuple[Any, Any]:
-        given = pictures.clone().requires_grad_()
-        scores = model(given)
-        (gradient,) = torch.autograd.grad(scores.log_softmax(1).sum(), given, create_graph=True)
-        outside = ((gradient * ~inside) ** 2).sum((1, 2, 3)).mean()
-        return with_gradients(torch.nn.functional.cross_entropy(scores, classes) + outside)
-
-    def background_loss(relevance: Any, scores: Any) -> Any:
-        magnitude = relevance.abs()
-        whole, area = magnitude.mean((1, 2, 3)), inside.sum() * 3
-        mean = (magnitude * inside).sum((1, 2, 3)) / area + 1e-3 * whole
-        pooled = (magnitude / mean[:, None, None, None] * ~inside).mean((1, 2, 3))
-        return torch.nn.functional.cross_entropy(scores, classes) + torch.log1p(pooled).mean()
-
-    calls = {"plain": plain, "right reasons": right_reasons}
-    if importlib.util.find_spec("zennit") is not None:
-        calls["background"] = lambda: torch_models.zennit_loss_and_gradients(
-            model, pictures, classes, background_loss
-        )
-    return calls
-
-
 def main(options: Options) -> None:
     """Measure and report."""
     network = resnet18(options.side)
@@ -136,7 +95,9 @@ def main(options: Options) -> None:
     if importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed: its side is left out")
     else:
-        rivals = theirs(network, x, labels)
+        from experiments.benchmarks import torch_guidance
+
+        rivals = torch_guidance.calls(network.variables, x, labels, corner=CORNER)
         calls |= {f"PyTorch, {kind}": call for kind, call in rivals.items()}
         for kind, call in rivals.items():
             one, other = float(call()[0]), float(programs[kind](params)[0])

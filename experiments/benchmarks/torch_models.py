@@ -14,7 +14,7 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -325,7 +325,7 @@ def zennit_relevance(
     Raises:
         ValueError: if the composite needs bounds and there are none, or the other way round.
     """
-    zennit = _zennit()
+    zennit = import_zennit()
     if composite_name == "EpsilonGammaBox":
         if low is None or high is None:
             raise InputError("expected low and high for EpsilonGammaBox, got none: give the pixels' bounds")
@@ -335,7 +335,7 @@ def zennit_relevance(
     else:
         bounds = {}
     # zennit's ResNetCanonizer, but for the blocks of this file instead of torchvision's.
-    canonizers = [zennit.canonizers.SequentialMergeBatchNorm(), zennit.canonizers.AttributeCanonizer(_summed)]
+    canonizers = [zennit.canonizers.SequentialMergeBatchNorm(), zennit.canonizers.AttributeCanonizer(summed)]
     composite = getattr(zennit.composites, composite_name)(canonizers=canonizers, **bounds)
 
     def top(scores: torch.Tensor) -> torch.Tensor:
@@ -350,53 +350,21 @@ def zennit_relevance(
         return attributor(x.detach(), top)[1]
 
 
-def zennit_loss_and_gradients(
-    model: nn.Module,
-    x: torch.Tensor,
-    target: torch.Tensor,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """A loss of relevance by EpsilonPlus, and its gradients by the model's parameters.
-
-    Args:
-        model: the network, in evaluation mode; as in `zennit_relevance` its batch norms are merged meanwhile.
-        x: images (N, 3, H, W).
-        target: a class of each image, (N,), of integers.
-        loss: of (relevance, (N, 3, H, W), scores, (N, K)).
-
-    Returns:
-        The loss, and the gradients; None where a parameter has no part.
-    """
-    zennit = _zennit()
-    canonizers = [zennit.canonizers.SequentialMergeBatchNorm(), zennit.canonizers.AttributeCanonizer(_summed)]
-    composite = zennit.composites.EpsilonPlus(canonizers=canonizers)
-
-    def top(scores: torch.Tensor) -> torch.Tensor:
-        return scores * nn.functional.one_hot(target, scores.shape[1])
-
-    with zennit.attribution.Gradient(model, composite, create_graph=True) as attributor:
-        scores, relevance = attributor(x.detach().requires_grad_(), top)
-        found = loss(relevance, scores)
-        with attributor.inactive():  # zennit #142: or its rules change this gradient, too
-            gradients = torch.autograd.grad(found, list(model.parameters()), allow_unused=True)
-    return found.detach(), gradients
-
-
 def _bound(value: Bound) -> torch.Tensor:
     bound = torch.as_tensor(np.array(value, np.float32))
     return bound.reshape(1, -1, 1, 1) if bound.ndim == 1 else bound
 
 
-def _summed(name: str, module: nn.Module) -> dict[str, Any] | None:
+def summed(name: str, module: nn.Module) -> dict[str, Any] | None:
     """What zennit's canonizer puts into a residual block: a module that sums, and a forward pass that uses it."""
     if not isinstance(module, BasicBlock):
         return None
-    zennit = _zennit()
+    zennit = import_zennit()
     forward = zennit.torchvision.ResNetBasicBlockCanonizer.forward
     return {"forward": forward.__get__(module), "canonizer_sum": zennit.layer.Sum()}
 
 
-def _zennit() -> types.ModuleType:
+def import_zennit() -> types.ModuleType:
     """Import zennit, whose only use of torchvision is to name the classes of its residual blocks."""
     if "zennit" in sys.modules or importlib.util.find_spec("torchvision") is not None:
         return importlib.import_module("zennit")
