@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jxai.lrp.rules.base import LINEAR, Rule, check_stabilizer
+from jxai.lrp.rules.base import LINEAR, Rule
 from jxai.lrp.rules.operation import Application, Kind, Linear
-from jxai.lrp.rules.ratio import replace_zeros, stabilize, to_ratio, to_relevance
+from jxai.lrp.rules.ratio import check_stabilizer, is_zero, replace_zeros, stabilize, to_ratio, to_relevance
 
 
 class Of(enum.Enum):
@@ -56,7 +56,7 @@ class Part:
 
     terms: Sequence[Term]
     bias: jax.Array | None = None
-    weight: float = 1.0
+    weight: Any = 1.0
     where: int = 0
 
 
@@ -76,6 +76,8 @@ class LinearRule(Rule):
     hands_on_zeros: ClassVar[bool] = False
     # Whether inputs of zero never receive relevance.
     proportional: ClassVar[bool] = True
+    # Fields that `lrp.rule_parameters` finds: numbers from 0 on, through which gradients pass.
+    tunable: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     @property
     def frees(self) -> bool:
@@ -95,6 +97,17 @@ class LinearRule(Rule):
         Returns:
             The parts, see `Part`. Terms of negative inputs may stay where `linear.nonnegative`: they are left out.
         """
+
+    def tuned(self, **values: Any) -> "LinearRule":
+        """This rule with other values of `tunable` fields, which may be traced.
+
+        Args:
+            **values: by field.
+
+        Returns:
+            The rule.
+        """
+        return dataclasses.replace(self, **values)
 
     def output(self, denominators: list[jax.Array]) -> jax.Array | None:
         """z from the denominators, where they hold it, which saves a pass of the layer.
@@ -119,7 +132,7 @@ class LinearRule(Rule):
             As few arrays as determine the `shares`.
         """
         return [
-            part.weight * _nonzero_quotient(z, s, part.where)
+            jnp.asarray(part.weight, z.dtype) * _nonzero_quotient(z, s, part.where)
             for part, s in zip(parts, stabilized, strict=True)
         ]
 
@@ -210,7 +223,7 @@ class LinearRule(Rule):
         return explained(inputs, linear.kernel, linear.bias, meters)
 
     def _stabilize(self, z: jax.Array) -> jax.Array:
-        if not self.epsilon:
+        if is_zero(self.epsilon):
             return z
         return (replace_zeros if self.only_zeros else stabilize)(z, self.epsilon)
 
