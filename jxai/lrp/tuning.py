@@ -86,12 +86,15 @@ def rule_parameters(
         )
     places = dict.fromkeys((operation.place, operation.kind) for operation, _ in layers)
 
+    # As tuples, of which nobody is warned where they match nothing: the tuned rules stand in their places.
+    rest = tuple((one if isinstance(one, tuple) else (one,), rule) for one, rule in composite.rules)
+
     def composed(values: Values) -> Composite:
         _check(values, rules)
         tuned = {place: rule.tuned(**values[place]) for place, rule in rules.items()}
         return Composite(
             tuple(((_At(place), kind), tuned[place]) for place, kind in places if place in tuned)
-            + tuple(composite.rules),
+            + rest,
             f"tuned {composite.name}",
             merge_batch_norm=composite.merge_batch_norm,
             complete=composite.complete,

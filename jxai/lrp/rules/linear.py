@@ -173,41 +173,48 @@ class LinearRule(Rule):
             z; its VJP takes R_out / z to R_in / x.
         """
 
+        # Arrays among the rule's own numbers are arguments too: closed over, they could not leave a loop.
+        numbers = {name: value for name in self.tunable if isinstance(value := getattr(self, name), jax.Array)}
+
+        def tuned(numbers: dict[str, jax.Array]) -> LinearRule:
+            return self.tuned(**numbers) if numbers else self
+
         def layer(kernel: jax.Array, bias: jax.Array | None) -> Linear:
             return dataclasses.replace(linear, kernel=kernel, bias=bias)
 
-        def forward(inputs, kernel, bias):
+        def forward(rule, inputs, kernel, bias):
             linear = layer(kernel, bias)
-            parts = self.parts(linear)
+            parts = rule.parts(linear)
             denominators = _denominators(linear, parts, inputs)
-            z = self.output(denominators)
+            z = rule.output(denominators)
             if z is None:
                 z = linear.map(inputs, kernel)
                 z = z if bias is None else z + bias
             return z, parts, denominators
 
         @jax.custom_vjp
-        def explained(inputs, kernel, bias, meters):
+        def explained(inputs, kernel, bias, meters, numbers):
             z = linear.map(inputs, kernel)
             return z if bias is None else z + bias
 
-        def fwd(inputs, kernel, bias, meters):
-            z, parts, denominators = forward(inputs, kernel, bias)
-            stabilized = [self._stabilize(d) for d in denominators]
-            kept = self.keep(parts, z, stabilized)
+        def fwd(inputs, kernel, bias, meters, numbers):
+            rule = tuned(numbers)
+            z, parts, denominators = forward(rule, inputs, kernel, bias)
+            stabilized = [rule._stabilize(d) for d in denominators]
+            kept = rule.keep(parts, z, stabilized)
             absorbing = (
                 None if meters is None else [s - d for s, d in zip(stabilized, denominators, strict=True)]
             )
             selects = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
             shapes = [jax.typeof(x) for x in inputs]  # and how they lie on devices
             held = inputs if selects or weights else [jnp.zeros((), x.dtype) for x in inputs]
-            return z, (held, kernel, bias, kept, absorbing, _Shapes(shapes))
+            return z, (held, kernel, bias, kept, absorbing, numbers, _Shapes(shapes))
 
         def bwd(residuals, ratio):
-            inputs, kernel, bias, kept, absorbing, shapes = residuals
-            linear = layer(kernel, bias)
-            parts = self.parts(linear)
-            s = [ratio * share for share in self.shares(parts, kept)]
+            inputs, kernel, bias, kept, absorbing, numbers, shapes = residuals
+            linear, rule = layer(kernel, bias), tuned(numbers)
+            parts = rule.parts(linear)
+            s = [ratio * share for share in rule.shares(parts, kept)]
             found = _transposed(linear, parts, s, inputs, shapes.leaves)
             meters = None
             if absorbing is not None:
@@ -217,10 +224,10 @@ class LinearRule(Rule):
                 by_stabilizer = sum(jnp.sum(a * t) for a, t in zip(absorbing, s, strict=True))
                 meters = (jnp.asarray(by_bias, ratio.dtype), jnp.asarray(by_stabilizer, ratio.dtype))
             of_kernel, of_bias = _of_weights(linear, parts, s, inputs) if weights else (None, None)
-            return found, of_kernel, of_bias, meters
+            return found, of_kernel, of_bias, meters, None
 
         explained.defvjp(fwd, bwd)
-        return explained(inputs, linear.kernel, linear.bias, meters)
+        return explained(inputs, linear.kernel, linear.bias, meters, numbers)
 
     def _stabilize(self, z: jax.Array) -> jax.Array:
         if is_zero(self.epsilon):
