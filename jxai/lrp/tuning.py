@@ -93,8 +93,7 @@ def rule_parameters(
         _check(values, rules)
         tuned = {place: rule.tuned(**values[place]) for place, rule in rules.items()}
         return Composite(
-            tuple(((_At(place), kind), tuned[place]) for place, kind in places if place in tuned)
-            + rest,
+            tuple(((_At(place), kind), tuned[place]) for place, kind in places if place in tuned) + rest,
             f"tuned {composite.name}",
             merge_batch_norm=composite.merge_batch_norm,
             complete=composite.complete,

@@ -31,9 +31,11 @@ class Network(nn.Module):
 X = jnp.asarray(RNG.normal(size=(2, 3, 3, 2)), jnp.float32)
 TARGET = jnp.array([2, 0])
 VARIABLES = jax.tree.map(
-    lambda leaf: jnp.abs(leaf) + 0.2 * jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32) ** 2
-    if leaf.ndim == 1
-    else leaf,
+    lambda leaf: (
+        jnp.abs(leaf) + 0.2 * jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32) ** 2
+        if leaf.ndim == 1
+        else leaf
+    ),
     Network().init(jax.random.key(0), X),
 )
 
@@ -184,7 +186,10 @@ def plain(x):
     ("composite", "says"),
     [
         (lrp.GuidedBackprop(), "expected a composite of relevance, got GuidedBackprop"),
-        (lrp.Composite(((lrp.first, lrp.Gamma()),)) | lrp.EpsilonPlus(), "expected one rule a place, got Gamma"),
+        (
+            lrp.Composite(((lrp.first, lrp.Gamma()),)) | lrp.EpsilonPlus(),
+            "expected one rule a place, got Gamma",
+        ),
         (lrp.Composite(((lrp.first, lrp.Epsilon()),)), "expected a rule for every linear layer"),
     ],
 )
@@ -206,7 +211,11 @@ def test_a_function_without_layers_is_refused():
         (lambda values: {"": {"gamma": 1.0}}, InputTypeError, "expected numbers by place and field"),
         (lambda values: {"": values[""] | {"gamma": -1.0}}, InputError, "expected gamma of '' of at least 0"),
         (lambda values: {"": values[""] | {"epsilon": np.nan}}, InputError, "expected epsilon of ''"),
-        (lambda values: {"": values[""] | {"gamma": np.ones(2)}}, InputTypeError, "expected one float as gamma"),
+        (
+            lambda values: {"": values[""] | {"gamma": np.ones(2)}},
+            InputTypeError,
+            "expected one float as gamma",
+        ),
     ],
 )
 def test_another_tree_is_refused(spoil, error, says):

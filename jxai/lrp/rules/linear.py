@@ -174,7 +174,9 @@ class LinearRule(Rule):
         """
 
         # Arrays among the rule's own numbers are arguments too: closed over, they could not leave a loop.
-        numbers = {name: value for name in self.tunable if isinstance(value := getattr(self, name), jax.Array)}
+        numbers = {
+            name: value for name in self.tunable if isinstance(value := getattr(self, name), jax.Array)
+        }
 
         def tuned(numbers: dict[str, jax.Array]) -> LinearRule:
             return self.tuned(**numbers) if numbers else self
