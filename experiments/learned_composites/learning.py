@@ -130,7 +130,7 @@ class Learner:
         ) -> tuple[Values, Any, jax.Array, jax.Array]:
             value, slope = jax.value_and_grad(of_logs)(logs, params, pictures)
             updates, state = self._optimizer.update(slope, state)
-            good = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(slope))
+            good = jnp.isfinite(jnp.stack([value, *jax.tree.leaves(slope)])).all()
             return optax.apply_updates(logs, updates), state, value, good  # type: ignore[return-value]
 
         self.explain = jax.jit(explain)
