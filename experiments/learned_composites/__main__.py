@@ -5,7 +5,7 @@
 A small network learns ten classes of an embedded domain. On pictures that it has learned, γ, β and ε of every layer
 are learned by Adam on `guidance.unfaithfulness`, from a preset's values, and searched on a grid in which all layers
 have the same; both, and the literature's presets, explain held-out pictures. Leaves `learned_composites.md` with every
-composite's scores, the paired differences and the numbers layer by layer, and `learned_composites.json`. Scores of a
+composite's scores, the paired differences and the numbers by layer, and `learned_composites.json`. Scores of a
 network are logged when they are there (`learned_composites.jsonl`): a run that was stopped goes on.
 """
 

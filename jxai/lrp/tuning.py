@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jxai.checks import as_array, check_number, shown
 from jxai.errors import InputError, InputTypeError
-from jxai.lrp.coverage import coverage
+from jxai.lrp.engine.explain import explain
 from jxai.lrp.rules.composites import Composite, check_composite
 from jxai.lrp.rules.linear import LinearRule
 from jxai.lrp.rules.operation import Operation
@@ -67,9 +67,9 @@ def rule_parameters(
             "such as lrp.EpsilonGammaBox"
         )
     layers = [
-        (row.operation, row.rule)
-        for row in coverage(f, *primals, composite=composite).rows
-        if isinstance(row.rule, LinearRule)
+        (step.operation, step.rule)
+        for step in explain(f, primals, composite).plan.operations()
+        if step.operation is not None and isinstance(step.rule, LinearRule)
     ]
     rules: dict[str, LinearRule] = {}
     for operation, rule in layers:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from strategies import EFFORTS, Argument, Case, Spoilt, array, integers, number, one_of, search, unheard_of
+from tuning_cases import OF_TUNING
 
 from jxai import lrp
 
@@ -121,12 +122,6 @@ def pulled(x, composite, start, watch, masks, relevance, ratios):
     return pullback(relevance(y), ratios=ratios)
 
 
-def tuned(x, composite, spoil):
-    """Relevance under a composite of other numbers."""
-    values, composed = lrp.rule_parameters(scores, x, composite=composite)
-    return lrp.relevance(scores, x, jnp.zeros(len(x), int), composite=composed(spoil(values)))
-
-
 _numbers = itertools.count()
 
 
@@ -149,7 +144,7 @@ def declared(what, says):
     return lrp.vjp(primitive.bind, jnp.ones((2, 3)), composite=lrp.AttnLRP())[1](jnp.ones((2, 3)))
 
 
-CASES = {
+CASES = OF_TUNING | {
     "AlphaBeta": Case(
         of_composite(lrp.AlphaBeta),
         {
@@ -320,29 +315,6 @@ CASES = {
             ),
         },
         holds=lambda found, given: set(found) == set(given["taps"]),
-    ),
-    "rule_parameters": Case(
-        tuned,
-        {
-            "x": IMAGES,
-            "composite": one_of(
-                lrp.EpsilonPlus(),
-                lrp.sun2020,
-                lrp.EpsilonAlpha2Beta1Flat(),
-                bad=[Spoilt(v, refused=True) for v in (None, 3, lrp.Epsilon(), lrp.GuidedBackprop())],
-            ),
-            "spoil": one_of(
-                lambda values: values,
-                lambda values: jax.tree.map(lambda value: value * 3, values),
-                lambda values: jax.tree.map(lambda value: value * 0, values),
-                bad=[
-                    Spoilt(lambda values, v=v: jax.tree.map(lambda _: v, values), refused=True)
-                    for v in (-1.0, np.nan, np.inf, np.ones(2), "text", 1j, object())
-                ]
-                + [Spoilt(lambda values, v=v: v, refused=True) for v in (None, {}, [], 3, {"conv": None})],
-            ),
-        },
-        holds=lambda found, given: found.shape == given["x"].shape,
     ),
     "vjp": Case(
         pulled,
