@@ -2,11 +2,12 @@
 
     python -m experiments.learned_composites --out experiments/results/learned_composites
 
-A small network learns ten classes of an embedded domain. On pictures that it has learned, γ, β and ε of every layer
-are learned by Adam on `guidance.unfaithfulness`, from a preset's values, and searched on a grid in which all layers
-have the same; both, and the literature's presets, explain held-out pictures. Leaves `learned_composites.md` with every
-composite's scores, the paired differences and the numbers by layer, and `learned_composites.json`. Scores of a
-network are logged when they are there (`learned_composites.jsonl`): a run that was stopped goes on.
+A small network learns ten classes of an embedded domain. On pictures that it has learned, the numbers of a preset's
+rules (γ, β, ε) are searched on a grid in which all layers have the same, by `guidance.unfaithfulness`, and from the
+best of them learned by Adam, layer by layer, on the same; the presets and both explain held-out pictures. Leaves
+`learned_composites.md` with the scores of all composites, paired differences and the numbers by layer, and
+`learned_composites.json`. Scores of a network are logged when they are there (`learned_composites.jsonl`): a run that
+was stopped goes on.
 """
 
 import dataclasses
@@ -53,11 +54,11 @@ class Options:
     """Which numbers are learned."""
     num_seeds: int = 3
     """Networks a domain, of seeds 1, 2, …"""
-    num_pictures: int = 100
+    num_pictures: int = 60
     """That composites are learned on, and as many held out that they are judged by."""
-    num_steps: int = 100
+    num_steps: int = 60
     """Of Adam on a composite's numbers."""
-    batch: int = 20
+    batch: int = 24
     """Pictures a step."""
     learning_rate: float = 0.1
     """Of the logarithms of the numbers; it falls to 0 as a cosine."""
@@ -190,8 +191,8 @@ def measure(domain: str, seed: int, options: Options, learners: dict[str, Learne
             settings = {"learning_rate": options.learning_rate, "num_steps": options.num_steps}
             learners[name] = Learner(scores, asked, FAMILIES[name], **settings)
         learner = learners[name]
-        learned = learner.learn(params, asked.learned, seed=seed, batch=options.batch)
         searched = learner.search(params, asked.learned)
+        learned = learner.learn(params, searched, asked.learned, seed=seed, batch=options.batch)
         for kind, values in (("grid", searched), ("learned", learned.values)):
             noted(f"{kind}: {name}", *(learner.explain(params, values, of) for of in asked[2:]))
         numbers[name] = {

@@ -63,11 +63,11 @@ class Family:
     """Composites that differ in their numbers alone.
 
     Attributes:
-        start: where learning starts: a preset, its stabilizers where a few steps can reach any that matters.
+        preset: their rules.
         grid: by field, the values that all layers get alike in the search.
     """
 
-    start: lrp.Composite
+    preset: lrp.Composite
     grid: Mapping[str, Sequence[float]]
 
     def candidates(self, values: Values) -> list[Values]:
@@ -81,12 +81,15 @@ class Family:
         return jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), found)
 
 
-_GAMMAS = {"gamma": (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0), "epsilon": _EPSILONS}
+_EPSILONS = (0.01, 0.1, 1.0)
 FAMILIES: Mapping[str, Family] = {
-    "γ": Family(everywhere(lrp.Gamma(0.25, epsilon=0.01)), _GAMMAS),
-    "z^B, γ": Family(lrp.EpsilonGammaBox(low=0.0, high=1.0, epsilon=0.01), _GAMMAS),
-    "αβ": Family(lrp.EpsilonAlpha2Beta1(epsilon=0.01), {"beta": (0.0, 0.25, 0.5, 1.0), "epsilon": _EPSILONS}),
+    "z^B, γ": Family(
+        lrp.EpsilonGammaBox(low=0.0, high=1.0),
+        {"gamma": (0.1, 0.25, 0.5, 1.0, 2.0, 4.0), "epsilon": _EPSILONS},
+    ),
+    "αβ": Family(lrp.EpsilonAlpha2Beta1(), {"beta": (0.02, 0.25, 0.5, 1.0), "epsilon": _EPSILONS}),
 }
+_SHARES = (0.1, 0.3, 0.6)
 
 
 class Learned(NamedTuple):
@@ -110,7 +113,7 @@ class Learner:
         def f(x: jax.Array) -> jax.Array:
             return scores(subject.params, x)
 
-        self.values, composed = lrp.rule_parameters(f, subject.held.x[:1], composite=family.start)
+        self.values, composed = lrp.rule_parameters(f, subject.held.x[:1], composite=family.preset)
         self.candidates = family.candidates(self.values)
         self._num_steps = num_steps
         self._optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
@@ -137,11 +140,12 @@ class Learner:
         self.objective = jax.jit(of_values)
         self._step = jax.jit(step)
 
-    def learn(self, params: Any, pictures: Pictures, *, seed: int, batch: int) -> Learned:
-        """Adam on the logarithms, from the family's start; NaN stops it, and what was good before stands.
+    def learn(self, params: Any, values: Values, pictures: Pictures, *, seed: int, batch: int) -> Learned:
+        """Adam on the logarithms; NaN stops it, and what was good before stands.
 
         Args:
             params: of the network.
+            values: where it starts, above 0: what is 0 stays 0.
             pictures: what batches are drawn from.
             seed: of the draws.
             batch: pictures a step.
@@ -150,7 +154,7 @@ class Learner:
             The numbers.
         """
         draws = np.random.default_rng(seed)
-        logs = jax.tree.map(jnp.log, self.values)
+        logs = jax.tree.map(jnp.log, values)
         state, told = self._optimizer.init(logs), []
         for _ in range(self._num_steps):
             rows = draws.choice(len(pictures.x), min(batch, len(pictures.x)), replace=False)
@@ -184,5 +188,7 @@ def heatmaps(scores: Scores, params: Any, composite: lrp.Composite, pictures: Pi
 
 def objective(scores: Scores, params: Any, maps: jax.Array, pictures: Pictures) -> jax.Array:
     """What is learned on: the score that stays without what is relevant, less that of it alone."""
-    unfaithful = guidance.unfaithfulness(lambda x: scores(params, x), pictures.x, maps, pictures.target)
+    unfaithful = guidance.unfaithfulness(
+        lambda x: scores(params, x), pictures.x, maps, pictures.target, shares=_SHARES
+    )
     return unfaithful.mean()

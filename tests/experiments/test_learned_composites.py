@@ -41,9 +41,9 @@ def learner():
 
 
 def test_learning_lowers_the_objective_from_where_the_preset_is(learner):
-    learned = learner.learn(PARAMS, PICTURES, seed=0, batch=6)
+    learned = learner.learn(PARAMS, learner.values, PICTURES, seed=0, batch=6)
     assert set(learned.values) == {"hidden", "output"} and len(learned.objective) == 15
-    maps = learning.heatmaps(scores, PARAMS, FAMILY.start, PICTURES)
+    maps = learning.heatmaps(scores, PARAMS, FAMILY.preset, PICTURES)
     start = learning.objective(scores, PARAMS, maps, PICTURES)
     np.testing.assert_allclose(learned.objective[0], start, rtol=1e-5)
     assert learner.objective(PARAMS, learned.values, PICTURES) < start
@@ -52,10 +52,10 @@ def test_learning_lowers_the_objective_from_where_the_preset_is(learner):
 
 def test_nan_stops_learning_and_the_last_good_numbers_stand(learner):
     spoilt = PICTURES._replace(x=X.at[2].set(jnp.nan))
-    assert learner.learn(PARAMS, spoilt, seed=0, batch=6).objective == []
+    assert learner.learn(PARAMS, learner.values, spoilt, seed=0, batch=6).objective == []
     draws = np.random.default_rng(0)
     good = next(step for step in range(15) if 2 in draws.choice(6, 2, replace=False))
-    some = learner.learn(PARAMS, spoilt, seed=0, batch=2)
+    some = learner.learn(PARAMS, learner.values, spoilt, seed=0, batch=2)
     assert len(some.objective) == good > 0
     assert np.isfinite(jax.tree.leaves(some.values)).all()
 
