@@ -25,6 +25,7 @@ from jxai.lrp.rules.presets import (
     sun2020,
 )
 from jxai.lrp.rules.relu import DeconvRelu, GuidedRelu
+from jxai.lrp.tuning import rule_parameters
 from jxai.lrp.vjp import relevance, vjp
 from jxai.lrp.weight_relevance import weight_relevance
 
@@ -78,6 +79,7 @@ __all__ = [
     "mark",
     "relevance",
     "relevance_patching",
+    "rule_parameters",
     "sun2020",
     "vjp",
     "weight_relevance",

@@ -13,7 +13,8 @@ OTHER = jnp.asarray(RNG.normal(size=(N, H, W, C)), jnp.float32)
 MASK = jnp.asarray(RNG.random((N, H, W)) < 0.5)
 CONCEPT = jnp.asarray([0.6, 0.8], jnp.float32)
 HEAD = jnp.asarray(RNG.normal(size=(H * W * C, 3)) / 5, jnp.float32)
-ONE_HOT = jax.nn.one_hot(jnp.asarray([2, 0, 1]), 3)
+TARGET = jnp.asarray([2, 0, 1])
+ONE_HOT = jax.nn.one_hot(TARGET, 3)
 
 
 def head(z):
@@ -38,6 +39,9 @@ LOSSES = {
     "concept_sensitivity": lambda r: guidance.concept_sensitivity(head, r, rows(ONE_HOT, r), CONCEPT),
     "weighted_scores": lambda r: guidance.weighted_scores(head, jnp.sin, r).sum(axis=1),
     "weighted_scores, through": lambda r: guidance.weighted_scores(head, jnp.sin, r, through=True).sum(1),
+    "unfaithfulness": lambda r: guidance.unfaithfulness(
+        head, rows(OTHER, r), r.sum(axis=-1), TARGET[: len(r)]
+    ),
     "sum_of_logs": lambda r: guidance.sum_of_logs(r.reshape(len(r), -1)),
 }
 SCALED = (
@@ -46,4 +50,5 @@ SCALED = (
     "disagreement",
     "roughness",
     "density",
+    "unfaithfulness",
 )  # the same for a multiple

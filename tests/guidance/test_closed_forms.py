@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from guidance_registry import CONCEPT, HEAD, MASK, ONE_HOT, OTHER, N, R, head
+from guidance_registry import CONCEPT, HEAD, MASK, ONE_HOT, OTHER, TARGET, N, R, head
 
 from jxai import attribution, guidance, lrp
 
@@ -53,6 +53,60 @@ def test_disagreement_is_one_less_the_cosine():
     cosine = (flat * reference).sum(1) / np.linalg.norm(flat, axis=1) / np.linalg.norm(reference, axis=1)
     np.testing.assert_allclose(guidance.disagreement(R, OTHER), 1 - cosine, rtol=1e-5)
     assert guidance.disagreement(R, jnp.zeros_like(R)).tolist() == [1] * N
+
+
+def test_unfaithfulness_without_softness_is_of_pixels_that_are_there_or_not():
+    x, sums = np.asarray(OTHER, float), r.sum(axis=-1)
+    shares, base = (0.2, 0.5, 0.9), np.array([0.3, -0.2])
+    right = np.zeros(N)
+    for i in range(N):
+        order = np.argsort(-sums[i].ravel())
+        for share in shares:
+            top = np.isin(np.arange(order.size), order[: round(share * order.size)]).reshape(sums[i].shape)
+            rows = [np.where(gone[..., None], base, x[i])[None] for gone in (top, ~top)]
+            without, alone = (np.asarray(head(jnp.asarray(row, jnp.float32)))[0, TARGET[i]] for row in rows)
+            right[i] += (without - alone) / len(shares)
+    options = {"shares": shares, "softness": 1e-4, "baseline": base}
+    np.testing.assert_allclose(
+        guidance.unfaithfulness(head, OTHER, R.sum(axis=-1), TARGET, **options), right, atol=1e-4
+    )
+    whole = guidance.unfaithfulness(head, OTHER, jnp.ones_like(R), TARGET)
+    np.testing.assert_allclose(whole, 0, atol=1e-5)  # all are alike: half of each everywhere
+
+
+def test_the_softer_the_more_entries_have_a_slope():
+    counts = [
+        (
+            np.abs(
+                jax.grad(
+                    lambda one, s=softness: guidance.unfaithfulness(
+                        head, OTHER, one, TARGET, shares=(0.5,), softness=s
+                    ).sum()
+                )(R)
+            )
+            > 1e-4
+        ).sum()
+        for softness in (0.02, 0.2, 0.8)
+    ]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_unfaithfulness_refuses_what_does_not_fit():
+    for spoilt, says in (
+        ({"relevance": R[:, :3]}, "expected relevance"),
+        ({"target": TARGET[:2]}, "expected target"),
+        ({"target": TARGET + 5}, r"expected target in \[0, 3\)"),
+        ({"target": TARGET * 1.0}, "expected target of integers"),
+        ({"shares": (0.0,)}, "expected shares in"),
+        ({"shares": 0.5}, "expected shares of the entries"),
+        ({"softness": 0.0}, "expected softness in"),
+        ({"baseline": np.ones(7)}, "expected a baseline that broadcasts"),
+        ({"baseline": np.nan}, "expected finite baseline"),
+        ({"f": lambda x: head(x)[:, 0]}, "expected f to give scores"),
+    ):
+        given = {"f": head, "x": OTHER, "relevance": R, "target": TARGET} | spoilt
+        with pytest.raises(ValueError, match=says):
+            guidance.unfaithfulness(**given)
 
 
 def test_an_equivariant_explanation_is_consistent():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from strategies import (
+    BATCH,
     EFFORTS,
     Argument,
     Case,
@@ -132,6 +133,18 @@ CASES = {
     ),
     "roughness": Case(guidance.roughness, {"heatmap": array("nhw")}),
     "sum_of_logs": Case(guidance.sum_of_logs, {"scores": array("nk")}),
+    "unfaithfulness": Case(
+        guidance.unfaithfulness,
+        {
+            **BATCH,
+            "relevance": array("nhw"),
+            "shares": one_of(
+                (0.5,), (0.1, 0.9), bad=[Spoilt(v, refused=True) for v in ((), (0.0,), 0.5, "half")]
+            ),
+            "softness": number(0.2, 1.0, wrong=(0.0, 1.5)),
+            "baseline": number(0.0, 1.0),
+        },
+    ),
     "weighted_scores": Case(
         guidance.weighted_scores,
         {

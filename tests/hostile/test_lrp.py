@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from strategies import EFFORTS, Argument, Case, Spoilt, array, integers, number, one_of, search, unheard_of
+from tuning_cases import OF_TUNING
 
 from jxai import lrp
 
@@ -143,7 +144,7 @@ def declared(what, says):
     return lrp.vjp(primitive.bind, jnp.ones((2, 3)), composite=lrp.AttnLRP())[1](jnp.ones((2, 3)))
 
 
-CASES = {
+CASES = OF_TUNING | {
     "AlphaBeta": Case(
         of_composite(lrp.AlphaBeta),
         {

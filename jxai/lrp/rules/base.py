@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import check_number
 from jxai.errors import InputError
 from jxai.lrp.rules.operation import Application, Kind, Operation
-from jxai.lrp.rules.ratio import stabilize, to_ratio, to_relevance
+from jxai.lrp.rules.ratio import check_stabilizer, is_zero, stabilize, to_ratio, to_relevance
 
 LINEAR = frozenset({Kind.CONVOLUTION, Kind.DENSE})
 ANY = frozenset(Kind)
@@ -269,7 +268,7 @@ class Norm(Rule):
         (z,) = application.function(inputs, application.constants)
         if self.share_zeros:
             return [_share_zeros(application, z, self.epsilon)]
-        return [scale_ratio(z, z / stabilize(z, self.epsilon)) if self.epsilon else z]
+        return [z if is_zero(self.epsilon) else scale_ratio(z, z / stabilize(z, self.epsilon))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,12 +341,12 @@ def keeping_zeros(rule: Rule, operation: Operation, constants: bool, free: bool)
     return rule
 
 
-def _share_zeros(application: Application, z: jax.Array, epsilon: float = 0.0) -> jax.Array:
+def _share_zeros(application: Application, z: jax.Array, epsilon: Any = 0.0) -> jax.Array:
     """z, whose relevance where it is exactly 0 goes to all that it is the sum of in equal shares."""
     function, kind = application.function, application.operation.kind
     mean = kind in (Kind.MEAN, Kind.FIXED)
     alike = kind is Kind.SUM and all(x.shape == z.shape for x in application.inputs)
-    if epsilon and not alike:
+    if not is_zero(epsilon) and not alike:
         z = scale_ratio(z, z / stabilize(z, epsilon))
 
     def spread(relevance: jax.Array, inputs: list[jax.Array], constants: list[Any]) -> list[jax.Array]:
@@ -363,7 +362,7 @@ def _share_zeros(application: Application, z: jax.Array, epsilon: float = 0.0) -
         signs = jax.vjp(lambda xs: function(xs, constants)[0], inputs)[1](jnp.ones_like(z))[0]
         whole, rest = (
             to_relevance(jnp.ones_like(z), z) / len(inputs),
-            z / stabilize(z, epsilon) if epsilon else 1,
+            1 if is_zero(epsilon) else z / stabilize(z, epsilon),
         )
         return [
             jnp.where(z == 0, to_ratio(whole, x), rest * sign) for x, sign in zip(inputs, signs, strict=True)
@@ -383,8 +382,3 @@ def _share_zeros(application: Application, z: jax.Array, epsilon: float = 0.0) -
 
     shared.defvjp(lambda inputs, constants, z: (z, (inputs, constants, z)), bwd)
     return shared(application.inputs, application.constants, z)
-
-
-def check_stabilizer(epsilon: float) -> None:
-    """Refuse a stabilizer that is negative or not a number."""
-    check_number("a stabilizer epsilon", epsilon, least=0)

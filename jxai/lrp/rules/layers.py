@@ -12,6 +12,7 @@ from jxai.checks import as_numpy, check_number
 from jxai.errors import InputError
 from jxai.lrp.rules.linear import LinearRule, Of, Part, Term
 from jxai.lrp.rules.operation import Linear
+from jxai.lrp.rules.ratio import is_zero
 
 
 def _positive(x: Any) -> Any:
@@ -58,12 +59,16 @@ class AlphaBeta(LinearRule):
     alpha: float = 2.0
     beta: float = 1.0
     bias: bool = True
+    tunable: ClassVar[tuple[str, ...]] = ("beta", "epsilon")
 
     def __post_init__(self):
         super().__post_init__()
         check_number("alpha", self.alpha)
         check_number("beta", self.beta)
-        if self.alpha < 0 or self.beta < 0 or not abs(self.alpha - self.beta - 1) <= 1e-6:
+        if isinstance(self.alpha, Tracer) or isinstance(self.beta, Tracer):
+            return
+        alpha, beta = float(self.alpha), float(self.beta)
+        if alpha < 0 or beta < 0 or not abs(alpha - beta - 1) <= 1e-6 * max(1.0, alpha):
             raise InputError(
                 f"expected alpha and beta of at least 0 with alpha - beta = 1, got alpha={self.alpha}, "
                 f"beta={self.beta}: relevance would not be conserved; take for example alpha=2, beta=1"
@@ -75,11 +80,15 @@ class AlphaBeta(LinearRule):
         bias = linear.bias if self.bias else None
         positive = Part([Term(up, Of.POSITIVE), Term(down, Of.NEGATIVE)], _positive(bias), self.alpha)
         negative = Part([Term(down, Of.POSITIVE), Term(up, Of.NEGATIVE)], _negative(bias), -self.beta)
-        return [positive, negative] if self.beta else [positive]
+        return [positive] if is_zero(self.beta) else [positive, negative]
 
     def output(self, denominators: list[jax.Array]) -> jax.Array | None:
         """The sum of both contributions; see `LinearRule`."""
-        return denominators[0] + denominators[1] if self.beta and self.bias else None
+        return denominators[0] + denominators[1] if self.bias and not is_zero(self.beta) else None
+
+    def tuned(self, **values: Any) -> LinearRule:
+        """See `LinearRule`; α follows β."""
+        return super().tuned(**(values | {"alpha": 1 + values["beta"]} if "beta" in values else values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +101,7 @@ class ZPlus(AlphaBeta):
 
     alpha: float = dataclasses.field(default=1.0, init=False, repr=False)
     beta: float = dataclasses.field(default=0.0, init=False, repr=False)
+    tunable: ClassVar[tuple[str, ...]] = ("epsilon",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +118,7 @@ class Gamma(LinearRule):
 
     gamma: float = 0.25
     bias: bool = True
+    tunable: ClassVar[tuple[str, ...]] = ("gamma", "epsilon")
 
     def __post_init__(self):
         super().__post_init__()
@@ -115,9 +126,11 @@ class Gamma(LinearRule):
 
     def parts(self, linear: Linear) -> list[Part]:
         """A part for each sign of z; see `LinearRule`."""
+        # An array would widen what it meets to its own dtype.
+        gamma = jnp.asarray(self.gamma, linear.kernel.dtype)
 
         def raised(x: Any, sign: int) -> Any:
-            return None if x is None else x + self.gamma * (_positive(x) if sign > 0 else _negative(x))
+            return None if x is None else x + gamma * (_positive(x) if sign > 0 else _negative(x))
 
         def part(sign: int) -> Part:
             terms = [
@@ -131,7 +144,10 @@ class Gamma(LinearRule):
     def output(self, denominators: list[jax.Array]) -> jax.Array | None:
         """Every contribution stands 1 + γ times in one of the two and once in the other; see `LinearRule`."""
         alone = len(denominators) == 1 or not self.bias
-        return None if alone else (denominators[0] + denominators[1]) / (2 + self.gamma)
+        if alone:
+            return None
+        both = denominators[0] + denominators[1]
+        return both / jnp.asarray(2 + self.gamma, both.dtype)
 
     # The two parts apply at opposite signs of z, and no share is negative: one array with signs holds both.
 

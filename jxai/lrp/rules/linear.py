@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jxai.lrp.rules.base import LINEAR, Rule, check_stabilizer
+from jxai.lrp.rules.base import LINEAR, Rule
 from jxai.lrp.rules.operation import Application, Kind, Linear
-from jxai.lrp.rules.ratio import replace_zeros, stabilize, to_ratio, to_relevance
+from jxai.lrp.rules.ratio import check_stabilizer, is_zero, replace_zeros, stabilize, to_ratio, to_relevance
 
 
 class Of(enum.Enum):
@@ -56,7 +56,7 @@ class Part:
 
     terms: Sequence[Term]
     bias: jax.Array | None = None
-    weight: float = 1.0
+    weight: Any = 1.0
     where: int = 0
 
 
@@ -76,6 +76,8 @@ class LinearRule(Rule):
     hands_on_zeros: ClassVar[bool] = False
     # Whether inputs of zero never receive relevance.
     proportional: ClassVar[bool] = True
+    # Fields that `lrp.rule_parameters` finds: numbers from 0 on, through which gradients pass.
+    tunable: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     @property
     def frees(self) -> bool:
@@ -95,6 +97,17 @@ class LinearRule(Rule):
         Returns:
             The parts, see `Part`. Terms of negative inputs may stay where `linear.nonnegative`: they are left out.
         """
+
+    def tuned(self, **values: Any) -> "LinearRule":
+        """This rule with other values of `tunable` fields, which may be traced.
+
+        Args:
+            **values: by field.
+
+        Returns:
+            The rule.
+        """
+        return dataclasses.replace(self, **values)
 
     def output(self, denominators: list[jax.Array]) -> jax.Array | None:
         """z from the denominators, where they hold it, which saves a pass of the layer.
@@ -119,7 +132,7 @@ class LinearRule(Rule):
             As few arrays as determine the `shares`.
         """
         return [
-            part.weight * _nonzero_quotient(z, s, part.where)
+            jnp.asarray(part.weight, z.dtype) * _nonzero_quotient(z, s, part.where)
             for part, s in zip(parts, stabilized, strict=True)
         ]
 
@@ -160,41 +173,50 @@ class LinearRule(Rule):
             z; its VJP takes R_out / z to R_in / x.
         """
 
+        # Arrays among the rule's own numbers are arguments too: closed over, they could not leave a loop.
+        numbers = {
+            name: value for name in self.tunable if isinstance(value := getattr(self, name), jax.Array)
+        }
+
+        def tuned(numbers: dict[str, jax.Array]) -> LinearRule:
+            return self.tuned(**numbers) if numbers else self
+
         def layer(kernel: jax.Array, bias: jax.Array | None) -> Linear:
             return dataclasses.replace(linear, kernel=kernel, bias=bias)
 
-        def forward(inputs, kernel, bias):
+        def forward(rule, inputs, kernel, bias):
             linear = layer(kernel, bias)
-            parts = self.parts(linear)
+            parts = rule.parts(linear)
             denominators = _denominators(linear, parts, inputs)
-            z = self.output(denominators)
+            z = rule.output(denominators)
             if z is None:
                 z = linear.map(inputs, kernel)
                 z = z if bias is None else z + bias
             return z, parts, denominators
 
         @jax.custom_vjp
-        def explained(inputs, kernel, bias, meters):
+        def explained(inputs, kernel, bias, meters, numbers):
             z = linear.map(inputs, kernel)
             return z if bias is None else z + bias
 
-        def fwd(inputs, kernel, bias, meters):
-            z, parts, denominators = forward(inputs, kernel, bias)
-            stabilized = [self._stabilize(d) for d in denominators]
-            kept = self.keep(parts, z, stabilized)
+        def fwd(inputs, kernel, bias, meters, numbers):
+            rule = tuned(numbers)
+            z, parts, denominators = forward(rule, inputs, kernel, bias)
+            stabilized = [rule._stabilize(d) for d in denominators]
+            kept = rule.keep(parts, z, stabilized)
             absorbing = (
                 None if meters is None else [s - d for s, d in zip(stabilized, denominators, strict=True)]
             )
             selects = any(term.inputs is not Of.ALL for part in parts for term in _terms(linear, part))
             shapes = [jax.typeof(x) for x in inputs]  # and how they lie on devices
             held = inputs if selects or weights else [jnp.zeros((), x.dtype) for x in inputs]
-            return z, (held, kernel, bias, kept, absorbing, _Shapes(shapes))
+            return z, (held, kernel, bias, kept, absorbing, numbers, _Shapes(shapes))
 
         def bwd(residuals, ratio):
-            inputs, kernel, bias, kept, absorbing, shapes = residuals
-            linear = layer(kernel, bias)
-            parts = self.parts(linear)
-            s = [ratio * share for share in self.shares(parts, kept)]
+            inputs, kernel, bias, kept, absorbing, numbers, shapes = residuals
+            linear, rule = layer(kernel, bias), tuned(numbers)
+            parts = rule.parts(linear)
+            s = [ratio * share for share in rule.shares(parts, kept)]
             found = _transposed(linear, parts, s, inputs, shapes.leaves)
             meters = None
             if absorbing is not None:
@@ -204,13 +226,13 @@ class LinearRule(Rule):
                 by_stabilizer = sum(jnp.sum(a * t) for a, t in zip(absorbing, s, strict=True))
                 meters = (jnp.asarray(by_bias, ratio.dtype), jnp.asarray(by_stabilizer, ratio.dtype))
             of_kernel, of_bias = _of_weights(linear, parts, s, inputs) if weights else (None, None)
-            return found, of_kernel, of_bias, meters
+            return found, of_kernel, of_bias, meters, None
 
         explained.defvjp(fwd, bwd)
-        return explained(inputs, linear.kernel, linear.bias, meters)
+        return explained(inputs, linear.kernel, linear.bias, meters, numbers)
 
     def _stabilize(self, z: jax.Array) -> jax.Array:
-        if not self.epsilon:
+        if is_zero(self.epsilon):
             return z
         return (replace_zeros if self.only_zeros else stabilize)(z, self.epsilon)
 

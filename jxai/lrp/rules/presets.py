@@ -15,6 +15,7 @@ from jxai.lrp.rules.base import Constant, Gradient, HoldGate, Norm, Pass, Rule
 from jxai.lrp.rules.composites import Composite, Pattern
 from jxai.lrp.rules.layers import AlphaBeta, Box, Epsilon, Flat, Gamma, ZPlus
 from jxai.lrp.rules.operation import Kind, Operation, attention_weights, first
+from jxai.lrp.rules.ratio import is_zero
 from jxai.lrp.rules.relu import DeconvRelu, GuidedRelu
 
 Rules = tuple[tuple[Pattern, Rule], ...]
@@ -142,7 +143,7 @@ class AttnLRP(Preset):
     def _of(self, gamma: float) -> Rule:
         check_number("gamma", gamma, least=0)
         given = {"epsilon": self.epsilon, "bias": self.bias}
-        return Gamma(gamma, **given) if gamma else Epsilon(**given)
+        return Epsilon(**given) if is_zero(gamma) else Gamma(gamma, **given)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,13 @@ whose R is not proportional to x), so both directions treat |x| < TINY as TINY w
 comes back whole, and no infinity appears.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+
+from jxai.checks import check_number
 
 TINY = 1e-20
 
@@ -26,11 +31,21 @@ def to_relevance(ratio: jax.Array, x: jax.Array) -> jax.Array:
     return ratio * _nonzero(x)
 
 
-def stabilize(z: jax.Array, epsilon: float) -> jax.Array:
+def check_stabilizer(epsilon: Any) -> None:
+    """Refuse a stabilizer that is negative or not a number."""
+    check_number("a stabilizer epsilon", epsilon, least=0)
+
+
+def is_zero(number: Any) -> bool:
+    """Whether a rule's number is known to be 0, so that what it multiplies is left out; of a traced one it is not."""
+    return not isinstance(number, Tracer) and not number
+
+
+def stabilize(z: jax.Array, epsilon: Any) -> jax.Array:
     """S(z) = z + ε·sgn(z) with sgn(0) = +1."""
     return z + jnp.where(z < 0, -epsilon, epsilon).astype(z.dtype)
 
 
-def replace_zeros(z: jax.Array, epsilon: float) -> jax.Array:
+def replace_zeros(z: jax.Array, epsilon: Any) -> jax.Array:
     """z, with ε in place of exact zeros."""
     return jnp.where(z == 0, jnp.asarray(epsilon, z.dtype), z)
