@@ -80,7 +80,7 @@ def zennit_loss_and_gradients(
         zennit.canonizers.SequentialMergeBatchNorm(),
         zennit.canonizers.AttributeCanonizer(torch_models.summed),
     ]
-    composite = zennit.composites.EpsilonPlus(canonizers=[merging, summing(torch_models.summed)])
+    composite = zennit.composites.EpsilonPlus(canonizers=canonizers)
 
     def top(scores: torch.Tensor) -> torch.Tensor:
         return scores * nn.functional.one_hot(target, scores.shape[1])
