@@ -12,6 +12,8 @@ from jxai.metrics.directions import DIRECTIONS
 # Scores of each picture, (N,), by method and metric; a metric that means nothing for a method is not there.
 Scores = Mapping[str, Mapping[str, np.ndarray]]
 
+_LARGE = 1e6  # from here on a mean is written with an exponent
+
 ARROWS = {"lower": "↓", "higher": "↑"}
 
 
@@ -140,7 +142,8 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values]
+    # Nine digits tell any two numbers of float32 apart.
+    return [float(f"{value:.9g}") if math.isfinite(value) else None for value in values]
 
 
 def _best(there: Mapping[str, np.ndarray], direction: str, control: str | None) -> set[str]:
@@ -177,10 +180,11 @@ def _digits(columns: Sequence[np.ndarray]) -> int:
 
 def _cell(values: np.ndarray, digits: int, *, sign: bool = False) -> str:
     mean, half = mean_and_interval(values)
-    text = (
-        f"{mean:{'+' if sign else ''}.{digits}f} ± {half:.{digits}f}" if math.isfinite(mean) else "not finite"
-    )
-    return text.replace("-", "−")
+    if not math.isfinite(mean):
+        return "not finite"
+    # Where a relative change divides by next to nothing, digits would fill the line.
+    form = ".1e" if abs(mean) >= _LARGE else f".{digits}f"
+    return f"{mean:{'+' if sign else ''}{form}} ± {half:{form}}".replace("-", "−")
 
 
 def _markdown(header: Sequence[str], rows: Any) -> str:
