@@ -32,6 +32,8 @@ _lock = threading.Lock()
 class Compiled:
     """What runs programs of its own: outside of a trace one calls it, instead of compiling it."""
 
+    __call__: Callable[..., Any]
+
 
 def run_compiled(function: Callable[..., Result], *arguments: Any) -> Result:
     """The function's result, by a program that all functions share which trace to the same operations.

@@ -81,7 +81,7 @@ def over_neighbors(
     Raises:
         ValueError: `explain` gives no array (N, ...), or what is known not to be finite.
     """
-    own = isinstance(explain, Compiled) and not is_traced()
+    own = not is_traced() and isinstance(explain, Compiled)
     if not own:
         check_explanation(explain, x, target)
 
@@ -99,7 +99,7 @@ def over_neighbors(
             # XLA's maximum may lose NaN
             result = jnp.where(jnp.isnan(ratio) | (ratio > found.result), ratio, found.result)
         good = found.good & jnp.isfinite(above) & jnp.isfinite(below)
-        return _Found(result, found.count + counts.astype(found.count.dtype), good)
+        return _Found(result, found.counted + counts.astype(found.counted.dtype), good)
 
     def nothing(seen: Seen) -> _Found:
         zeros = jnp.zeros(jax.eval_shape(distance, seen, seen).above.shape, jnp.float32)
@@ -141,9 +141,9 @@ def over_neighbors(
         found = map_chunks(looped, len(x), rows)
     result = found.result
     if mean:
-        result = result / jnp.maximum(found.count, 1).astype(result.dtype)
+        result = result / jnp.maximum(found.counted, 1).astype(result.dtype)
     spoilt = jnp.where(found.good, 0.0, jnp.nan)
-    result = jnp.where(found.count > 0, result, jnp.nan)
+    result = jnp.where(found.counted > 0, result, jnp.nan)
     return keep_nan(result, finite("explanations", spoilt), x)
 
 
@@ -151,7 +151,7 @@ class _Found(NamedTuple):
     """Of the neighbors so far: the largest ratio or the sum, how many count, whether all is finite."""
 
     result: jax.Array
-    count: jax.Array
+    counted: jax.Array
     good: jax.Array
 
 
