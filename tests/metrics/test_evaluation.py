@@ -316,7 +316,8 @@ def test_tables_mark_the_best_and_json_and_csv_hold_all():
     assert "random" in found.differences("random").splitlines()[0]
     assert csv.count("\n") == 1 + 3 * 2 * 5 and '"gradient × input","deletion",0,' in csv
     values = found.scores["SmoothGrad"]["deletion"]
-    assert written["scores"]["SmoothGrad"]["deletion"]["values"] == values.tolist()
+    kept = written["scores"]["SmoothGrad"]["deletion"]["values"]
+    np.testing.assert_array_equal(np.float32(kept), values)
     assert found.means()["SmoothGrad"]["deletion"] == pytest.approx(values.mean())
     assert found._repr_markdown_() == table
 
