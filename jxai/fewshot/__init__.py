@@ -19,7 +19,7 @@ from jxai.fewshot.pixels import pixel_relevance
 from jxai.fewshot.system import init_variables, part
 from jxai.fewshot.transduction import Transduction, transductive_scores
 from jxai.fewshot.transformation import Transformed, init_transformation
-from jxai.intervals import mean_and_interval
+from jxai.intervals import hierarchical_interval, mean_and_interval
 
 __all__ = [
     "PLAIN",
@@ -37,6 +37,7 @@ __all__ = [
     "encode",
     "episode_accuracies",
     "guided_loss",
+    "hierarchical_interval",
     "head_loss",
     "init_multi_domain",
     "init_transformation",
