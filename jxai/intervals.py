@@ -37,21 +37,19 @@ def mean_and_interval(values: Any) -> tuple[float, float]:
     return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * spread / np.sqrt(len(values)))
 
 
-def hierarchical_interval(
-    values: Any, *, num_draws: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean and 95 % interval over trainings and episodes, by a bootstrap of both; of differences, the paired interval.
+def hierarchical_interval(values: Any, *, num_draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean and 95 % interval over seeds and episodes, by a bootstrap of both; of differences, the paired interval.
 
-    Each draw takes as many seeds as there are, with replacement, of each as many of its own episodes, and the mean of
-    all. Few seeds drawn from themselves spread by too little, (n − 1)/n of the variance, and have a normal
-    distribution's tails: the 2.5 and 97.5 % quantiles are moved away from the mean by √(n/(n − 1))·t/1.96, Student's t
-    with n − 1 degrees of freedom. Episodes are drawn beside the seeds, whose means have the episodes' noise already:
-    where seeds hardly differ, the interval is up to √2 times too wide.
+    Each draw takes n seeds with replacement, of each m of its own episodes, and the mean of all. Few seeds drawn from
+    themselves spread by too little, (n − 1)/n of the variance, and have a normal distribution's tails: so the 2.5 and
+    97.5 % quantiles are moved away from the mean by the factor √(n/(n − 1))·t/1.96, Student's t with n − 1 degrees of
+    freedom. The seeds' means have the noise of their episodes already, and the draws of episodes add it again: where
+    seeds do not differ, the interval is √2 times too wide; with many episodes that is little.
 
     A mixed model (a random effect a seed, normal residuals) gives for as many episodes of each seed
     `mean_and_interval(values.mean(axis=1))`. The bootstrap is taken because accuracies of episodes are neither normal
-    nor equally spread, near 100 % least of all, and because it may be skewed as they are. It asks that episodes of one
-    seed are others than those of another: draw them by the seed, the same for the systems that are compared.
+    nor equally spread, near 100 % least of all, and because it may be skewed as they are. Episodes of one seed
+    shall be others than those of another: draw them by the seed, the same for the systems that are compared.
 
     Args:
         values: of each seed's episodes, (n, m).

@@ -1,4 +1,4 @@
-"""One small training: the encoder of a seed as a classifier of base classes, then a head in episodes; and how it does."""
+"""One small training: the encoder of a seed as a classifier of base classes, then a head in episodes."""
 
 import functools
 import zlib
@@ -15,7 +15,14 @@ from experiments.seeds.variants import NUM_CLASSES, VARIANTS, WIDTH
 from jxai import data, fewshot, models
 
 SIDE, WAY = 24, 5
-DOMAINS = {"latin": "novel", "hebrew": "all", "thai": "novel", "arabic": "all", "georgian": "all", "fashion": "all"}
+DOMAINS = {
+    "latin": "novel",
+    "hebrew": "all",
+    "thai": "novel",
+    "arabic": "all",
+    "georgian": "all",
+    "fashion": "all",
+}
 """Judged domains and which of their classes; the networks learn the base classes of `latin`."""
 _BATCH, _QUERIES, _JUDGED_QUERIES = 16, 5, 10
 OPTIMIZER = optax.adam(1e-3)
@@ -88,12 +95,10 @@ def _classified(
     return {"params": optax.apply_updates(variables["params"], updates), **changed}, opt_state
 
 
-@functools.partial(jax.jit, static_argnames=("head", "shot", "guided", "through"))
-def updated(
+def loss(
     head: fewshot.Head,
     shot: int,
     variables: Any,
-    opt_state: Any,
     rows: tuple[Any, Any],
     pictures: tuple[jax.Array, jax.Array],
     weights: tuple[Any, Any],
@@ -101,14 +106,13 @@ def updated(
     *,
     guided: bool,
     through: bool | None,
-) -> Any:
-    """One update; what only weighs is traced, so that many variants share a program.
+) -> tuple[jax.Array, Any]:
+    """The loss of an episode; what only weighs may be traced, so that many variants share a program.
 
     Args:
         head: the head.
         shot: labeled pictures a class.
         variables: of the system.
-        opt_state: the optimizer's.
         rows: the episode's support and query, as numbers of pictures.
         pictures: (N, 24, 24, 3) and their classes (N,).
         weights: (ξ, λ).
@@ -117,7 +121,7 @@ def updated(
         through: as in `Guidance`.
 
     Returns:
-        (variables, the optimizer's state).
+        (loss, new batch statistics).
     """
     (support, query), (images, labels) = rows, pictures
     episode = fewshot.Episode(
@@ -129,14 +133,25 @@ def updated(
         query_classes=labels[query],
     )
     both = fewshot.Guidance(1.0, 1.0 if guided else 0.0, strength=strength, through=through)
+    _, (statistics, found) = fewshot.guided_loss(ENCODER, head, variables, episode, guidance=both)
+    value = weights[0] * found["loss_plain"] + found.get("loss_auxiliary", 0.0)
+    return value + (weights[1] * found["loss_guided"] if guided else 0.0), statistics
 
-    def loss(params: Any) -> Any:
-        given = {**variables, "params": params}
-        _, (statistics, found) = fewshot.guided_loss(ENCODER, head, given, episode, guidance=both)
-        value = weights[0] * found["loss_plain"] + found.get("loss_auxiliary", 0.0)
-        return value + (weights[1] * found["loss_guided"] if guided else 0.0), statistics
 
-    gradient, statistics = jax.grad(loss, has_aux=True)(variables["params"])
+@functools.partial(jax.jit, static_argnames=("head", "shot", "guided", "through"))
+def updated(
+    head: fewshot.Head, shot: int, variables: Any, opt_state: Any, *of_loss: Any, **how: Any
+) -> tuple[Any, Any]:
+    """One update; for the arguments see `loss`.
+
+    Returns:
+        (variables, the optimizer's state).
+    """
+
+    def of(params: Any) -> Any:
+        return loss(head, shot, {**variables, "params": params}, *of_loss, **how)
+
+    gradient, statistics = jax.grad(of, has_aux=True)(variables["params"])
     updates, opt_state = OPTIMIZER.update(gradient, opt_state)
     return {"params": optax.apply_updates(variables["params"], updates), "batch_stats": statistics}, opt_state
 

@@ -91,15 +91,19 @@ VARIANTS = {
 """By name."""
 
 
+def weights_per_query(relevance: jax.Array, *, strength: float) -> jax.Array:
+    """1 + t·R / max|R| with the maximum over all but the first axis; 1 where all of R is 0."""
+    largest = jnp.max(jnp.abs(relevance), axis=tuple(range(1, relevance.ndim)), keepdims=True)
+    return 1 + strength * relevance / jnp.where(largest == 0, 1, largest)
+
+
 class _PerQuery:
-    """Weights 1 + t·R / max|R| with the maximum over all but the first axis."""
+    """Weights are normalized over all but the first axis."""
 
     def explain(self, variables: Any, explained: Any, scores: jax.Array, *, strength: float = 1.0) -> Any:
         """For the arguments see `Head`."""
         found = super().explain(variables, explained, scores)  # pyright: ignore[reportAttributeAccessIssue]
-        axes = tuple(range(1, found.relevance.ndim))
-        largest = jnp.max(jnp.abs(found.relevance), axis=axes, keepdims=True)
-        return found.replace(weights=1 + strength * found.relevance / jnp.where(largest == 0, 1, largest))
+        return found.replace(weights=weights_per_query(found.relevance, strength=strength))
 
 
 class RelationPerQuery(_PerQuery, fewshot.RelationHead):
