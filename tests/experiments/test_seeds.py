@@ -1,5 +1,7 @@
 """Guidance over seeds: what a table says of known answers, and a run of a few steps."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,8 +61,10 @@ def test_weights_on_maps_change_no_score_by_themselves(name):
     support, query = (jnp.asarray(random.random((5, 4, 4, 8)), jnp.float32) for _ in range(2))
     episode = fewshot.Episode(support, jnp.arange(5), query, jnp.arange(5), way=5)
     head, other = (VARIANTS[one].of(name) for one in ("plain", "on-maps"))
-    explained, scores = other.apply({}, episode, True, method="forward")
-    np.testing.assert_allclose(scores, head.apply({}, episode, True), rtol=1e-4, atol=1e-4)
+    given: Any = other.apply({}, episode, True, method="forward")
+    expected: Any = head.apply({}, episode, True)
+    explained, scores = given
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
     found = other.explain({}, explained, scores)
     assert found.weights.shape == found.relevance.shape == query.shape
     np.testing.assert_allclose(abs(found.weights - 1).max(axis=-1), 1, rtol=1e-5)
@@ -68,15 +72,21 @@ def test_weights_on_maps_change_no_score_by_themselves(name):
 
 @pytest.mark.slow
 def test_a_run_goes_on_and_leaves_its_table(tmp_path, capsys):
-    options = {"num_steps": 2, "encoder_steps": 1, "episodes": 6, "out": tmp_path, "progress": False}
-    few = {"heads": ("prototype",), "shots": (1,), "finding": ()}
-    script.main(script.Options(num_seeds=1, **few, **options))
+    options: dict[str, Any] = {
+        "num_steps": 2,
+        "encoder_steps": 1,
+        "episodes": 6,
+        "out": tmp_path,
+        "progress": False,
+    }
+    options |= {"heads": ("prototype",), "shots": (1,), "finding": (), "num_seeds": 1}
+    script.main(script.Options(**options))
     before = (tmp_path / "seeds.jsonl").read_bytes()
-    script.main(script.Options(num_seeds=2, proposed=("through",), **few, **options))
+    script.main(script.Options(proposed=("half",), **options))
     assert (tmp_path / "seeds.jsonl").read_bytes().startswith(before)
     text = (tmp_path / "table.md").read_text()
     assert text == capsys.readouterr().out[-len(text) - 1 : -1]
-    assert "| prototype | 2 |" in text and "6 trainings" in text and "1-shot, gradient through w" in text
+    assert "| prototype | 1 |" in text and "3 trainings" in text and "1-shot, strength ½" in text
 
 
 @pytest.mark.slow
