@@ -82,12 +82,13 @@ def guidance_table(records: Records, shot: int) -> str:
         shot: labeled pictures a class.
 
     Returns:
-        Markdown; a last row holds the mean of all heads.
+        Markdown; a last row holds the mean of the heads that have seeds.
     """
     pair = ("guided", "plain")
     lines = [f"| {shot}-shot | seeds | plain | guided | guided − plain | {' | '.join(DOMAINS)} |"]
     lines += ["| --- |" + " ---: |" * (4 + len(DOMAINS))]
-    of = [(head, (head,)) for head in HEADS] + [("mean of the heads", HEADS)]
+    there = tuple(head for head in HEADS if complete(records, (head,), pair, shot))
+    of = [(head, (head,)) for head in there] + [("mean of these", there)] * (len(there) > 1)
     for name, heads in of:
         seeds = complete(records, heads, pair, shot)
         if not seeds:
@@ -142,9 +143,10 @@ def confirming_table(records: Records, proposed: str, shot: int) -> str:
     """
     about = VARIANTS[proposed].about
     lines = [f"| {shot}-shot, {about} | seeds | − plain | − guided |", "| --- | ---: | ---: | ---: |"]
-    heads = [head for head in HEADS if head in VARIANTS[proposed].only]
-    for name, of in [*((head, (head,)) for head in heads), ("mean of the heads", heads)]:
-        seeds = complete(records, of, (proposed, "plain", "guided"), shot)
+    every = (proposed, "plain", "guided")
+    heads = [head for head in VARIANTS[proposed].only if complete(records, (head,), every, shot)]
+    for name, of in [*((head, (head,)) for head in heads), *[("mean of these", heads)] * (len(heads) > 1)]:
+        seeds = complete(records, of, every, shot)
         if seeds:
             cells = [
                 difference(records, of, (proposed, other), shot, CONFIRMING_DOMAINS)
