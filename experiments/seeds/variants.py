@@ -85,7 +85,7 @@ VARIANTS = {
     "held": Variant("w held constant", Guidance(through=False), only=(CROSS,)),
     "alone": Variant("guided loss alone, ξ = 0, λ = 1", _ALONE, only=_HELD),
     "beside": Variant("beside the plain loss, ξ = λ = ½", Guidance(plain_weight=0.5), only=(CROSS,)),
-    "per-query": Variant("max|R| over a query's whole map", per_query=True, only=("relation", "graph")),
+    "per-query": Variant("maximum over a query's whole map", per_query=True, only=("relation", "graph")),
     "on-maps": Variant("w on the map, before its mean", on_maps=True, only=("prototype", "matching")),
 }
 """By name."""
