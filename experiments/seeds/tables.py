@@ -82,16 +82,17 @@ def guidance_table(records: Records, shot: int) -> str:
         shot: labeled pictures a class.
 
     Returns:
-        Markdown; a last row holds the mean of the heads that have seeds.
+        Markdown; a last row holds the mean of the heads that have the most seeds.
     """
     pair = ("guided", "plain")
     lines = [f"| {shot}-shot | seeds | plain | guided | guided − plain | {' | '.join(DOMAINS)} |"]
     lines += ["| --- |" + " ---: |" * (4 + len(DOMAINS))]
-    there = tuple(head for head in HEADS if complete(records, (head,), pair, shot))
-    of = [(head, (head,)) for head in there] + [("mean of these", there)] * (len(there) > 1)
+    counts = {head: len(complete(records, (head,), pair, shot)) for head in HEADS}
+    most = tuple(head for head in HEADS if counts[head] == max(counts.values()) > 0)
+    of = [(head, (head,)) for head in HEADS] + [(f"mean of the {len(most)} with most seeds", most)]
     for name, heads in of:
         seeds = complete(records, heads, pair, shot)
-        if not seeds:
+        if not heads or not seeds:
             continue
         means = [
             percent(records, heads, one, shot, seeds, tuple(DOMAINS)).mean() for one in ("plain", "guided")
