@@ -22,7 +22,7 @@ from jxai.fewshot.pixels import episode_relevance, pixel_relevance
 from jxai.fewshot.system import init_variables, part
 from jxai.fewshot.transduction import Transduction, transductive_scores
 from jxai.fewshot.transformation import Transformed, init_transformation
-from jxai.intervals import mean_and_interval
+from jxai.intervals import hierarchical_interval, mean_and_interval
 
 __all__ = [
     "PLAIN",
@@ -45,6 +45,7 @@ __all__ = [
     "episode_relevance",
     "guided_loss",
     "head_loss",
+    "hierarchical_interval",
     "init_multi_domain",
     "init_transformation",
     "init_variables",

@@ -30,16 +30,22 @@ class Guidance:
         guided_weight: λ; None for the head's released choice. 0 trains the plain head, and computes no
             explanation.
         strength: t in the weights 1 + t·R/max|R|; 1 as released.
+        through: whether gradients pass through the weights; None for the head's released choice, see `Head.through`.
     """
 
     plain_weight: float | None = None
     guided_weight: float | None = None
     strength: float = 1.0
+    through: bool | None = None
 
     def __post_init__(self):
         for name in ("plain_weight", "guided_weight", "strength"):
             if (value := getattr(self, name)) is not None or name == "strength":
                 check_number(name, value, least=0)
+        if not isinstance(self.through, bool | None):
+            raise InputTypeError(
+                f"expected through as True, False or None, got {shown(self.through)}: choose one"
+            )
 
     def weights(self, head: Head, shot: int) -> tuple[float, float]:
         """(ξ, λ) of a head.
@@ -118,8 +124,14 @@ def loss_of_features(head: Head, variables: Any, episode: Episode, guidance: Gui
         loss = loss + auxiliary
     if guided_weight:
         kept = {KEPT: updates[KEPT]} if KEPT in updates else {}
-        explanation = head.explain({**variables, **kept}, explained, scores, strength=guidance.strength)
-        weighted = explained * explanation.weights
+        given = ({**variables, **kept}, explained, scores)
+        through = head.through if guidance.through is None else guidance.through
+        if not through:
+            given = jax.lax.stop_gradient(given)
+        explanation = head.explain(*given, strength=guidance.strength)
+        weighted = explained * (
+            explanation.weights if through else jax.lax.stop_gradient(explanation.weights)
+        )
         # Only evaluation's plain head needs running averages: the weighted pass leaves none.
         guided_scores, _ = head.apply(variables, weighted, True, method="scores", mutable=["batch_stats"])
         metrics["loss_guided"] = head.loss(guided_scores, labels)

@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -154,3 +156,43 @@ def test_mean_and_interval():
 def test_no_images_is_an_error(tiny):
     with pytest.raises(ValueError, match="expected at least one image"):
         fewshot.encode(tiny.encoder, tiny.variables, np.zeros((0, tiny.side, tiny.side, 3), np.float32))
+
+
+def test_hierarchical_interval_is_that_of_every_draw():
+    """Two seeds of two episodes have 64 equally likely draws, whose quantiles are known."""
+    values = np.array([[0.0, 0.2], [0.5, 1.0]])
+    pairs = list(itertools.product((0, 1), repeat=2))
+    means = [
+        np.mean([[values[r, e] for e in of_one] for r, of_one in zip(rows, episodes, strict=True)])
+        for rows in pairs
+        for episodes in itertools.product(pairs, repeat=2)
+    ]
+    assert len(means) == 64
+    few = np.sqrt(2) * 12.706 / 1.96
+    expected = 0.425 + few * (np.quantile(np.repeat(means, 1000), [0.025, 0.975]) - 0.425)
+    mean, low, high = fewshot.hierarchical_interval(values, num_draws=20000)
+    np.testing.assert_allclose(mean, 0.425)
+    np.testing.assert_allclose([low, high], expected, rtol=1e-3)
+
+
+def test_hierarchical_interval_holds_what_the_mixed_model_s_holds():
+    """Without noise of episodes only seeds are drawn: for many of them that is Student's interval of their means."""
+    of_seeds = np.random.default_rng(0).normal(size=200)
+    mean, low, high = fewshot.hierarchical_interval(np.repeat(of_seeds[:, None], 3, axis=1))
+    expected, half = fewshot.mean_and_interval(of_seeds)
+    np.testing.assert_allclose([mean, high - low], [expected, 2 * half], rtol=0.06)
+    assert np.isnan(fewshot.hierarchical_interval([[0.1, 0.3]])[1:]).all()
+    assert fewshot.hierarchical_interval([[0.1, 0.3]])[0] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 1.0, 3.0])
+def test_the_hierarchical_interval_of_five_seeds_covers(of_seeds):
+    """In 93 of 100 repetitions or more, whether seeds differ or not; quantiles as they come would do so in 82."""
+    random, repetitions = np.random.default_rng(0), 400
+    covered = []
+    for _ in range(repetitions):
+        values = of_seeds * random.normal(size=(5, 1)) + 3 * random.normal(size=(5, 10))
+        _, low, high = fewshot.hierarchical_interval(values, num_draws=300)
+        covered.append(low <= 0 <= high)
+    print(np.mean(covered))
+    assert np.mean(covered) > 0.92

@@ -77,6 +77,61 @@ def test_gradient_is_that_of_constant_weights(system):
 
 
 @pytest.mark.parametrize(
+    "system",
+    [
+        "prototype",
+        "matching",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("relation", "cross attention")),
+    ],
+    indirect=True,
+)
+def test_guidance_says_whether_the_gradient_passes_through_the_weights(system):
+    """Against differences of the loss with weights that follow the features, and with weights that stay."""
+    with jax.enable_x64(True):
+        head, episode = system.head, system.features(dtype=np.float64)
+        variables = jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float64), fewshot.part(system.variables, "head")
+        )
+        # Positions without features stay so: what normalizes them jumps there.
+        direction = np.random.default_rng(3).normal(size=episode.query.shape) * (episode.query != 0)
+
+        def scores(explained):
+            return head.apply(variables, explained, True, method="scores", mutable=["batch_stats"])[0]
+
+        def weights(query):
+            given = episode.replace(query=query)
+            (explained, plain), _ = head.apply(
+                variables, given, True, method="forward", mutable=["batch_stats"]
+            )
+            return explained, head.explain(variables, explained, plain).weights
+
+        def moved(t):
+            query = episode.query + t * direction
+            explained, own = weights(query)
+            return [
+                head.loss(scores(explained * w), episode.query_labels)
+                for w in (own, weights(episode.query)[1])
+            ]
+
+        def slope(through):
+            guidance = fewshot.Guidance(0.0, 1.0, through=through)
+
+            def loss(query):
+                return fewshot.head_loss(head, variables, episode.replace(query=query), guidance=guidance)[0]
+
+            return jnp.vdot(jax.grad(loss)(episode.query), direction)
+
+        @quick_jit
+        def found():
+            ahead, behind = (jnp.array(moved(t)) for t in (1e-6, -1e-6))
+            return [slope(through) for through in (True, False, None)], (ahead - behind) / 2e-6
+
+        (through, held, released), expected = found()
+        np.testing.assert_allclose([through, held], expected, rtol=1e-5)
+        assert released == (through if head.through else held) and abs(through / held - 1) > 1e-3
+
+
+@pytest.mark.parametrize(
     "system", ["graph", "prototype", "matching", "cross attention", "FEAT"], indirect=True
 )
 def test_episodes_at_once_and_alone_in_any_order_of_supports_have_the_same_loss(system):

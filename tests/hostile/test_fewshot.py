@@ -139,6 +139,7 @@ CASES = {
             "plain_weight": number(None, 1.0, 0.0, wrong=(-0.5,)),
             "guided_weight": number(None, 1.0, 0.0, wrong=(-0.5,)),
             "strength": number(1.0, 0.0, wrong=(-1.0,)),
+            "through": one_of(None, True, False, bad=[Spoilt(v, refused=True) for v in (1, "yes", [])]),
         },
     ),
     "MatchingHead": head_case(
@@ -303,6 +304,10 @@ CASES = {
             "num_steps": count(None, 10),
         },
         holds=lambda found, given: found == (),
+    ),
+    "hierarchical_interval": Case(
+        fewshot.hierarchical_interval,
+        {"values": array("nh", wrap=np.asarray), "num_draws": count(1, 20), "seed": count(0, 3, least=0)},
     ),
     "log_odds": Case(
         fewshot.log_odds,

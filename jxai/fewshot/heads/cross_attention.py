@@ -133,6 +133,11 @@ class CrossAttentionHead(Head):
         rules = ((held, lrp.Constant()), (lrp.Kind.MEAN, lrp.Norm(SUN2020_DENSE.epsilon)))
         return lrp.Composite(rules, "cross attention") | lrp.sun2020
 
+    @property
+    def through(self) -> bool:
+        """The gradient passes through all of the explanation; see `Head`."""
+        return True
+
     def explained(self, episode: Episode, train: bool = False) -> Attended:
         """The maps and their attention; for the arguments see `Head`. Features are maps (N, h, w, C).
 
@@ -258,7 +263,7 @@ class CrossAttentionHead(Head):
         products, and of the channels at each position, by what that becomes on its way back through the two means.
 
         Returns:
-            The explanation. The gradient passes through all of it.
+            The explanation.
         """
         epsilon, width = SUN2020_DENSE.epsilon, explained.query.shape[2]
         found: Any = self.apply(variables, explained, method="pooled")

@@ -139,7 +139,6 @@ class GraphHead(ConditionedHead):
         self, variables: Any, explained: Conditioned, scores: jax.Array, *, strength: float = 1.0
     ) -> Explanation:
         """Explain the scores of all nodes, as released; for the arguments see `Head`."""
-        variables, explained = jax.lax.stop_gradient((variables, explained))
 
         def node_scores(nodes: jax.Array) -> jax.Array:
             given = dataclasses.replace(explained, features=nodes)
@@ -148,9 +147,7 @@ class GraphHead(ConditionedHead):
         found, pullback = lrp.vjp(node_scores, explained.features, composite=self.composite)
         start = log_odds(found)
         (relevance,) = pullback(start)
-        return jax.lax.stop_gradient(
-            Explanation(start, relevance, relevance_weights(relevance, strength=strength))
-        )
+        return Explanation(start, relevance, relevance_weights(relevance, strength=strength))
 
     def _running(self, train: bool) -> bool:
         return self.running_statistics and not train

@@ -128,6 +128,11 @@ class Head(nn.Module):
         """Whether a query's scores hand relevance to queries of other classes too, as in a graph."""
         return False
 
+    @property
+    def through(self) -> bool:
+        """Whether, as released, the gradient of the guided loss passes through the weights of the features."""
+        return False
+
     def loss(self, scores: jax.Array, labels: jax.Array) -> jax.Array:
         """Cross-entropy of the scores, a mean over the queries.
 
@@ -177,14 +182,11 @@ class Head(nn.Module):
             strength: see `relevance_weights`.
 
         Returns:
-            The explanation. No gradient passes through it, as released for RelationNet and the graph network.
+            The explanation, which can be differentiated; `Guidance.through` says whether training does.
         """
-        variables, explained, scores = jax.lax.stop_gradient((variables, explained, scores))
         start = log_odds(scores)
         relevance = self.relevance(variables, explained, start)
-        return jax.lax.stop_gradient(
-            Explanation(start, relevance, relevance_weights(relevance, strength=strength))
-        )
+        return Explanation(start, relevance, relevance_weights(relevance, strength=strength))
 
     def relevance(self, variables: Any, explained: Any, start: jax.Array) -> jax.Array:
         """Relevance of the explained features.

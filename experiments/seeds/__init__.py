@@ -1,0 +1,1 @@
+"""What guidance brings over many seeds, and what changes it: small trainings of every head."""
