@@ -35,7 +35,7 @@ class Options:
 
     images: int = 8
     """In a batch."""
-    side: int = 64
+    side: int = 128
     """Of an image."""
     part: int = 2
     """Images of a part; it divides the batch."""
