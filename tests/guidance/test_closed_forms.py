@@ -1,5 +1,7 @@
 """Losses against their papers' formulas in NumPy, and what they do to a training."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,10 +186,31 @@ def test_weighted_scores_are_those_of_the_weighted_features():
     assert np.abs(slopes[0] - slopes[1]).max() > 1e-3
 
 
+def dense(params, x):
+    return jax.nn.relu(x @ params["a"]) @ params["b"]
+
+
+def attentive(params, x):
+    """A block of attention with layer norm and a gated network, on four tokens of one number each."""
+    tokens = x[..., None] * params["a"][0]
+    apart = tokens - tokens.mean(-1, keepdims=True)
+    normed = apart * jax.lax.rsqrt((apart**2).mean(-1, keepdims=True) + 0.1)
+    weights = jax.nn.softmax(normed @ normed.swapaxes(1, 2))
+    tokens = tokens + weights @ (normed * params["a"][1])
+    return (jax.nn.silu(tokens * params["a"][2]) * tokens).mean(axis=1) @ params["b"]
+
+
 @pytest.mark.parametrize(
-    "composite", [lrp.EpsilonPlus(), lrp.EpsilonAlpha2Beta1(), lrp.EpsilonGammaBox(low=-3.0, high=3.0)]
+    ("network", "composite"),
+    [
+        (dense, lrp.EpsilonPlus()),
+        (dense, lrp.EpsilonAlpha2Beta1()),
+        (dense, lrp.EpsilonGammaBox(low=-3.0, high=3.0)),
+        (attentive, lrp.AttnLRP(epsilon=0.1)),
+        (attentive, lrp.AttnLRP(gamma=0.2)),
+    ],
 )
-def test_gradients_of_a_loss_on_relevance_by_parameters_are_those_of_finite_differences(composite):
+def test_gradients_of_a_loss_on_relevance_by_parameters_are_those_of_finite_differences(network, composite):
     with jax.enable_x64(True):
         x = jnp.asarray(np.random.default_rng(3).normal(size=(2, 4)))
         params = {
@@ -197,9 +220,7 @@ def test_gradients_of_a_loss_on_relevance_by_parameters_are_those_of_finite_diff
         inside = jnp.asarray([[1, 0, 0, 1], [0, 1, 0, 0]], bool)
 
         def loss(params):
-            def f(x):
-                return jax.nn.relu(x @ params["a"]) @ params["b"]
-
+            f = functools.partial(network, params)
             relevance = lrp.relevance(f, x, jnp.asarray([0, 2]), composite=composite)
             return (
                 guidance.background(relevance, inside).sum() + guidance.right_reasons(relevance, inside).sum()
