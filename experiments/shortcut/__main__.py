@@ -36,6 +36,7 @@ _COLUMNS = {
     "share": "relevance on it",
 }
 _DRAWN = (3, 45, 205, 365)  # of the judged pictures
+_CLEAN = "clean"  # the network to be reached: plainly trained on pictures without the shortcut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ def trained(
 
     Args:
         shortcut: one of `SHORTCUTS`.
-        name: one of `LOSSES`.
+        name: one of `LOSSES`, or "clean" for a plain one that never saw the shortcut.
         seed: of everything.
         shown: the pictures.
         num_steps: updates.
@@ -74,7 +75,9 @@ def trained(
     key = jax.random.key(seed)
     x, where = planted(shortcut, shown.trained, shown.trained_labels)
     arrays = tuple(map(jnp.asarray, (x, shown.trained, shown.trained_labels, where)))
-    params = trainings.trained(name, key, arrays, teacher_of(seed, num_steps), num_steps=num_steps)
+    params = teacher_of(seed, num_steps)
+    if name != _CLEAN:
+        params = trainings.trained(name, key, arrays, params, num_steps=num_steps)
     own, judged_where = planted(shortcut, shown.judged, shown.judged_labels)
     misled, _ = planted(shortcut, shown.judged, trainings.others(shown.judged_labels))
     found = trainings.judged(params, shown.judged, own, misled, shown.judged_labels, judged_where)
@@ -143,7 +146,8 @@ def table(found: dict[str, dict[str, list[dict[str, float]]]], cost: dict[str, f
                 mean, half = mean_and_interval(np.array([one[column] for one in seeds]))
                 cells.append(f"{mean:.3f} ± {half:.3f}" if len(seeds) > 1 else f"{mean:.3f}")
             ratio = f"{cost[name]:.1f}" if name in cost else ""
-            lines.append(f"| {LOSSES[name][0]} | {' | '.join(cells)} | {ratio} |")
+            label = "plain, never saw the shortcut" if name == _CLEAN else LOSSES[name][0]
+            lines.append(f"| {label} | {' | '.join(cells)} | {ratio} |")
     return "\n".join(lines).strip() + "\n"
 
 
@@ -184,7 +188,7 @@ def main(options: Options) -> None:
         wanted = [
             (shortcut, name, seed)
             for shortcut in options.shortcuts
-            for name in options.losses
+            for name in (*options.losses, _CLEAN)
             for seed in range(options.num_seeds)
         ]
         with Bar(len(wanted), unit="training", progress=progress) as bar:

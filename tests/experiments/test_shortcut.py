@@ -36,7 +36,8 @@ def test_a_run_goes_on_and_leaves_its_table(tmp_path, capsys):
     script.main(script.Options(repeats=1, **options))
     assert (tmp_path / "shortcut.jsonl").read_bytes().startswith(before)
     stored = json.loads((tmp_path / "shortcut.json").read_text())
-    assert set(stored["trainings"]["watermark"]) == set(trainings.LOSSES) == set(stored["costs"])
+    assert set(stored["trainings"]["watermark"]) == {*trainings.LOSSES, "clean"}
+    assert set(stored["costs"]) == set(trainings.LOSSES)
     for seeds in stored["trainings"]["watermark"].values():
         assert all(0 <= value <= 1 for value in seeds[0].values())
     assert (tmp_path / "shortcut.png").is_file() and "| plain |" in capsys.readouterr().out
