@@ -87,7 +87,7 @@ def test_wrong_input_ends_with_one_line(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    heads = "relation, graph, cross-attention, prototype, matching"
+    heads = "relation, graph, cross-attention, prototype, matching, feat"
     expected = f"InputError: expected a head among {heads}, got 'nothing': choose one of them"
     assert done.stderr.strip() == expected
 
