@@ -104,14 +104,14 @@ def explain(
             f"expected to watch or mask modules on the way from the inputs to the outputs, got {', '.join(unmet)}, "
             "where no relevance passes: leave them out"
         )
-    context.warn()
-    _warn_if_held(plan, composite)
     if any(not is_float(x) for x in leaves) and not plan.embeds:
         x = next(x for x in leaves if not is_float(x))
         raise InputTypeError(
             f"expected integers to be looked up in a table, as nn.Embed does, got {jnp.result_type(x)} of shape "
             f"{jnp.shape(x)} in no embedding: convert the input to floats, or close over it"
         )
+    context.warn()
+    _warn_if_held(plan, composite)
     rest = kept[0] if has_aux else None
     # Shapes alone do where nothing is run.
     leaves = [x if isinstance(x, jax.ShapeDtypeStruct) else widen(x) for x in leaves]
