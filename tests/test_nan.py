@@ -201,6 +201,8 @@ NO_SCORES = {
     "Backdoor": "results",
     "FFidelity": "results",
     "Poisoned": "results",
+    "Table": "results",
+    "as_table": "what is given, side by side",
     "backdoor": "of all images together; tests/metrics/test_backdoors.py",
     "Case": "what a metric is given",
     "Completeness": "results",

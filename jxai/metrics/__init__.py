@@ -48,6 +48,7 @@ from jxai.metrics.stability import (
     relative_representation_stability,
 )
 from jxai.metrics.tokens import comprehensiveness, sufficiency, token_deletion, token_insertion
+from jxai.metrics.trees import Table, as_table
 from jxai.metrics.variation import autvc, average_total_variation, multiscale_total_variation, normalized
 
 __all__ = [
@@ -60,6 +61,8 @@ __all__ = [
     "ModelRandomization",
     "Mosaics",
     "Poisoned",
+    "Table",
+    "as_table",
     "attribution_localization",
     "aupc",
     "autvc",

@@ -38,8 +38,15 @@ EXEMPT = {
     "Backdoor": "a tuple of results",
     "FFidelity": "a tuple of results",
     "Poisoned": "a tuple of results",
+    "Table": "what as_table gives, examined by tests/metrics/test_trees.py",
 }
 HEATMAP = {"heatmap": array("nhw")}
+
+
+def f_of_trees(tree):
+    return tree["a"].mean((1, 2))
+
+
 PIXELS = {**BATCH, **HEATMAP, **CHUNKS}
 REMOVAL = {**PIXELS, "baseline": BASELINES, "num_steps": count(1, 3)}
 MASKED = {**HEATMAP, "mask": mask("nhw")}
@@ -223,6 +230,14 @@ CASES = {
     ),
     "soft_sufficiency": Case(
         metrics.soft_sufficiency, SOFT, holds=lambda found, given: bool((found <= 1).all())
+    ),
+    "as_table": Case(
+        lambda f, x: metrics.as_table(f, {"a": x, "b": (x,)}).values,
+        {
+            "f": one_of(f_of_trees, bad=[Spoilt(v, refused=True) for v in (None, 3, "f")]),
+            "x": array("nhwc"),
+        },
+        holds=lambda found, given: found.shape == (len(given["x"]), 2 * given["x"][0].size),
     ),
     "sparseness": Case(metrics.sparseness, HEATMAP, holds=in_unit),
     "structural_similarity": Case(
