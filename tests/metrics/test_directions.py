@@ -8,6 +8,7 @@ from jxai import metrics
 
 # Functions that give no score of a heatmap.
 OTHERS = {
+    "as_table",
     "backdoor",
     "planted",
     "poisoned",
