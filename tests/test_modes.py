@@ -50,6 +50,12 @@ def guided(head):
     return fewshot.head_loss(head, variables, EPISODE, guidance=fewshot.Guidance(1.0, 1.0))
 
 
+def initial():
+    """An encoder before a head whose layers are our own, and not Flax's."""
+    encoder, head = models.encoder("conv4np", image_size=32), fewshot.RelationHead(features=4)
+    return fewshot.init_variables(encoder, head, jax.random.key(0), image_size=32)
+
+
 def transduced(head):
     variables = head.init(jax.random.key(0), EPISODE)
     few = fewshot.Transduction(counts=(1,))
@@ -98,6 +104,7 @@ CALLS = {
     **{f"transduced {type(head).__name__}": lambda head=head: transduced(head) for head in HEADS},
     **{name: lambda name=name: probed(name) for name in ("nearest_centroid", "linear_probe", "cosine_probe")},
     **{name: lambda name=name: encoded(name) for name in ("conv4", "conv4np", "resnet10")},
+    "initial variables": initial,
     "training step": stepped,
     **{
         f"lrp {composite.__name__}": lambda composite=composite: lrp.relevance(
@@ -110,7 +117,7 @@ CALLS = {
 UNMET = {("strict promotion", "lrp GuidedBackprop")}
 
 
-COMPILED = ("guided", "transduced", "conv4", "resnet10", "training step")
+COMPILED = ("guided", "transduced", "conv4", "resnet10", "initial variables", "training step")
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -122,6 +129,23 @@ def test_a_mode_of_tracing(mode, name):
         pytest.raises((TypeError, ValueError), match="promotion") if unmet else contextlib.nullcontext(),
     ):
         jax.eval_shape(CALLS[name])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
+def test_features_of_another_dtype_than_the_parameters(head, dtype):
+    """They promote, as in Flax's layers, plain and guided; parameters are of float32."""
+    with jax.enable_x64(True):
+
+        def guided(variables, features):
+            episode = fewshot.Episode(features, LABELS, features, LABELS, way=3)
+            return fewshot.head_loss(head, variables, episode, guidance=fewshot.Guidance(1.0, 1.0))[0]
+
+        variables = jax.eval_shape(head.init, jax.random.key(0), EPISODE)
+        features = jax.ShapeDtypeStruct(FEATURES.shape, dtype)
+        slopes, of_features = jax.eval_shape(jax.grad(guided, argnums=(0, 1)), variables, features)
+        assert of_features.dtype == dtype
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(slopes)} <= {"float32"}
 
 
 def call(name):

@@ -28,7 +28,7 @@ def init_classifier(key: jax.Array, features: int, num_classes: int) -> Any:
     Returns:
         A dense layer's parameters.
     """
-    return nn.Dense(num_classes).init(key, jnp.zeros((1, features)))["params"]
+    return nn.Dense(num_classes).init(key, jnp.zeros((1, features), jnp.float32))["params"]
 
 
 def classifier_weight(step: jax.Array, num_steps: int | None) -> jax.Array | float:

@@ -35,7 +35,7 @@ def init_variables(encoder: nn.Module, head: Head, key: jax.Array, *, image_size
     check_key(key)
     check_count("image_size", image_size)
     keys = jax.random.split(key, len(PARTS))
-    images = jnp.zeros((2, image_size, image_size, 3))
+    images = jnp.zeros((2, image_size, image_size, 3), jnp.float32)
     of_encoder = encoder.init(keys[0], images, train=False)
     features = jnp.asarray(encoder.apply(of_encoder, images, train=False))
     of_head = head.init(keys[1], Episode(features, jnp.arange(2), features, way=2))

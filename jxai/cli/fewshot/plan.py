@@ -98,7 +98,7 @@ def _counted(config: Config) -> float:
     )
 
     def images(count: int) -> jax.Array:
-        return jnp.zeros((count, config.image_size, config.image_size, 3))
+        return jnp.zeros((count, config.image_size, config.image_size, 3), jnp.float32)
 
     def labels(each: int) -> jax.Array:
         return jnp.repeat(jnp.arange(way), each)
@@ -141,7 +141,7 @@ def _classifier_work(config: Config) -> float:
     classifier = models.Classifier(encoder, num_classes=64)
     batch = jax.eval_shape(
         lambda: {
-            "image": jnp.zeros((batch_size, side, side, 3)),
+            "image": jnp.zeros((batch_size, side, side, 3), jnp.float32),
             "label": jnp.zeros(batch_size, jnp.int32),
         }
     )

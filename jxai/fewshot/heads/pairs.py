@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -59,7 +60,7 @@ class PairConv(nn.Module):
         features: output channels.
         padding: zeros around the map, on each side.
         use_bias: whether the bias is added.
-        dtype: dtype of the computation, None for the inputs'.
+        dtype: dtype of the computation, None for the one that inputs and kernel promote to, as Flax's layers.
     """
 
     features: int
@@ -83,7 +84,7 @@ class PairConv(nn.Module):
         bias = 0.0
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        pairs, kernel, bias = jax.tree.map(lambda x: jnp.asarray(x, self.dtype), (pairs, kernel, bias))
+        pairs, kernel, bias = _of_one_dtype(self.dtype, pairs, kernel, bias)
         if isinstance(pairs, Pairs):
             z = convolve_halves(pairs, kernel, self.padding)
         else:
@@ -134,6 +135,7 @@ def relevance_of_pairs(
     Returns:
         Relevance of the pairs written out, (queries, way, h, w, 2C).
     """
+    pairs, kernel, relevance = _of_one_dtype(None, pairs, kernel, relevance)
     positive, negative = jnp.maximum(kernel, 0), jnp.minimum(kernel, 0)
     z = convolve_halves(jax.tree.map(lambda x: jnp.maximum(x, 0), pairs), positive, padding)
     if not nonnegative:
@@ -146,3 +148,9 @@ def relevance_of_pairs(
 
     x = pairs.dense()
     return x * (back(positive) if nonnegative else jnp.where(x >= 0, back(positive), back(negative)))
+
+
+def _of_one_dtype(dtype: Any, *arrays: Any) -> Any:
+    """Arrays of `dtype`, or of the one that they promote to: `lax` convolves arrays of one dtype alone."""
+    dtype = dtype or jnp.result_type(*jax.tree.leaves(arrays))
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), arrays)

@@ -126,7 +126,8 @@ def _follow(facts: Facts, equation: Equation, declared: set[Value]) -> None:
 
     def holds_none(value: Value) -> bool:
         if value.literal is not None:
-            return bool(np.all(np.asarray(value.literal) >= 0))
+            with np.errstate(invalid="ignore"):  # bfloat16's NaN warns where it is compared, unlike float32's
+                return bool(np.all(np.asarray(value.literal) >= 0))
         return value in facts.nonnegative
 
     for index, value in enumerate(equation.outputs):
