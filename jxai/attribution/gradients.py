@@ -38,7 +38,7 @@ def gradient(f: Scores, x: Any, target: Target) -> Any:
         target: (N,), integers in [0, K), of maps (N, ..., K) the class's sum over them; or a function of f's outputs
             to one number an image, (N,), such as the mean score of a region of a segmentation map; or a tuple of such
             a function and of arrays (N, ...) that it takes after the outputs, such as each image's region, or one
-            class against another (`contrast`); or None where f gives one number an image.
+            class against another (`contrast`); where f gives one number an image, (N,), None or whatever classes.
 
     Returns:
         Of x's shape and dtype, or structure: token ids have the sums over their embeddings' channels, other integers

@@ -58,10 +58,12 @@ def check_scores(scores: Any, target: jax.Array) -> None:
     number, shape = len(target), getattr(scores, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != number:
         got = type(scores).__name__ if shape is None else f"an array of shape {shape}"
+        advice = "choose one output, or reduce them to scores in a function around `f`"
+        if shape == (number,):
+            advice = "give `lambda x: f(x)[:, None]` with class 0"
         raise InputError(
-            f"expected `f` to give scores of shape ({number}, K), got {got}: choose one output, or "
-            "reduce them to scores in a function around `f`; estimators take a function of them as `target` too, or "
-            "None where they are one number an image"
+            f"expected `f` to give scores of shape ({number}, K), got {got}: {advice}; estimators take a function of "
+            "the outputs as `target` too, and one number an image as it is"
         )
     if (
         (known := values(target)) is not None

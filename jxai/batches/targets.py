@@ -1,8 +1,9 @@
 """What of a function's outputs is explained, for every estimator: one number an image, as a column of scores.
 
-A class is a column already; of maps of scores (N, ..., K) it is the class's sum over the map. A function of the
-outputs becomes one column; with arrays of the images beside it, one column an image, since whoever explains may take
-images in any order and number (chunks, noisy copies).
+A class is a column already; of maps of scores (N, ..., K) it is the class's sum over the map; of one number an image,
+(N,), as a regression gives, that number, whatever class is named. A function of the outputs becomes one column; with
+arrays of the images beside it, one column an image, since whoever explains may take images in any order and number
+(chunks, noisy copies).
 """
 
 from collections.abc import Callable
@@ -69,10 +70,12 @@ def as_reading(
 
     Args:
         outputs: the shapes of f's outputs for the images: scores (N, K); or maps of them (N, ..., K), of which a
-            class counts with its sum; or a tree that holds one such array; or what the target's function takes.
+            class counts with its sum; or one number an image (N,); or a tree that holds one such array; or what the
+            target's function takes.
         number: N.
         target: classes (N,), a function of f's outputs to one number an image (N,), or a tuple of such a function and
-            of arrays (N, ...) which it takes after the outputs; None where outputs are one number an image, (N,).
+            of arrays (N, ...) which it takes after the outputs; where outputs are one number an image, None or
+            whatever classes.
         image: the inputs' shape, where it is one array: maps that are images' with their classes first are refused.
 
     Returns:
@@ -111,6 +114,8 @@ def _of_classes(
         )
     scores = leaves[0] if leaves else outputs
     shape = getattr(scores, "shape", ())
+    if shape == (len(classes),):
+        return _by(_only_number, []), jnp.zeros_like(classes)
     if len(shape) <= 2 or shape[0] != len(classes):
         check_scores(scores, classes)
         return (None if scores is outputs else lambda outputs, _: jax.tree.leaves(outputs)[0]), classes

@@ -74,7 +74,7 @@ def test_wrong_targets_and_images(name):
     with pytest.raises(TypeError, match="expected `x` of floats, got int32"):
         run(f, X.astype(jnp.int32), TARGET)
     with pytest.raises(ValueError, match=r"expected `f` to give scores of shape \(2, K\)"):
-        run(lambda x: x.mean(axis=(1, 2, 3)), X, TARGET)
+        run(lambda x: x.mean(axis=(0, 1, 2)), X, TARGET)
     # Under jit shapes are seen, values are not.
     with pytest.raises(ValueError, match="expected `target` of shape"):
         jax.jit(lambda x: run(f, x, TARGET[:1]))(X)
