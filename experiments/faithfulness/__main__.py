@@ -11,7 +11,7 @@ they are there (`faithfulness.jsonl`): a run that was stopped goes on. Minutes o
 """
 
 import dataclasses
-import json
+import functools
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ import numpy as np
 from experiments.faithfulness import agreement, networks
 from experiments.faithfulness.networks import TARGET, TRIGGERS, Letters, Network, Trigger, train
 from experiments.faithfulness.scores import CONTROL, DIRECTIONS, KNOWN, METHODS, Asked, Scorer
+from experiments.pieces import check_names, finish, leave
 from jxai import metrics
 from jxai.cli.running import command_line, folders
 from jxai.cli.running.seeds import key_of
 from jxai.errors import InputError
 from jxai.intervals import mean_and_interval
-from jxai.progress import Bar, Progress
 from jxai.results_log import ResultsLog
 
 NO_TRIGGER = "no trigger"
@@ -189,39 +189,26 @@ def page(found: dict[str, Any], options: Options) -> str:
 
 def main(options: Options) -> None:
     """Measure what is missing; write and print the tables."""
-    unknown = [name for name in options.networks if name not in _NETWORKS]
-    if unknown or not options.networks:
-        got = unknown[0] if unknown else "none"
-        raise InputError(f"expected networks among {', '.join(_NETWORKS)}, got {got}: name such ones")
+    check_names("networks", options.networks, _NETWORKS)
     settings = dataclasses.asdict(options)
     for name in ("networks", "num_seeds", "out", "json", "progress"):
         del settings[name]
     scorer = Scorer(Network(options.num_classes), beta=options.beta)
-    progress: Progress = True if options.progress else "lines"
+    keys = {(name, seed): f"{name} {seed}" for seed in range(options.num_seeds) for name in options.networks}
+    pieces = {
+        key: functools.partial(measure, scorer, seed, _NETWORKS[name], options)
+        for (name, seed), key in keys.items()
+    }
     with folders.in_use(options.out):
         log = ResultsLog(options.out / "faithfulness.jsonl", settings)
-        keys = {
-            (name, seed): f"{name} {seed}" for seed in range(options.num_seeds) for name in options.networks
-        }
-        done = sum(log.done(key) for key in keys.values())
-        with Bar(len(keys), initial=done, unit="network", progress=progress) as bar:
-            for (name, seed), key in keys.items():
-                if not log.done(key):
-                    bar.name(key)
-                    log.append({"key": key, **measure(scorer, seed, _NETWORKS[name], options)})
-                    bar.update(1)
+        finish(log, pieces, unit="network", progress=options.progress)
         records = {
             name: [log.records[keys[name, seed]] for seed in range(options.num_seeds)]
             for name in options.networks
         }
         found = summary(records)
-        text = page(found, options)
-        written = (
-            json.dumps({"settings": log.settings, "networks": found}, ensure_ascii=False, indent=1) + "\n"
-        )
-        folders.write_whole(options.out / "faithfulness.md", text)
-        folders.write_whole(options.out / "faithfulness.json", written)
-    print(written if options.json else text, end="")
+        stored = {"settings": log.settings, "networks": found}
+        leave(options.out / "faithfulness", page(found, options), stored, as_json=options.json)
 
 
 if __name__ == "__main__":

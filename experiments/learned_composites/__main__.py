@@ -12,7 +12,6 @@ was stopped goes on.
 
 import dataclasses
 import functools
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,11 @@ from experiments.learned_composites.learning import (
     heatmaps,
     objective,
 )
+from experiments.pieces import check_names, finish, leave
 from jxai import data, metrics
-from jxai.cli.running import command_line, folders, made_with
+from jxai.cli.running import command_line, folders
 from jxai.cli.running.seeds import key_of
 from jxai.errors import InputError
-from jxai.progress import Bar, Progress
 from jxai.results_log import ResultsLog
 
 DOMAINS = ("fashion", "latin")
@@ -204,45 +203,27 @@ def measure(domain: str, seed: int, options: Options, learners: dict[str, Learne
 
 def main(options: Options) -> None:
     """Measure what is missing; write and print the tables."""
-    for kind, names, known in (
-        ("domains", options.domains, DOMAINS),
-        ("families", options.families, tuple(FAMILIES)),
-    ):
-        if unknown := [name for name in names if name not in known]:
-            raise InputError(f"expected {kind} among {', '.join(known)}, got {', '.join(unknown)}")
+    check_names("domains", options.domains, DOMAINS)
+    check_names("families", options.families, FAMILIES)
     if not 1 <= options.num_seeds <= len(_SEEDS):
         raise InputError(f"expected one to {len(_SEEDS)} seeds, got {options.num_seeds}: give such a number")
     settings = dataclasses.asdict(options)
     for name in ("domains", "num_seeds", "out", "json", "progress"):
         del settings[name]
-    progress: Progress = True if options.progress else "lines"
+    seeds, learners = _SEEDS[: options.num_seeds], {domain: {} for domain in options.domains}
+    keys = {(domain, seed): f"{domain} {seed}" for seed in seeds for domain in options.domains}
+    pieces = {
+        key: functools.partial(measure, domain, seed, options, learners[domain])
+        for (domain, seed), key in keys.items()
+    }
     with folders.in_use(options.out):
         log = ResultsLog(options.out / "learned_composites.jsonl", settings)
-        wanted = {
-            (domain, seed): f"{domain} {seed}"
-            for seed in _SEEDS[: options.num_seeds]
-            for domain in options.domains
-        }
-        done = sum(log.done(key) for key in wanted.values())
-        learners: dict[str, dict[str, Learner]] = {}
-        with Bar(len(wanted), initial=done, unit="network", progress=progress) as bar:
-            for (domain, seed), key in wanted.items():
-                if not log.done(key):
-                    bar.name(key)
-                    measured = measure(domain, seed, options, learners.setdefault(domain, {}))
-                    log.append({"key": key, **measured})
-                    bar.update(1)
-        records = {
-            domain: [log.records[wanted[domain, seed]] for seed in _SEEDS[: options.num_seeds]]
-            for domain in options.domains
-        }
+        finish(log, pieces, unit="network", progress=options.progress)
+        records = {domain: [log.records[keys[domain, seed]] for seed in seeds] for domain in options.domains}
         found = {domain: report.summary(of) for domain, of in records.items()}
         text = report.page(found, options.num_pictures, options.num_seeds)
-        stored = {"made_with": made_with.start(), "settings": log.settings, "domains": found}
-        written = json.dumps(stored, ensure_ascii=False, indent=1) + "\n"
-        folders.write_whole(options.out / "learned_composites.md", text)
-        folders.write_whole(options.out / "learned_composites.json", written)
-    print(written if options.json else text, end="")
+        stored = {"settings": log.settings, "domains": found}
+        leave(options.out / "learned_composites", text, stored, as_json=options.json)
 
 
 if __name__ == "__main__":
