@@ -10,7 +10,7 @@ from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.attribution.inputs import as_images
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target, as_scores
-from jxai.checks import check_count, check_number, finite, keep_nan
+from jxai.checks import check_count, check_functions, check_number, finite, keep_nan
 from jxai.errors import InputError
 
 _WIDEST = 100  # standard deviation, in sides of the image
@@ -54,6 +54,7 @@ def blur_ig(
         Xu et al., *Attribution in Scale and Space*, 2020, section 3.
     """
     x = as_images(x)
+    check_functions(explain=explain)
     f, target = as_scores(f, x, target)
     if x.ndim != 4:
         raise InputError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")

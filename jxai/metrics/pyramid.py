@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jxai.checks import check_count, check_number, keep_nan
-from jxai.errors import InputError
+from jxai.checks import check_count, check_number, keep_nan, shown
+from jxai.errors import InputError, InputTypeError
 from jxai.metrics.inputs import as_heatmap
 
 # Blurs of a larger one are as wide as memory.
@@ -32,6 +32,7 @@ def gaussian_pyramid(heatmap: ArrayLike, *, factor: float = 1.5, smallest: int =
         The levels, float32 (N, h, w), the heatmap itself first. They end where the size no longer changes.
 
     Raises:
+        TypeError: factor is an array of JAX.
         ValueError: `heatmap` is not a finite array (N, H, W) with sides of at least `smallest`, factor is out
             of range, or smallest is less than 1.
 
@@ -51,6 +52,8 @@ def gaussian_pyramid(heatmap: ArrayLike, *, factor: float = 1.5, smallest: int =
 
 def _sizes(size: tuple[int, int], factor: float, smallest: int) -> list[tuple[int, int]]:
     """Sizes of the levels."""
+    if isinstance(factor, jax.Array):  # the levels' sizes hang on it
+        raise InputTypeError(f"expected factor as a number of Python, got {shown(factor)}: give a float")
     check_number("factor", factor, above=1, most=_LARGEST_FACTOR)
     check_count("smallest", smallest)
     if min(size) < smallest:
