@@ -79,6 +79,14 @@ def check_functions(**functions: Any) -> None:
             raise InputTypeError(f"expected `{name}` as a function, got {shown(function)}: give one")
 
 
+def check_known(name: str, value: Any) -> None:
+    """Refuse a number that a caller's `jit`, `vmap` or `grad` traces, where shapes or constants hang on it."""
+    if isinstance(value, Tracer):
+        raise InputTypeError(
+            f"expected {name} as a known number, got a traced one: shapes hang on it, so close over it"
+        )
+
+
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Refuse what is none of the choices."""
     if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
