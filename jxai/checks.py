@@ -25,9 +25,12 @@ Tree = TypeVar("Tree")
 
 
 def check_count(name: str, value: Any, *, least: int = 1) -> int:
-    """The value as an int; a ValueError where it is none or below `least`."""
+    """The value as an int; a ValueError where it is none or below `least`.
+
+    An array of JAX is none: shapes and loops hang on counts, and a function that is compiled with it loses its value.
+    """
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        number = None if isinstance(value, bool | jax.Array) else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < least:
@@ -67,6 +70,21 @@ def check_number(
         else:
             asked = "finite"
         raise InputError(f"expected {name} {asked}, got {shown(value)}: give such a number")
+
+
+def check_functions(**functions: Any) -> None:
+    """Refuse what cannot be called; functions by the names of their arguments."""
+    for name, function in functions.items():
+        if not callable(function):
+            raise InputTypeError(f"expected `{name}` as a function, got {shown(function)}: give one")
+
+
+def check_known(name: str, value: Any) -> None:
+    """Refuse a number that a caller's `jit`, `vmap` or `grad` traces, where shapes or constants hang on it."""
+    if isinstance(value, Tracer):
+        raise InputTypeError(
+            f"expected {name} as a known number, got a traced one: shapes hang on it, so close over it"
+        )
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:

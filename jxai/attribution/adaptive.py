@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.batches.checks import check_finite, per_image
-from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan
+from jxai.checks import as_array, check_count, check_functions, check_key, check_number, finite, keep_nan
 from jxai.compiled import run_compiled
 from jxai.errors import InputError
 
@@ -94,7 +94,7 @@ def adaptive_noise(
         objective for which that is best needs a floor of its own.
 
     Raises:
-        TypeError: `x` holds no floats.
+        TypeError: `x` holds no floats, or the objective is no function.
         ValueError: an option is out of range, the objective does not give (N,) or nothing finite, `x` is not finite
             or `start` not positive (values are not seen under jit).
 
@@ -105,6 +105,7 @@ def adaptive_noise(
     x = as_array(x)
     check_finite("x", x)
     check_key(key)
+    check_functions(objective=objective)
     check_count("max_iterations", max_iterations)
     check_count("max_stops", max_stops, least=0)
     check_number("step", step, above=0)

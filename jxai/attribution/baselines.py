@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from jxai.batches.blur import gaussian_blur
 from jxai.batches.checks import as_grays, check_finite
 from jxai.batches.draws import row_keys
-from jxai.checks import as_array, check_count, check_number, finite, keep_nan
+from jxai.checks import as_array, check_count, check_known, check_number, finite, keep_nan
 from jxai.errors import InputError
 
 _TRUNCATION = 4.0  # of the Gaussian, in standard deviations
@@ -68,7 +68,8 @@ def blurred_baseline(x: jax.Array, *, sigma: float) -> jax.Array:
     if x.ndim != 4:
         raise InputError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
     # Wider ones are as flat, and take ever longer.
+    check_known("sigma", sigma)
     check_number("sigma", sigma, above=0, most=_WIDEST * max(x.shape[1:3]))
     radius = int(_TRUNCATION * sigma + 0.5)
-    blurred = gaussian_blur(x, sigma=sigma, radius=radius).astype(x.dtype)
+    blurred = gaussian_blur(x, sigma=float(sigma), radius=radius).astype(x.dtype)
     return finite("blurred images", keep_nan(blurred, x))

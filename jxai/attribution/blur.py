@@ -10,7 +10,7 @@ from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.attribution.inputs import as_images
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target, as_scores
-from jxai.checks import check_count, check_number, finite, keep_nan
+from jxai.checks import check_count, check_functions, check_known, check_number, finite, keep_nan
 from jxai.errors import InputError
 
 _WIDEST = 100  # standard deviation, in sides of the image
@@ -54,10 +54,13 @@ def blur_ig(
         Xu et al., *Attribution in Scale and Space*, 2020, section 3.
     """
     x = as_images(x)
+    check_functions(explain=explain)
     f, target = as_scores(f, x, target)
     if x.ndim != 4:
         raise InputError(f"expected images of shape (N, H, W, C), got {x.shape}: add or merge leading axes")
+    check_known("max_sigma", max_sigma)
     check_number("max_sigma", max_sigma, above=0, most=_WIDEST * max(x.shape[1:3]))
+    max_sigma = float(max_sigma)
     check_count("num_steps", num_steps)
     wide = jnp.promote_types(x.dtype, jnp.float32)
 

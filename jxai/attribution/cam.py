@@ -10,7 +10,7 @@ from jxai.attribution.maps import Features, Grid, channels_last, check_shown, ch
 from jxai.batches.checks import check_finite
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target, as_scores
-from jxai.checks import finite, keep_nan
+from jxai.checks import check_functions, finite, keep_nan
 from jxai.compiled import run_compiled
 
 
@@ -57,6 +57,7 @@ def score_cam(
     """
     x = as_images(x)
     check_shown(relu, enlarge)
+    check_functions(head=head)
     maps_of = checked_maps(features, channel_axis, grid)
     f, classes = as_scores(lambda x: head(maps_of(x)), x, target)
     maps = run_compiled(lambda: channels_last(maps_of(x), channel_axis, grid))

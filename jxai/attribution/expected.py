@@ -11,6 +11,7 @@ from jxai.attribution.inputs import as_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.draws import row_keys
 from jxai.batches.targets import Target
+from jxai.checks import check_count
 
 
 def expected_gradients(
@@ -52,6 +53,7 @@ def expected_gradients(
         Erion et al., *Improving performance of deep learning models with axiomatic attribution priors and expected
         gradients*, 2021, equation 4.
     """
+    check_count("num_samples", num_samples)
     inputs = as_inputs(f, x, target)
     x, references = inputs.x, inputs.references(references)
     wide = jnp.promote_types(x.dtype, jnp.float32)

@@ -9,7 +9,7 @@ from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.attribution.inputs import as_images
 from jxai.attribution.maps import Features, Grid, channels_last, check_shown, checked_maps, shown_map
 from jxai.batches.targets import Target, as_scores
-from jxai.checks import finite, keep_nan
+from jxai.checks import check_functions, finite, keep_nan
 from jxai.compiled import run_compiled
 
 
@@ -186,6 +186,7 @@ def guided_grad_cam(
         Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization*, 2017,
         section 3.2.
     """
+    check_functions(explain=explain)
     x = as_images(x)
     where = grad_cam(features, head, x, target, channel_axis=channel_axis, grid=grid)
     f, classes = as_scores(lambda x: head(features(x)), x, target)
@@ -207,6 +208,7 @@ def _cam(
     """A map, of a function of maps (N, h, w, K') and the head's gradients there to (N, h, w)."""
     x = as_images(x)
     check_shown(relu, enlarge)
+    check_functions(head=head, explain=explain)
     maps_of = checked_maps(features, channel_axis, grid)
     head, classes = as_scores(head, x, target, below=maps_of)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jxai.attribution.inputs import as_inputs
 from jxai.batches.targets import Target
-from jxai.checks import finite, keep_nan
+from jxai.checks import check_functions, finite, keep_nan
 from jxai.compiled import run_compiled
 
 Scores = Callable[[jax.Array], jax.Array]
@@ -82,5 +82,6 @@ def input_x_gradient(f: Scores, x: Any, target: Target, *, explain: Explain = gr
     References:
         Shrikumar et al., *Not Just a Black Box*, 2016.
     """
+    check_functions(explain=explain)
     inputs = as_inputs(f, x, target)
     return inputs.attributions(inputs.x * explain(inputs.f(), inputs.x, inputs.target))

@@ -12,7 +12,7 @@ from jxai.attribution.gradients import Explain, Scores, gradient
 from jxai.attribution.inputs import as_inputs
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target
-from jxai.checks import check_count, check_number
+from jxai.checks import check_count, check_known, check_number
 
 # Of the whole way: where sums of float32 count as equal.
 _TOLERANCE = 1e-6
@@ -63,6 +63,7 @@ def guided_ig(
     inputs = as_inputs(f, x, target)
     x = inputs.x
     check_count("num_steps", num_steps)
+    check_known("fraction", fraction)
     check_number("fraction", fraction, above=0, most=1)
     check_number("max_distance", max_distance, least=0, most=1)
     start = inputs.baseline(baseline)

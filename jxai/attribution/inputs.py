@@ -17,7 +17,7 @@ import numpy as np
 from jxai.attribution.lookups import Lookups
 from jxai.batches.checks import as_baseline, as_baselines, check_finite, check_references
 from jxai.batches.targets import Reading, Target, as_reading, check_target
-from jxai.checks import as_array, finite, keep_nan, shown
+from jxai.checks import as_array, check_functions, finite, keep_nan, shown
 from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
 
@@ -52,6 +52,7 @@ class Inputs:
 
     def explained(self, explain: Callable, at: jax.Array, images: jax.Array) -> jax.Array:
         """An explanation of rows in the place of these images, (c, ...)."""
+        check_functions(explain=explain)
         return explain(self.f(images), at, self.target[images])
 
     def score(self, at: jax.Array, images: jax.Array | None = None) -> jax.Array:
@@ -109,9 +110,10 @@ def as_inputs(f: Callable, x: Any, target: Target, *, head: Callable | None = No
         head: from what f gives to scores.
 
     Raises:
-        TypeError: `x` holds no floats, and no token ids that f looks up, or `target` no integers.
+        TypeError: f is no function, `x` holds no floats, and no token ids that f looks up, or `target` no integers.
         ValueError: as `gradient`.
     """
+    check_functions(f=f, head=f if head is None else head)
     above = head if head is not None else lambda below: below
     if not is_tree(x):
         given = as_array(x)

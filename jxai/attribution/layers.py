@@ -19,7 +19,7 @@ from jxai.attribution.maps import Features
 from jxai.attribution.paths import Method, straight_path
 from jxai.batches.chunks import sum_over_roots
 from jxai.batches.targets import Target
-from jxai.checks import as_array, finite, keep_nan, shown
+from jxai.checks import as_array, check_functions, finite, keep_nan, shown
 from jxai.errors import InputError
 
 
@@ -60,6 +60,7 @@ def internal_influence(
     References:
         Leino et al., *Influence-Directed Explanations for Deep Convolutional Networks*, 2018, section 2.
     """
+    check_functions(head=head, explain=explain)
     layer = as_inputs(_checked(features), x, target, head=head)
     path = straight_path(layer, baseline, num_steps=num_steps, method=method)
     above = layer.above(head)
@@ -112,6 +113,7 @@ def conductance(
     References:
         Dhamdhere et al., *How Important Is a Neuron?*, 2018, equation 3.
     """
+    check_functions(head=head, explain=explain)
     layer = as_inputs(_checked(features), x, target, head=head)
     path = straight_path(layer, baseline, num_steps=num_steps, method=method)
     above = layer.above(head)
@@ -167,6 +169,7 @@ def neuron_conductance(
     References:
         Dhamdhere et al., *How Important Is a Neuron?*, 2018, equation 2.
     """
+    check_functions(head=head, explain=explain)
     layer = as_inputs(_checked(features), x, target, head=head)
     path = straight_path(layer, baseline, num_steps=num_steps, method=method)
     shape = _activations(layer)
@@ -199,6 +202,7 @@ def _activations(layer: Inputs) -> Any:
 
 def _checked(features: Features) -> Features:
     """Features that refuse to be anything but one array (N, ...) of floats."""
+    check_functions(features=features)
 
     def below(*given: Any) -> jax.Array:
         number = len(jax.tree.leaves(given)[0])

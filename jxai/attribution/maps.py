@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import check_choice, check_count, finite, keep_nan, shown
+from jxai.checks import check_choice, check_count, check_functions, finite, keep_nan, shown
 from jxai.errors import InputError
 
 Features = Callable[[jax.Array], jax.Array]
@@ -27,8 +27,10 @@ def checked_maps(features: Features, channel_axis: int | None, grid: Grid) -> Fe
         A function of images to the maps as they are.
 
     Raises:
+        TypeError: features is no function.
         ValueError: the axis is another, or the grid none; later, where images or maps have another shape.
     """
+    check_functions(features=features)
     check_choice("channel_axis", channel_axis, (None, -1, 1))
     if grid is not None:
         if not isinstance(grid, tuple | list) or len(grid) != 2:

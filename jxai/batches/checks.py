@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jxai.checks import as_array, count_not_finite, values
+from jxai.checks import as_array, check_functions, count_not_finite, values
 from jxai.errors import InputError, InputTypeError
 
 
@@ -46,9 +46,10 @@ def check_inputs(f: Callable, x: jax.Array, target: jax.Array) -> None:
         target: (N,), integers in [0, K).
 
     Raises:
-        TypeError: as `check_batch`.
+        TypeError: as `check_batch`; or `f` is no function.
         ValueError: as `check_batch`; a target is out of range, or `f` gives no scores (N, K).
     """
+    check_functions(f=f)
     check_batch(x, target)
     check_scores(jax.eval_shape(f, jax.ShapeDtypeStruct(x.shape, x.dtype)), target)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from jxai.batches.checks import check_classes, check_finite, check_scores
-from jxai.checks import as_array, shown
+from jxai.checks import as_array, check_functions, shown
 from jxai.errors import InputError, InputTypeError
 
 # Classes (N,), a function of the outputs, a tuple of one and of the arrays (N, ...) that it takes beside them, or
@@ -43,6 +43,7 @@ def as_scores(
         TypeError: as `check_inputs`; or the function gives no floats.
         ValueError: as `check_inputs`; or as `as_reading`.
     """
+    check_functions(f=f)
     check_finite("x", x)
     check_target(target, len(x))
     outputs = jax.eval_shape(lambda x: f(below(x)), jax.ShapeDtypeStruct(x.shape, x.dtype))

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import as_array, keep_nan
+from jxai.checks import as_array, check_functions, keep_nan
 from jxai.errors import InputError
-from jxai.guidance.maps import as_explanations, check_functions, scaled, total
+from jxai.guidance.maps import as_explanations, scaled, total
 
 
 def disagreement(relevance: jax.Array, reference: jax.Array) -> jax.Array:

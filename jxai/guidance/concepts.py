@@ -8,9 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import as_array, finite, keep_nan, values
+from jxai.checks import as_array, check_functions, finite, keep_nan, values
 from jxai.errors import InputError
-from jxai.guidance.maps import as_explanations, check_functions
+from jxai.guidance.maps import as_explanations, scaled
 
 
 def concept_vector(activations: jax.Array, present: jax.Array) -> jax.Array:
@@ -53,8 +53,9 @@ def concept_vector(activations: jax.Array, present: jax.Array) -> jax.Array:
     apart = (with_it * pooled).sum(axis=0) / number - ((1 - with_it) * pooled).sum(axis=0) / (
         len(pooled) - number
     )
-    length = jnp.linalg.norm(apart)
-    return apart / jnp.where(length == 0, 1, length)
+    apart = scaled(apart[None])[0]  # its largest entry 1, or all of it 0
+    square = (apart**2).sum()
+    return apart / jnp.sqrt(jnp.where(square > 0, square, 1))  # a length whose gradient is finite at 0
 
 
 def concept_sensitivity(

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jxai.checks import as_array, check_number, finite, keep_nan, shown, values
+from jxai.checks import as_array, check_functions, check_number, finite, keep_nan, shown, values
 from jxai.errors import InputError, InputTypeError
-from jxai.guidance.maps import as_explanations, check_functions, scaled
+from jxai.guidance.maps import as_explanations, scaled
 
 _SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 # Of the largest |relevance|: where many values are equal, as zeros are, what a sigmoid divides by is not 0.

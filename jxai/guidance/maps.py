@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.checks import as_array, finite, values
-from jxai.errors import InputError, InputTypeError
+from jxai.errors import InputError
 
 
 def as_explanations(name: str, value: Any) -> jax.Array:
@@ -70,20 +70,6 @@ def as_region(name: str, value: Any, explanations: jax.Array) -> jax.Array:
             f"expected {name} in [0, 1], got {known.min():g} to {known.max():g}: compare it with 0"
         )
     return array
-
-
-def check_functions(**functions: Any) -> None:
-    """Refuse what cannot be called.
-
-    Args:
-        **functions: by the names of their arguments.
-
-    Raises:
-        TypeError: one is no function.
-    """
-    for name, function in functions.items():
-        if not callable(function):
-            raise InputTypeError(f"expected a function as {name}, got {type(function).__name__}")
 
 
 def scaled(values: jax.Array) -> jax.Array:

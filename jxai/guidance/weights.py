@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import as_array, check_number, finite
+from jxai.checks import as_array, check_functions, check_number, finite
 from jxai.errors import InputError
-from jxai.guidance.maps import as_explanations, check_functions
+from jxai.guidance.maps import as_explanations
 
 
 def relevance_weights(relevance: jax.Array, *, strength: float = 1.0) -> jax.Array:

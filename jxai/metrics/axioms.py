@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jxai.batches.checks import as_baseline, as_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws
-from jxai.checks import check_count, check_number, finite, keep_nan
+from jxai.checks import check_count, check_functions, check_number, finite, keep_nan
 from jxai.errors import InputError
 from jxai.metrics.inputs import Scores, as_batch, target_scores
 from jxai.metrics.neighbors import check_explanation, norm
@@ -124,6 +124,7 @@ def input_invariance(
     x, target = as_batch(x, target, f=f)
     # One for all inputs: an estimator may ask the network of any number of them at once.
     moved = as_baseline(shift, x[:1])
+    check_functions(explain=explain)
     check_explanation(lambda inputs, classes: explain(f, inputs, classes), x, target)
 
     def change(images: jax.Array) -> tuple[jax.Array, jax.Array]:

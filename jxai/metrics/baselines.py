@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jxai.batches.blur import gaussian_blur
 from jxai.batches.checks import as_grays
-from jxai.checks import as_array, check_key, check_number, values
+from jxai.checks import as_array, check_key, check_known, check_number, values
 from jxai.errors import InputError
 from jxai.metrics.road import linear_imputation
 
@@ -52,6 +52,7 @@ def blur_baseline(*, sigma: float) -> BaselineFunction:
     Raises:
         ValueError: sigma is out of range; later, an input is no image.
     """
+    check_known("sigma", sigma)
     check_number("sigma", sigma, above=0, most=_WIDEST)
 
     def replaced(x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import as_array, check_number, finite, keep_nan
+from jxai.checks import as_array, check_functions, check_number, finite, keep_nan
 from jxai.errors import InputError, InputTypeError
 from jxai.metrics.inputs import as_feature_map
 
@@ -40,6 +40,7 @@ def consistency(
         Framework for Evaluating Faithfulness of Local Explanations, Dasgupta et al., 2022.
     """
     heatmap, prediction = _explained(heatmap, prediction)
+    check_functions(discretize=_cell if discretize is None else discretize)
     cells = (_cell if discretize is None else discretize)(heatmap)
     if not getattr(cells, "shape", ()) or cells.shape[0] != len(heatmap):
         raise InputError(

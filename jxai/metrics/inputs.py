@@ -1,6 +1,7 @@
 """What the metrics share: heatmaps, batches and scores, checked."""
 
 from collections.abc import Callable
+from types import EllipsisType
 
 import jax
 import jax.numpy as jnp
@@ -67,10 +68,12 @@ def as_feature_map(heatmap: ArrayLike, x: jax.Array | None = None) -> jax.Array:
     return as_finite("heatmap", array).astype(jnp.float32)
 
 
-def as_batch(x: ArrayLike, target: ArrayLike, *, f: Scores | None = None) -> tuple[jax.Array, jax.Array]:
-    """Inputs (N, ...) and their classes (N,), checked, also against the scores of `f`, as arrays of JAX."""
+def as_batch(
+    x: ArrayLike, target: ArrayLike, *, f: Scores | EllipsisType = ...
+) -> tuple[jax.Array, jax.Array]:
+    """Inputs (N, ...) and their classes (N,), checked, also against the scores of an `f`, as arrays of JAX."""
     inputs, classes = as_array(x), as_array(target)
-    if f is None:
+    if f is ...:
         check_batch(inputs, classes)
     else:
         check_inputs(f, inputs, classes)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import row_keys
-from jxai.checks import check_number, finite, keep_nan
+from jxai.checks import check_functions, check_number, finite, keep_nan
 from jxai.compiled import Compiled, is_traced, run_compiled
 from jxai.errors import InputError
 from jxai.ops.channels_last import with_plain_convolutions
@@ -157,6 +157,7 @@ class _Found(NamedTuple):
 
 def check_explanation(explain: Explain, x: jax.Array, target: jax.Array) -> None:
     """Refuse a function that gives no array with one explanation an input."""
+    check_functions(explain=explain)
     _check_shape(getattr(jax.eval_shape(explain, x, target), "shape", None), len(x))
 
 

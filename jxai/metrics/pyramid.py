@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jxai.checks import check_count, check_number, keep_nan
+from jxai.checks import check_count, check_known, check_number, keep_nan
 from jxai.errors import InputError
 from jxai.metrics.inputs import as_heatmap
 
@@ -32,6 +32,7 @@ def gaussian_pyramid(heatmap: ArrayLike, *, factor: float = 1.5, smallest: int =
         The levels, float32 (N, h, w), the heatmap itself first. They end where the size no longer changes.
 
     Raises:
+        TypeError: factor is traced.
         ValueError: `heatmap` is not a finite array (N, H, W) with sides of at least `smallest`, factor is out
             of range, or smallest is less than 1.
 
@@ -43,7 +44,9 @@ def gaussian_pyramid(heatmap: ArrayLike, *, factor: float = 1.5, smallest: int =
     sizes = _sizes((level.shape[1], level.shape[2]), factor, smallest)
     levels = [level]
     for (height, width), (small_height, small_width) in itertools.pairwise(sizes):
-        rows, columns = _reduction(height, small_height, factor), _reduction(width, small_width, factor)
+        rows, columns = (
+            _reduction(*sides, float(factor)) for sides in ((height, small_height), (width, small_width))
+        )
         level = jnp.einsum("hi,nij,wj->nhw", rows, level, columns, precision=jax.lax.Precision.HIGHEST)
         levels.append(level)
     return levels
@@ -51,6 +54,7 @@ def gaussian_pyramid(heatmap: ArrayLike, *, factor: float = 1.5, smallest: int =
 
 def _sizes(size: tuple[int, int], factor: float, smallest: int) -> list[tuple[int, int]]:
     """Sizes of the levels."""
+    check_known("factor", factor)
     check_number("factor", factor, above=1, most=_LARGEST_FACTOR)
     check_count("smallest", smallest)
     if min(size) < smallest:

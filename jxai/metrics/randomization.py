@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jxai.checks import as_array, check_key, finite, shown
+from jxai.checks import as_array, check_functions, check_key, finite, shown
 from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
 from jxai.metrics.inputs import as_heatmap
@@ -58,6 +58,7 @@ def model_randomization(
     References:
         Sanity Checks for Saliency Maps, Adebayo et al., 2018.
     """
+    check_functions(explain=explain)
     explain = with_plain_convolutions(explain)
     paths, leaves, others, structure = paired_leaves(variables, randomized)
     if layers is None and cascading:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jxai.batches.checks import check_finite
 from jxai.batches.chunks import map_chunks, rows_in_flight
 from jxai.batches.draws import normal_draws, row_keys
-from jxai.checks import as_array, check_count, check_number, finite, keep_nan, values
+from jxai.checks import as_array, check_count, check_functions, check_number, finite, keep_nan, values
 from jxai.compiled import run_compiled
 from jxai.errors import InputError
 from jxai.metrics.inputs import as_batch, as_heatmap
@@ -62,6 +62,7 @@ def smooth_model_randomization(
         Sanity Checks Revisited: An Exploration to Repair the Model Parameter Randomisation Test, Hedström et al.,
         2023.
     """
+    check_functions(explain=explain)
     x = as_array(x)
     check_finite("x", x)
     check_number("noise_scale", noise_scale, above=0)
@@ -115,6 +116,7 @@ def efficient_model_randomization(
         2023.
     """
     check_count("num_bins", num_bins, least=2)
+    check_functions(explain=explain)
     explain = with_plain_convolutions(explain)
     layers, leaves, others, structure = paired_leaves(variables, randomized)
     random = [
@@ -170,6 +172,7 @@ def random_logit(
             f"expected `target` in [0, {num_classes}), got values from {known.min()} to {known.max()}: "
             "give indices of the scores"
         )
+    check_functions(explain=explain)
     explain = with_plain_convolutions(explain)
     if heatmap_shape(explain, x, target)[0] != len(x):
         raise InputError(f"expected `explain` to give {len(x)} heatmaps, got others: one an input")

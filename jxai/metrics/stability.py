@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jxai.batches.draws import normal_draws
-from jxai.checks import check_count, check_number
+from jxai.checks import check_count, check_functions, check_number
 from jxai.errors import InputError
 from jxai.metrics.inputs import Scores, as_batch
 from jxai.metrics.neighbors import Distance, Explain, Seen, norm, over_neighbors
@@ -101,6 +101,7 @@ def relative_representation_stability(
     References:
         Rethinking Stability for Attribution-based Explanations, Agarwal et al., 2022.
     """
+    check_functions(represent=represent)
     return _stability(
         f, explain, represent, key, x, target, _of_hidden, noise_scale, num_samples, smallest, chunk_size
     )

@@ -231,3 +231,14 @@ def test_gradients_of_a_loss_on_relevance_by_parameters_are_those_of_finite_diff
         gradient = jax.grad(loss)(params)
         slope = sum((gradient[name] * way[name]).sum() for name in params)
         np.testing.assert_allclose(slope, (moved[0] - moved[1]) / 2e-6, rtol=1e-5)
+
+
+def test_a_concept_without_a_direction_has_a_gradient():
+    same, present = jnp.ones((4, 3)), jnp.array([True, False, True, False])
+    gradient = jax.jacobian(lambda activations: guidance.concept_vector(activations, present))(same)
+    assert jnp.isfinite(gradient).all()
+    # Lengths beyond float32's squares too: the vector is of length 1 whatever the activations' unit.
+    apart = same.at[0, 1].add(3.0).at[2, 0].add(4.0)
+    for unit in (1e-30, 1.0, 1e30):
+        found = guidance.concept_vector(apart * unit, present)
+        np.testing.assert_allclose(found, [0.8, 0.6, 0.0], rtol=1e-5, atol=1e-6)
