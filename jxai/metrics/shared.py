@@ -141,8 +141,8 @@ def robustness(
         represent: from inputs (n, ...) to a layer's activations (n, ...), where there is such a layer.
 
     Returns:
-        By name `maximum_sensitivity`, `average_sensitivity` and `local_lipschitz_estimate`, and of the box's neighbors
-        `relative_input_stability` and `relative_output_stability`, (N,) each; of a layer also
+        By name `maximum_sensitivity`, `average_sensitivity` and `local_lipschitz_estimate`, and of the box's
+        neighbors `relative_input_stability` and `relative_output_stability`, (N,) each; of a layer also
         `relative_representation_stability`.
     """
     measures = {**_BOX, **_STABILITY, **({} if represent is None else _REPRESENTED)}

@@ -1,8 +1,9 @@
 """How far an explanation moves, against how far the input, its representation or its scores do.
 
 Both sides of the ratio are relative, entry by entry: ‖(e(x) − e(x')) / e(x)‖, Euclidean norms, where an entry that
-is 0, or below float32's precision of the largest (1.2e-7 of it), is divided by `smallest` instead. Neighbors x' = x + noise count where the network predicts for them what
-it does for x. An input keeps its place in the batch that `explain` gets.
+is 0, or below float32's precision of the largest (1.2e-7 of it), is divided by `smallest` instead. Neighbors x' = x +
+noise count where the network predicts for them what it does for x. An input keeps its place in the batch that
+`explain` gets.
 """
 
 from collections.abc import Callable

@@ -44,7 +44,9 @@ from jxai.results_log import ResultsLog
 # Of the second table, as far as they are measured: the paper's two.
 _COMPARED = ("aupc", "autvc")
 _CURVE = "aupc"  # the metric whose curve is drawn
-_REFERENCES = 20  # pictures that expected gradients starts from, and effective complexity takes, the first ones
+_REFERENCES = (
+    20  # pictures that expected gradients starts from, and effective complexity takes, the first ones
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +133,15 @@ def main(options: Options) -> None:
     methods = _methods(options, network, x)
     key, shuffling = jax.random.split(key_of(options.seed))
     randomized = dataclasses.replace(classifier, variables=_shuffled(shuffling, classifier.variables))
-    others = {"randomized": randomized, "shifted": shifted(classifier, space), "references": x[:_REFERENCES]}
-    known = judging_metrics(options.costs, Subject(methods, space=space, **others))
+    subject = Subject(
+        methods,
+        randomized=randomized,
+        shifted=shifted(classifier, space),
+        references=x[:_REFERENCES],
+        represent=None if classifier.maps is None else classifier.features,
+        space=space,
+    )
+    known = judging_metrics(options.costs, subject)
     columns = chosen_of("metrics", options.metrics, known)
     settings = {
         "network": network.title,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jxai import metrics
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
@@ -75,6 +74,7 @@ class Subject(NamedTuple):
         randomized: the network with random parameters; None where no metric is measured.
         shifted: the network that undoes a shift of its inputs; None likewise.
         references: pictures of the data, (R, H, W, C), as network inputs; None likewise.
+        represent: the network's maps that Grad-CAM weighs; None where none are known.
         space: the network's inputs: gray takes a removed pixel's place.
     """
 
@@ -82,6 +82,7 @@ class Subject(NamedTuple):
     randomized: Any = None
     shifted: Any = None
     references: Any = None
+    represent: Callable[[jax.Array], jax.Array] | None = None
     space: InputSpace = EFFICIENTNET_LITE0
 
 
@@ -149,7 +150,7 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
 
     def stable(c: Case) -> dict[str, Any]:
         moves = {"radius": _RADIUS * space.gray_levels, "num_samples": costs.num_moves}
-        known = {"explained": c.attributions, "represent": None if c.f.maps is None else c.f.features}
+        known = {"explained": c.attributions, "represent": subject.represent}
         found = robustness(c.f, c.explain, c.key, c.x, c.target, **moves, **known)
         return {"relative_representation_stability": None, **found}
 
@@ -179,10 +180,9 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
         def of_one(given: tuple[jax.Array, ...]) -> jax.Array:
             place, x, sums, target = given
             none, key = jnp.zeros((1, num_squares, x.shape[-1])), jax.random.fold_in(c.key, place)
-            options = {"noise_scale": space.gray_levels}
-            return metrics.non_sensitivity(
-                lambda colors: c.f(x + colors[:, squares]), key, none, sums[None], target[None], **options
-            )[0]
+            moved = lambda colors: c.f(x + colors[:, squares])  # noqa: E731
+            noise = space.gray_levels
+            return metrics.non_sensitivity(moved, key, none, sums[None], target[None], noise_scale=noise)[0]
 
         counts = jax.lax.map(of_one, (jnp.arange(len(c.x)), c.x, sums, c.target))
         return counts / num_squares
