@@ -96,8 +96,8 @@ def adaptive_noise(
 
     Raises:
         TypeError: `x` holds no floats.
-        ValueError: an option is out of range, a tree's arrays have other numbers of rows, the objective does not give (N,) or nothing finite, `x` is not finite
-            or `start` not positive (values are not seen under jit).
+        ValueError: an option is out of range, a tree's arrays have other numbers of rows, the objective does not give
+            (N,) or nothing finite, `x` is not finite or `start` not positive (values are not seen under jit).
 
     References:
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
