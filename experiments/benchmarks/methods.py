@@ -41,11 +41,12 @@ def main(options: Options) -> None:
     """Measure and report."""
     network = load_network()
     x = jnp.asarray(network.space((images(options.images, 224) * 255).clip(0, 255).astype("uint8")))
-    target, key = jnp.argmax(network.classifier(x), axis=1), jax.random.key(0)
+    scores = jax.jit(lambda classifier, x: classifier(x))(network.classifier, x)
+    target, key = jnp.argmax(scores, axis=1), jax.random.key(0)
     explains: dict[str, Callable[..., Any]] = {
         name: one.explain for name, one in methods(Judging().settings, references=x).items()
     }
-    for name, composite in (("AttnLRP", lrp.AttnLRP()), ("CPLRP", lrp.CPLRP()), ("sun2020", lrp.sun2020())):
+    for name, composite in (("AttnLRP", lrp.AttnLRP()), ("CPLRP", lrp.CPLRP()), ("sun2020", lrp.sun2020)):
         explains[name] = lambda f, key, x, target, composite=composite: lrp.relevance(
             f, x, target, composite=composite
         )
