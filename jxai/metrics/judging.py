@@ -19,7 +19,6 @@ from jxai.compiled import is_traced, prepared
 from jxai.errors import InputError
 from jxai.metrics.case import Case, Explainer, Metric, Part
 from jxai.metrics.inputs import Scores, places_of
-from jxai.ops.channels_last import with_plain_convolutions
 
 Method = Callable[..., Any]
 
@@ -167,7 +166,7 @@ class Judge:
         what = name, id(f), x.shape
         if what not in self._explaining:
             # With the function, so that no other one takes its place in memory.
-            self._explaining[what] = f, prepared(with_plain_convolutions(explain), key, x, target)
+            self._explaining[what] = f, prepared(explain, key, x, target)
         return self._explaining[what][1](key, x, target)
 
     def _found(self, column: str, given: Any) -> Found:

@@ -87,8 +87,7 @@ def over_neighbors(
 
     def see(inputs: jax.Array, classes: jax.Array, known: jax.Array | None = None) -> Seen:
         explanation = explain(inputs, classes) if known is None else known
-        seen = run_compiled(with_plain_convolutions(more), inputs)
-        return jax.tree.map(_wide, Seen(inputs, explanation, seen))
+        return jax.tree.map(_wide, Seen(inputs, explanation, run_compiled(more, inputs)))
 
     def add(found: _Found, start: Seen, seen: Seen, number: jax.Array) -> _Found:
         above, below, counts = distance(start, seen)
