@@ -53,6 +53,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "together": ("", "--seeds 2 --steps 2"),
     "language_model": ("", "--tokens 8 --remat-tokens 16 --repeats 1"),
     "guidance": ("", "--images 2 --side 32 --part 1 --repeats 1"),
+    "methods": ("", "--images 1 --repeats 1 --only input-x-gradient"),
     "convolutions": ("", "--sides 4 --channels 4 --images 1 --repeats 1"),
     "planning": ("", "--depth 1 --chain 2 --no-resnet --repeats 1"),
     "quantus": (

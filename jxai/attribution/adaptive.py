@@ -1,18 +1,18 @@
 """Adaptive noising: a search for the noise scale of each image, one compiled program for all images."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from jxai.batches.checks import check_finite, per_image
+from jxai.batches.checks import check_finite, is_tree, per_image
 from jxai.checks import as_array, check_count, check_functions, check_key, check_number, finite, keep_nan
 from jxai.compiled import run_compiled
-from jxai.errors import InputError
+from jxai.errors import InputError, InputTypeError
 
-Objective = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Objective = Callable[[jax.Array, Any, jax.Array], jax.Array]
 
 # What an image evaluates next.
 _START, _UP, _DOWN = 0, 1, 2
@@ -56,7 +56,7 @@ class _State(NamedTuple):
 def adaptive_noise(
     objective: Objective,
     key: jax.Array,
-    x: jax.Array,
+    x: Any,
     *,
     start: ArrayLike | None = None,
     step: float = 0.1,
@@ -80,8 +80,9 @@ def adaptive_noise(
     Args:
         objective: of (key, x, noise scales (N,)) to values (N,), lower is better; each image's depends on it alone.
         key: a random key.
-        x: inputs, (N, ...), floats.
-        start: σ at the beginning; a number or (N,), above 0; by default each image's mean |x|.
+        x: inputs, (N, ...), floats, or a tree of arrays (N, ...), which the objective gets as it is.
+        start: σ at the beginning; a number or (N,), above 0; by default each image's mean |x|, of a tree over all
+            its floats.
         step: α at the beginning, above 0.
         decay: factor of α, in (0, 1].
         max_stops: worsenings in a row that do not end the search.
@@ -95,14 +96,15 @@ def adaptive_noise(
 
     Raises:
         TypeError: `x` holds no floats, or the objective is no function.
-        ValueError: an option is out of range, the objective does not give (N,) or nothing finite, `x` is not finite
-            or `start` not positive (values are not seen under jit).
+        ValueError: an option is out of range, a tree's arrays have other numbers of rows, the objective does not give
+            (N,) or nothing finite, `x` is not finite or `start` not positive (values are not seen under jit).
 
     References:
         Goh et al., *Understanding Integrated Gradients with SmoothTaylor for Deep Neural Network Attribution*, 2020,
         algorithm 1.
     """
-    x = as_array(x)
+    given = jax.tree.map(as_array, x) if is_tree(x) else as_array(x)
+    x = _floats(given)
     check_finite("x", x)
     check_key(key)
     check_functions(objective=objective)
@@ -116,7 +118,7 @@ def adaptive_noise(
         # A black image has no scale of its own.
         start = jnp.where(start > 0, start, step)
     scale = per_image("start", start, x).reshape(num_images)
-    shape = getattr(jax.eval_shape(objective, key, x, scale), "shape", None)
+    shape = getattr(jax.eval_shape(objective, key, given, scale), "shape", None)
     if shape != (num_images,):
         raise InputError(
             f"expected the objective to give shape ({num_images},), got {shape}: one value an image"
@@ -159,7 +161,7 @@ def adaptive_noise(
         evaluation, state = carry
         tried = propose(state)
         own = jax.random.fold_in(key, evaluation) if fresh else key
-        value = objective(own, x, tried).astype(scale.dtype)
+        value = objective(own, given, tried).astype(scale.dtype)
         return evaluation + 1, advance(state, tried, value)
 
     counts = jnp.zeros(num_images, jnp.int32)
@@ -187,3 +189,21 @@ def adaptive_noise(
         taken = jnp.arange(trace.shape[1])[None, :] < state.evaluated[:, None]
         scales, values = (jnp.where(taken, one, jnp.nan) for one in (state.scales, state.values))
     return AdaptiveNoise(scale, keep_nan(best, best, x), scales, values, state.evaluated)
+
+
+def _floats(x: Any) -> jax.Array:
+    """An array as it is; of a tree all floats side by side, (N, D)."""
+    if not is_tree(x):
+        return x
+    leaves = jax.tree.leaves(x)
+    if any(not leaf.ndim or len(leaf) != len(leaves[0]) for leaf in leaves):
+        shapes = ", ".join(str(leaf.shape) for leaf in leaves)
+        raise InputError(
+            f"expected arrays (N, ...) of one N in `x`, got {shapes}: close over what is no input"
+        )
+    floats = [leaf.reshape(len(leaf), -1) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    if not floats:
+        raise InputTypeError(
+            f"expected floats in `x`, got {leaves[0].dtype}: noise has no scale of integers, give embeddings"
+        )
+    return jnp.concatenate(floats, axis=1)

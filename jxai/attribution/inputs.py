@@ -15,7 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jxai.attribution.lookups import Lookups
-from jxai.batches.checks import as_baseline, as_baselines, check_finite, check_references
+from jxai.batches.checks import (
+    as_baseline,
+    as_baselines,
+    check_finite,
+    check_references,
+    is_tree,
+    plain,
+)
 from jxai.batches.targets import Reading, Target, as_reading, check_target
 from jxai.checks import as_array, check_functions, finite, keep_nan, shown
 from jxai.compiled import run_compiled
@@ -76,7 +83,7 @@ class Inputs:
 
     def baselines(self, baseline: Any) -> jax.Array:
         """One or several, (B, *x.shape)."""
-        if self.tree is None or np.ndim(_plain(baseline)) == 0:
+        if self.tree is None or np.ndim(plain(baseline)) == 0:
             return as_baselines(baseline, self.x)
         return self.tree.several(baseline)
 
@@ -136,16 +143,6 @@ def as_inputs(f: Callable, x: Any, target: Target, *, head: Callable | None = No
     return Inputs(tree.x, classes, tree.function, read, tree)
 
 
-def is_tree(x: Any) -> bool:
-    """Whether inputs are a tree of arrays: a dictionary, a tuple of arrays, or another container that JAX knows."""
-    if x is None or isinstance(x, list) or hasattr(x, "shape"):
-        return False
-    if jax.tree_util.all_leaves([x]):
-        return False
-    # Rows of numbers as tuples are an array.
-    return not (isinstance(x, tuple) and x and all(np.ndim(_plain(leaf)) == 0 for leaf in jax.tree.leaves(x)))
-
-
 def as_images(x: Any, kind: str = "images of shape (N, H, W, C)") -> jax.Array:
     """One array, of an estimator of pictures or the like; refuses trees."""
     if is_tree(x):
@@ -154,11 +151,6 @@ def as_images(x: Any, kind: str = "images of shape (N, H, W, C)") -> jax.Array:
             "not explained, or take an estimator of any features, such as feature_ablation"
         )
     return as_array(x)
-
-
-def _plain(value: Any) -> Any:
-    """A value that NumPy knows the rank of; of a container one of rank 1."""
-    return value if hasattr(value, "ndim") or jax.tree_util.all_leaves([value]) else [value]
 
 
 class _Tree:

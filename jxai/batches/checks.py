@@ -213,3 +213,18 @@ def as_grays(low: ArrayLike, high: ArrayLike, x: jax.Array) -> tuple[jax.Array, 
         raise InputError(f"expected low <= high, got {low} and {high}: black first, then white, without NaN")
     darkest, brightest = (gray.reshape(*[1] * (x.ndim - 1), -1) for gray in found)
     return darkest, brightest
+
+
+def is_tree(x: Any) -> bool:
+    """Whether inputs are a tree of arrays: a dictionary, a tuple of arrays, or another container that JAX knows."""
+    if x is None or isinstance(x, list) or hasattr(x, "shape"):
+        return False
+    if jax.tree_util.all_leaves([x]):
+        return False
+    # Rows of numbers as tuples are an array.
+    return not (isinstance(x, tuple) and x and all(np.ndim(plain(leaf)) == 0 for leaf in jax.tree.leaves(x)))
+
+
+def plain(value: Any) -> Any:
+    """A value that NumPy knows the rank of; of a container one of rank 1."""
+    return value if hasattr(value, "ndim") or jax.tree_util.all_leaves([value]) else [value]

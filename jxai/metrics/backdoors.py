@@ -135,6 +135,9 @@ def backdoor(
 ) -> Backdoor:
     """Whether a network has the backdoor, and is right without the trigger. Both are to be near 1.
 
+    Attack success is the mean of [argmax f(x̂) = t] over the images with y ≠ t, clean accuracy that of
+    [argmax f(x) = y] over all: x̂ bears the trigger, t is its class.
+
     Args:
         f: from images (N, H, W, C) to scores (N, K).
         x: images that it has not learned from, (N, H, W, C).

@@ -49,12 +49,12 @@ class Explainer(Compiled):
         """Attributions.
 
         Args:
-            x: images, (n, H, W, C).
+            x: inputs, (n, ...).
             target: classes, (n,).
             f: another function, such as the same one with random parameters.
 
         Returns:
-            (n, H, W, C) or (n, H, W, 1).
+            Of x's shape, or with a last axis of 1.
         """
         self._asked.append(self._name)
         return self._explain(self._f if f is None else f, x, target)
@@ -73,15 +73,15 @@ class Explainer(Compiled):
 
 
 class Case(NamedTuple):
-    """A batch of images explained by a method: what a metric looks at.
+    """A batch of inputs explained by a method: what a metric looks at.
 
     Attributes:
-        f: from images (n, H, W, C) to scores (n, K).
+        f: from images (n, H, W, C), embeddings (n, T, C) or a table (n, D) to scores (n, K).
         key: of the metric's noise.
-        x: images, (n, H, W, C).
+        x: these inputs.
         target: the classes explained, (n,).
-        attributions: the method's, (n, H, W, C) or (n, H, W, 1).
-        explain: the method, from images and classes to attributions, with the noise that these came from; with
+        attributions: the method's, of x's shape, or with a last axis of 1 where a pixel or a token has one.
+        explain: the method, from inputs and classes to attributions, with the noise that these came from; with
             `f=...` of another function. It has a `name` and a `key`.
         mask: where the object is, (n, H, W) booleans, or None.
     """
@@ -96,8 +96,8 @@ class Case(NamedTuple):
 
     @property
     def heatmap(self) -> jax.Array:
-        """The signed sum over channels, (n, H, W)."""
-        return self.attributions.sum(axis=-1)
+        """The signed sum over channels, (n, H, W) or (n, T); of a table the attributions, (n, D)."""
+        return self.attributions if self.x.ndim == 2 else self.attributions.sum(axis=-1)
 
     @property
     def located(self) -> jax.Array:

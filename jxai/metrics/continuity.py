@@ -23,6 +23,7 @@ def continuity(
     *,
     shifts: Iterable[tuple[int, int]] | None = None,
     baseline: ArrayLike = 0.0,
+    explained: jax.Array | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
     """Strongest variation of an explanation among shifted copies of the image. Lower is better.
@@ -40,6 +41,7 @@ def continuity(
         shifts: pairs (down, right) in pixels, negative for up and left; none is (0, 0). By default horizontal ones,
             up to 14 to each side, evenly spaced up to the image's width less 1.
         baseline: what moves in: a number, (C,), or whatever broadcasts to `x`.
+        explained: the explanations of `x`, where they are known.
         chunk_size: images explained at once. By default about 2.4 million elements on a CPU, 40 million elsewhere.
 
     Returns:
@@ -71,7 +73,16 @@ def continuity(
         change = jnp.abs(seen.explanation - start.explanation)
         return Distance(change.reshape(len(change), -1).sum(axis=1), norm(seen.x - start.x))
 
-    return over_neighbors(explain, move, distance, x, target, num_neighbors=len(steps), chunk_size=chunk_size)
+    return over_neighbors(
+        explain,
+        move,
+        distance,
+        x,
+        target,
+        num_neighbors=len(steps),
+        explained=explained,
+        chunk_size=chunk_size,
+    )
 
 
 def _horizontal(width: int) -> list[tuple[int, int]]:

@@ -1,8 +1,9 @@
-"""Methods by metrics on the same images: one call, one table.
+"""Methods by metrics on the same inputs: one call, one table.
 
 A method is a function (f, x, target) or (f, key, x, target) to attributions (N, H, W, C), as `jxai.attribution` has
-them, or to heat maps (N, H, W); it takes a key where an argument is named `key`. A metric is a function of a `Case`
-to a number an image, or the name of one of `NAMED`. A method explains a batch once, for all metrics.
+them, or to heat maps (N, H, W); it takes a key where an argument is named `key`. Of embeddings these are (N, T, C)
+and (N, T), of a table (N, D), of a tree a tree, which metrics see as a table. A metric is a function of a `Case` to a
+number an input, or the name of one of `NAMED`. A method explains a batch once, for all metrics.
 
 What is random depends on the key, the method's or the metric's name and the batch's place, so that methods and
 metrics may be added or left out without a change of the others; other batches are other noise.
@@ -23,14 +24,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from jxai.batches.checks import is_tree
 from jxai.checks import as_array, check_count, check_key, shown
 from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
 from jxai.metrics.case import LOCATED, NAMED, Metric
 from jxai.metrics.directions import DIRECTIONS
 from jxai.metrics.evaluated import Evaluation
-from jxai.metrics.inputs import Scores, as_batch
+from jxai.metrics.inputs import Scores, as_batch, places_of
 from jxai.metrics.judging import Found, Judge, Method, grouped
+from jxai.metrics.trees import as_table
 from jxai.progress import Bar, Progress
 from jxai.results_log import ResultsLog
 
@@ -41,7 +44,7 @@ CONTROL = "random"
 def evaluate(
     f: Scores,
     key: jax.Array,
-    x: ArrayLike,
+    x: Any,
     target: ArrayLike,
     *,
     methods: Mapping[str, Method],
@@ -55,21 +58,22 @@ def evaluate(
     log: ResultsLog | Path | str | None = None,
     progress: Progress = True,
 ) -> Evaluation:
-    """Judge methods by metrics on the same images.
+    """Judge methods by metrics on the same inputs.
 
-    Every method explains every image once, whatever the number of metrics, and metrics of the same inputs share them.
+    Every method explains every input once, whatever the number of metrics, and metrics of the same inputs share them.
     Programs are compiled once a method or metric; the last batch is filled up, and needs none of its own.
 
     Args:
-        f: from images (n, H, W, C) to scores (n, K).
+        f: from inputs (n, ...) to scores (n, K).
         key: a random key.
-        x: images, (N, H, W, C).
+        x: images, (N, H, W, C), embeddings, (N, T, C), a table, (N, D), or a tree of floats, (N, ...) each, whose
+            attributions are such a tree, too: metrics take it by `as_table`. Token ids are embedded first.
         target: the classes explained, (N,) integers.
         methods: functions by name; see the module.
         metrics: functions of a `Case` by name, to (n,) numbers, to a pair of (n,) numbers and a curve (n, points), or
             to None where the metric means nothing for the method; or names of `NAMED`.
         directions: "higher" or "lower" for names that `DIRECTIONS` does not have: what is better.
-        mask: where the object is, (N, H, W) booleans, for metrics of localization.
+        mask: where the object is, booleans, (N, H, W), (N, T) or (N, D), for metrics of localization.
         control: adds noise as a method, "random".
         names: of the images, N, for errors and tables of each image; by default their places.
         batch_size: images explained at a time, on each device.
@@ -84,20 +88,25 @@ def evaluate(
         Scores by method and metric, which print as a table.
 
     Raises:
-        TypeError: a method or metric is no function, targets are no integers, or images no floats.
-        ValueError: an unknown metric, one without a direction or that needs a mask, shapes that do not fit,
-            attributions that are not finite (the method and the images are named), or a log of another key or other
-            scores.
+        TypeError: a method or metric is no function, targets are no integers, or inputs no floats.
+        ValueError: an unknown metric, one without a direction, that needs a mask or, as `road` does, images, shapes
+            that do not fit, attributions that are not finite (the method and the images are named), or a log of
+            another key or other scores.
     """
+    rows = _rows(methods)
+    if is_tree(x):
+        table = as_table(f, x)
+        f, x, rows = table.f, table.values, {name: table.method(method) for name, method in rows.items()}
+    if control:
+        rows = _with_control(rows)
     x, target = as_batch(x, target, f=f)
     check_key(key)
     check_count("batch_size", batch_size)
-    if x.ndim != 4:
-        raise InputError(f"expected images (N, H, W, C), got {x.shape}: metrics judge heat maps of pixels")
+    if x.ndim < 2:
+        raise InputError(f"expected inputs of features, such as (N, D), got {x.shape}: add their axis")
     mask = _as_mask(mask, x)
     columns = _columns(metrics, mask)
     known = _known_directions(columns, directions)
-    rows = _rows(methods, control)
     names = tuple(names or ())
     if names and len(names) != len(x):
         raise InputError(f"expected {len(x)} names, got {len(names)}: one an image, or none")
@@ -168,12 +177,10 @@ def _as_found(record: Mapping[str, Any]) -> Found:
     return Found(*(None if array is None else np.asarray(array, np.float32) for array in arrays))
 
 
-def _rows(methods: Any, control: bool) -> dict[str, Method]:
+def _rows(methods: Any) -> dict[str, Method]:
     """Methods by name, as functions (f, key, x, target)."""
     if not isinstance(methods, Mapping) or not methods:
         raise InputTypeError(f"expected methods by name, got {shown(methods)}: give at least one")
-    if control and CONTROL in methods:
-        raise InputError(f"expected no method named {CONTROL!r}, got one: rename it, or set control to False")
     rows: dict[str, Method] = {}
     for name, method in methods.items():
         if not callable(method):
@@ -182,7 +189,14 @@ def _rows(methods: Any, control: bool) -> dict[str, Method]:
                 "composite lambda f, x, target: lrp.relevance(f, x, target, composite=...)"
             )
         rows[name] = method if _takes_key(method) else _without_key(method)
-    return rows | ({CONTROL: random_heatmaps} if control else {})
+    return rows
+
+
+def _with_control(rows: Mapping[str, Method]) -> dict[str, Method]:
+    """And the control."""
+    if CONTROL in rows:
+        raise InputError(f"expected no method named {CONTROL!r}, got one: rename it, or set control to False")
+    return {**rows, CONTROL: random_heatmaps}
 
 
 def _takes_key(method: Method) -> bool:
@@ -197,8 +211,9 @@ def _without_key(method: Method) -> Method:
 
 
 def random_heatmaps(f: Scores, key: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
-    """The control: a normal draw a pixel."""
-    return jax.random.normal(key, (*x.shape[:3], 1))
+    """The control: a normal draw a pixel, a token or a column."""
+    shape = places_of(x)
+    return jax.random.normal(key, shape if shape == x.shape else (*shape, 1))
 
 
 def _columns(metrics: Any, mask: Any) -> dict[str, Metric]:
@@ -239,9 +254,9 @@ def _as_mask(mask: Any, x: jax.Array) -> jax.Array | None:
     if mask is None:
         return None
     array = as_array(mask)
-    if array.dtype != bool or array.shape != x.shape[:3]:
+    if array.dtype != bool or array.shape != places_of(x):
         raise InputError(
-            f"expected a mask of booleans {x.shape[:3]}, got {array.dtype} {array.shape}: one an image"
+            f"expected a mask of booleans {places_of(x)}, got {array.dtype} {array.shape}: one an image"
         )
     return array
 

@@ -98,10 +98,10 @@ def f_fidelity(
     """Score's drop without a few of the relevant features, of a network tuned on masks. Higher is better.
 
     FFid+ = f(x) − E[f(χ⁺(x))], and FFid- = f(x) − E[f(χ⁻(x))], which is to be low. The explanation is the s·d most
-    relevant of d features. χ⁺ removes min(α⁺ s d, β d) of its features, drawn uniformly, χ⁻ min(α⁻ (1 − s) d, β d)
-    of the others; at least one. The authors' program draws each feature on its own, with the probability that gives
-    this number on average. The paper's score is 1 where `target` is predicted and 0 elsewhere: give
-    `lambda x: jax.nn.one_hot(f(x).argmax(-1), K)` for it, or a softmax; its table has means over the sizes.
+    relevant of d features, rounded. χ⁺ removes ⌊min(α⁺ s d, β d)⌋ of its features, drawn uniformly, χ⁻
+    ⌊min(α⁻ (1 − s) d, β d)⌋ of the others; at least one. The authors' program draws each feature on its own, with the
+    probability that gives this number on average. The paper's score is 1 where `target` is predicted and 0 elsewhere:
+    give `lambda x: jax.nn.one_hot(f(x).argmax(-1), K)` for it, or a softmax; its table has means over the sizes.
 
     Args:
         f: from inputs (N, ...) to scores (N, K), tuned on `randomly_masked(..., share=beta)`. Another one makes this

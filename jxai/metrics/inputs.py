@@ -68,6 +68,11 @@ def as_feature_map(heatmap: ArrayLike, x: jax.Array | None = None) -> jax.Array:
     return as_finite("heatmap", array).astype(jnp.float32)
 
 
+def places_of(x: jax.Array) -> tuple[int, ...]:
+    """The shape of heat maps: that of inputs without channels, (N, H, W) or (N, T); of a table (N, D) its own."""
+    return x.shape if x.ndim == 2 else x.shape[:-1]
+
+
 def as_batch(
     x: ArrayLike, target: ArrayLike, *, f: Scores | EllipsisType = ...
 ) -> tuple[jax.Array, jax.Array]:

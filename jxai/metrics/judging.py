@@ -18,7 +18,7 @@ from jxai.checks import as_array, not_finite_as_nan
 from jxai.compiled import is_traced, prepared
 from jxai.errors import InputError
 from jxai.metrics.case import Case, Explainer, Metric, Part
-from jxai.metrics.inputs import Scores
+from jxai.metrics.inputs import Scores, places_of
 
 Method = Callable[..., Any]
 
@@ -87,7 +87,7 @@ class Judge:
         self._untraced: set[tuple] = set()
 
     def explained(self, name: str, method: Method, starts: Sequence[int]) -> jax.Array:
-        """Attributions of the batches that begin at these images, (batches, n, H, W, C or 1)."""
+        """Attributions of the batches that begin at these inputs, (batches, n, ..., C or 1)."""
         rows = self._rows(starts)
         given = self._keys(f"method {name}", starts), self._x[rows], self._target[rows]
 
@@ -100,7 +100,7 @@ class Judge:
             if ("method", name) not in self._programs:
                 self._programs["method", name] = prepared(self._spread(explain), *given)
             found = self._programs["method", name](*given)
-        finite = np.isfinite(np.asarray(found)).all(axis=(2, 3, 4))
+        finite = np.isfinite(np.asarray(found)).all(axis=tuple(range(2, found.ndim)))
         if not finite.all():
             images = [self._names[row] for row in sorted({int(row) for row in rows[~finite]})]
             raise InputError(
@@ -213,10 +213,11 @@ class Judge:
         name: str, method: Method, f: Scores, key: jax.Array, x: jax.Array, target: jax.Array
     ) -> jax.Array:
         found = as_array(method(f, key, x, target))
-        if found.ndim == 3:
+        places = places_of(x)
+        if found.shape == places and places != x.shape:
             found = found[..., None]
-        if found.ndim != 4 or found.shape[:3] != x.shape[:3] or found.shape[3] not in (1, x.shape[3]):
+        if found.shape not in (x.shape, (*places, 1)):
             raise InputError(
-                f"expected attributions {x.shape} or heat maps {x.shape[:3]} of {name!r}, got {found.shape}"
+                f"expected attributions {x.shape} or heat maps {places} of {name!r}, got {found.shape}"
             )
         return found

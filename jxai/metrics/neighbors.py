@@ -1,6 +1,6 @@
 """The loop of the robustness metrics: what is seen at inputs beside an input, against what is seen at the input."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -54,11 +54,11 @@ def over_neighbors(
     *,
     num_neighbors: int,
     more: Callable[[jax.Array], Any] = lambda inputs: (),
-    mean: bool = False,
+    mean: bool | Sequence[bool] = False,
     explained: jax.Array | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    """Largest ratio, or the mean of the ratios, of an input's neighbors that count.
+    """Largest ratio of an input's neighbors that count, or the mean of their ratios.
 
     An input keeps its place in the batch that `explain` gets, which stands in the compiled program once; where it is
     compiled itself (`jxai.compiled.Compiled`), its own program is asked.
@@ -71,7 +71,7 @@ def over_neighbors(
         target: (N,), integers.
         num_neighbors: of each input.
         more: of inputs (n, ...), what `distance` finds in `Seen.more`.
-        mean: whether to take the mean, or the largest.
+        mean: whether to take the mean, or the largest; of all k metrics, or of each.
         explained: the explanations of `x` where they are known, which a program of its own need not find again.
         chunk_size: as in `rows_in_flight`.
 
@@ -93,11 +93,9 @@ def over_neighbors(
         above, below, counts = distance(start, seen)
         counts &= number > 0
         ratio = jnp.where(counts & (above != 0), above / below, 0)
-        if mean:
-            result = found.result + ratio
-        else:
-            # XLA's maximum may lose NaN
-            result = jnp.where(jnp.isnan(ratio) | (ratio > found.result), ratio, found.result)
+        # XLA's maximum may lose NaN
+        largest = jnp.where(jnp.isnan(ratio) | (ratio > found.result), ratio, found.result)
+        result = jnp.where(jnp.asarray(mean), found.result + ratio, largest)
         good = found.good & jnp.isfinite(above) & jnp.isfinite(below)
         return _Found(result, found.counted + counts.astype(found.counted.dtype), good)
 
@@ -139,9 +137,8 @@ def over_neighbors(
         found = jax.tree.map(lambda *parts: jnp.concatenate(parts), *map(asked, places))
     else:
         found = map_chunks(looped, len(x), rows)
-    result = found.result
-    if mean:
-        result = result / jnp.maximum(found.counted, 1).astype(result.dtype)
+    counted = jnp.maximum(found.counted, 1).astype(found.result.dtype)
+    result = jnp.where(jnp.asarray(mean), found.result / counted, found.result)
     spoilt = jnp.where(found.good, 0.0, jnp.nan)
     result = jnp.where(found.counted > 0, result, jnp.nan)
     return keep_nan(result, finite("explanations", spoilt), x)

@@ -1,6 +1,7 @@
 """Metrics that ask for the same inputs: each input is scored or explained once for all of them."""
 
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +14,27 @@ from jxai.metrics.neighbors import Distance, Explain, Move, Seen, over_neighbors
 from jxai.metrics.regions import selectivity
 from jxai.metrics.removal import curve_area, removal_curves
 from jxai.metrics.sensitivity import relative_change, slope
-from jxai.metrics.stability import change_against, of_input, of_scores
+from jxai.metrics.stability import change_against, of_hidden, of_input, of_scores
 
-Measure = Callable[[Seen, Seen], Distance]
+
+class _Measure(NamedTuple):
+    """Of what is seen at an input and at a neighbor, and whether the mean over neighbors is taken, or the largest."""
+
+    of: Callable[[Seen, Seen], Distance]
+    mean: bool = False
+
 
 _SMALLEST = 1e-6  # of the relative stabilities
-_STABILITY: Mapping[str, Measure] = {
-    "relative_input_stability": change_against(of_input, _SMALLEST),
-    "relative_output_stability": change_against(of_scores, _SMALLEST),
+_STABILITY = {
+    "relative_input_stability": _Measure(change_against(of_input, _SMALLEST)),
+    "relative_output_stability": _Measure(change_against(of_scores, _SMALLEST)),
 }
-_BOX: Mapping[str, Measure] = {"maximum_sensitivity": relative_change, "local_lipschitz_estimate": slope}
+_REPRESENTED = {"relative_representation_stability": _Measure(change_against(of_hidden, _SMALLEST))}
+_BOX = {
+    "maximum_sensitivity": _Measure(relative_change),
+    "average_sensitivity": _Measure(relative_change, mean=True),
+    "local_lipschitz_estimate": _Measure(slope),
+}
 
 
 def removal(
@@ -100,7 +112,7 @@ def relative_stabilities(
         draws = normal_draws(key, images, jnp.broadcast_to(number, images.shape), inputs.shape[1:])
         return inputs + noise_scale * draws
 
-    return _of_all(_STABILITY, f, explain, move, x, target, num_samples)
+    return _of_all(_STABILITY, f, None, explain, move, x, target, num_samples)
 
 
 def robustness(
@@ -113,8 +125,9 @@ def robustness(
     radius: float,
     num_samples: int,
     explained: jax.Array | None = None,
+    represent: Callable[[jax.Array], jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
-    """Four metrics of the same neighbors, uniform in a box.
+    """Metrics of the same neighbors, uniform in a box.
 
     Args:
         f: from inputs (N, ...) to scores (N, K).
@@ -125,18 +138,22 @@ def robustness(
         radius: half the box's side, in units of `x`.
         num_samples: neighbors of an input.
         explained: the explanations of `x`, where they are known.
+        represent: from inputs (n, ...) to a layer's activations (n, ...), where there is such a layer.
 
     Returns:
-        By name `maximum_sensitivity` and `local_lipschitz_estimate`, and of the box's neighbors
-        `relative_input_stability` and `relative_output_stability`, (N,) each.
+        By name `maximum_sensitivity`, `average_sensitivity` and `local_lipschitz_estimate`, and of the box's
+        neighbors `relative_input_stability` and `relative_output_stability`, (N,) each; of a layer also
+        `relative_representation_stability`.
     """
+    measures = {**_BOX, **_STABILITY, **({} if represent is None else _REPRESENTED)}
     moves = uniform_moves(key, radius)
-    return _of_all({**_BOX, **_STABILITY}, f, explain, moves, x, target, num_samples, explained)
+    return _of_all(measures, f, represent, explain, moves, x, target, num_samples, explained)
 
 
 def _of_all(
-    measures: Mapping[str, Measure],
+    measures: Mapping[str, _Measure],
     f: Scores,
+    represent: Callable[[jax.Array], jax.Array] | None,
     explain: Explain,
     move: Move,
     x: jax.Array,
@@ -148,12 +165,16 @@ def _of_all(
     check_count("num_samples", num_samples)
 
     def distance(start: Seen, seen: Seen) -> Distance:
-        each = [measure(start, seen) for measure in measures.values()]
+        each = [measure.of(start, seen) for measure in measures.values()]
         counts = [jnp.broadcast_to(one.counts, one.above.shape) for one in each]
         stacked = (
             jnp.stack(parts, axis=1) for parts in ([o.above for o in each], [o.below for o in each], counts)
         )
         return Distance(*stacked)
+
+    def more(inputs: jax.Array) -> dict[str, Any]:
+        hidden = {} if represent is None else {"hidden": represent(inputs)}
+        return {"scores": f(inputs), **hidden}
 
     found = over_neighbors(
         explain,
@@ -162,7 +183,8 @@ def _of_all(
         x,
         target,
         num_neighbors=num_samples,
-        more=lambda inputs: {"scores": f(inputs)},
+        more=more,
+        mean=[measure.mean for measure in measures.values()],
         explained=explained,
     )
     return {name: found[:, place] for place, name in enumerate(measures)}

@@ -1,8 +1,9 @@
 """How far an explanation moves, against how far the input, its representation or its scores do.
 
 Both sides of the ratio are relative, entry by entry: ‖(e(x) − e(x')) / e(x)‖, Euclidean norms, where an entry that
-is exactly 0 is divided by `smallest` instead. Neighbors x' = x + noise count where the network predicts for them what
-it does for x. An input keeps its place in the batch that `explain` gets.
+is 0, or below float32's precision of the largest (1.2e-7 of it), is divided by `smallest` instead. Neighbors x' = x +
+noise count where the network predicts for them what it does for x. An input keeps its place in the batch that
+`explain` gets.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,7 @@ def relative_input_stability(
         target: the classes explained, (N,) integers.
         noise_scale: standard deviation of the Gaussian noise, in units of `x`, above 0.
         num_samples: neighbors of an input, at least 1.
-        smallest: ε_min, above 0: the least denominator, and what stands for entries of exactly 0 below.
+        smallest: ε_min, above 0: the least denominator, and what stands for entries of 0 below.
         chunk_size: inputs explained at once; places begin at 0 in each chunk. By default about 2.4 million elements
             on a CPU, 40 million elsewhere.
 
@@ -88,7 +89,7 @@ def relative_representation_stability(
         target: the classes explained, (N,) integers.
         noise_scale: standard deviation of the Gaussian noise, in units of `x`, above 0.
         num_samples: neighbors of an input, at least 1.
-        smallest: ε_min, above 0: the least denominator, and what stands for entries of exactly 0 below.
+        smallest: ε_min, above 0: the least denominator, and what stands for entries of 0 below.
         chunk_size: as in `relative_input_stability`.
 
     Returns:
@@ -103,7 +104,7 @@ def relative_representation_stability(
     """
     check_functions(represent=represent)
     return _stability(
-        f, explain, represent, key, x, target, _of_hidden, noise_scale, num_samples, smallest, chunk_size
+        f, explain, represent, key, x, target, of_hidden, noise_scale, num_samples, smallest, chunk_size
     )
 
 
@@ -131,7 +132,7 @@ def relative_output_stability(
         target: the classes explained, (N,) integers.
         noise_scale: standard deviation of the Gaussian noise, in units of `x`, above 0.
         num_samples: neighbors of an input, at least 1.
-        smallest: ε_min, above 0: the least denominator, and what stands for entries of exactly 0 below.
+        smallest: ε_min, above 0: the least denominator, and what stands for entries of 0 below.
         chunk_size: as in `relative_input_stability`.
 
     Returns:
@@ -149,6 +150,9 @@ def relative_output_stability(
     )
 
 
+# Of sums in float32: an entry that is smaller, of its array's largest, is 0 but for rounding.
+_ROUNDING = float(jnp.finfo(jnp.float32).eps)
+
 # What an explanation's change is measured against: of (start, seen, smallest), a change (n, ...).
 Change = Callable[[Seen, Seen, float], jax.Array]
 
@@ -158,7 +162,8 @@ def of_input(start: Seen, seen: Seen, smallest: float) -> jax.Array:
     return _relative(start.x, seen.x, smallest)
 
 
-def _of_hidden(start: Seen, seen: Seen, smallest: float) -> jax.Array:
+def of_hidden(start: Seen, seen: Seen, smallest: float) -> jax.Array:
+    """The representation's relative change."""
     return _relative(start.more["hidden"], seen.more["hidden"], smallest)
 
 
@@ -168,7 +173,9 @@ def of_scores(start: Seen, seen: Seen, smallest: float) -> jax.Array:
 
 
 def _relative(start: jax.Array, seen: jax.Array, smallest: float) -> jax.Array:
-    return (start - seen) / jnp.where(start == 0, smallest, start)
+    magnitude = jnp.abs(start)
+    largest = magnitude.max(axis=tuple(range(1, start.ndim)), keepdims=True)
+    return (start - seen) / jnp.where(magnitude <= _ROUNDING * largest, smallest, start)
 
 
 def _stability(

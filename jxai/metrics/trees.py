@@ -12,7 +12,7 @@ from jxai.checks import as_array, shown
 from jxai.errors import InputError, InputTypeError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Table:
     """A tree of inputs as a table, and the function of such trees as one of tables.
 
@@ -34,8 +34,25 @@ class Table:
         Returns:
             What the function gives of their tree, (n, K).
         """
-        tree = self.tree(values)
-        return self._f(*tree) if isinstance(tree, tuple) else self._f(tree)
+        return _called(self._f, self.tree(values))
+
+    def method(self, method: Callable[..., Any]) -> Callable[..., jax.Array]:
+        """A method that explains such trees as one that explains the table.
+
+        Args:
+            method: of (f, key, tree, target) to attributions, a tree of the inputs' structure.
+
+        Returns:
+            Of (f, key, values (n, D), target), f being this table's or another function of rows, to (n, D).
+        """
+
+        def explain(f: Callable[..., Any], key: jax.Array, values: jax.Array, target: jax.Array) -> jax.Array:
+            spread = isinstance(self.tree(values), tuple)
+            # As the caller's function is: what is between would be explained with it.
+            of_tree = self._f if f == self.f else lambda *given: f(self.flat(given if spread else given[0]))
+            return self.flat(method(of_tree, key, self.tree(values), target))
+
+        return explain
 
     def tree(self, values: jax.Array) -> Any:
         """Rows as the tree that they are.
@@ -58,10 +75,11 @@ class Table:
         """Attributions, or a baseline, as rows of the table.
 
         Args:
-            tree: of the inputs' structure, its leaves of their shapes, or numbers that fill them.
+            tree: of the inputs' structure, its leaves of their shapes, with any number of rows, or numbers that fill
+                them.
 
         Returns:
-            (N, D), of the table's dtype.
+            (n, D), of the table's dtype.
 
         Raises:
             TypeError: another structure.
@@ -72,15 +90,17 @@ class Table:
             raise InputTypeError(
                 f"expected a tree as the inputs, {self._structure}, got {structure}: give every array its own"
             )
-        rows = []
-        for given, leaf in zip(map(as_array, leaves), self._leaves, strict=True):
-            if given.shape not in ((), leaf.shape):
+        rows, arrays = [], [*map(as_array, leaves)]
+        number = next((len(given) for given in arrays if given.ndim), len(self.values))
+        for given, leaf in zip(arrays, self._leaves, strict=True):
+            shape = number, *leaf.shape[1:]
+            if given.shape not in ((), shape):
                 raise InputError(
-                    f"expected arrays of the inputs' shapes, here {leaf.shape}, or numbers, got {given.shape}: "
+                    f"expected arrays of the inputs' shapes, here {shape}, or numbers, got {given.shape}: "
                     "attributions keep their channels"
                 )
             wide = given.astype(self.values.dtype)
-            rows.append(jnp.broadcast_to(wide, leaf.shape).reshape(len(self.values), -1))
+            rows.append(jnp.broadcast_to(wide, shape).reshape(number, -1))
         return as_finite("values", jnp.concatenate(rows, axis=1))
 
 
@@ -131,6 +151,11 @@ def as_table(f: Callable[..., Any], x: Any) -> Table:
     dtype = jnp.result_type(*(array.dtype for array in arrays))
     values = jnp.concatenate([one.astype(dtype).reshape(len(one), -1) for one in arrays], axis=1)
     return Table(values, f, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays))
+
+
+def _called(f: Callable[..., Any], tree: Any) -> Any:
+    """A function of a tree; a tuple's entries are its arguments."""
+    return f(*tree) if isinstance(tree, tuple) else f(tree)
 
 
 def _size(leaf: jax.ShapeDtypeStruct) -> int:

@@ -101,6 +101,31 @@ def test_the_start_is_the_mean_magnitude():
     np.testing.assert_allclose(found.scales[:, 0], [2.0, 0.1])  # a black image starts at the step
 
 
+def test_trees():
+    """The objective gets the tree, ids and all; the start is the mean magnitude of its floats."""
+    tree = {
+        "a": jnp.array([[1.0], [2.0]]),
+        "b": jnp.array([[3.0, -5.0], [0.0, 4.0]]),
+        "ids": jnp.array([[7], [8]]),
+    }
+
+    def objective(key, x, scale):
+        return (scale - x["b"][:, 1] / x["ids"][:, 0]) ** 2
+
+    found = attribution.adaptive_noise(objective, KEY, tree, max_iterations=2)
+    np.testing.assert_allclose(found.scales[:, 0], [3.0, 2.0])
+    one = {name: leaf[1:] for name, leaf in tree.items()}
+    alone = attribution.adaptive_noise(objective, KEY, one, max_iterations=2)
+    np.testing.assert_allclose(alone.values[0], found.values[1], rtol=1e-6)
+    for x, error, says in (
+        ({"a": jnp.ones((2, 1)), "b": jnp.ones(())}, ValueError, "of one N"),
+        ({"ids": jnp.ones((2, 3), int)}, TypeError, "expected floats in `x`, got int32"),
+        ({"a": jnp.full((2, 1), jnp.nan)}, ValueError, "finite"),
+    ):
+        with pytest.raises(error, match=says):
+            attribution.adaptive_noise(objective, KEY, x)
+
+
 def test_nan_is_worse_than_anything():
     def objective(key, x, scale):
         return jnp.where(scale > 0.55, jnp.nan, -scale)

@@ -16,7 +16,7 @@ from jxai.cli.explaining.picture_files import Picture
 from jxai.cli.judging import judge
 from jxai.cli.judging.judge import Options, main
 from jxai.cli.judging.methods import CONTROL, REFERENCE, judged
-from jxai.cli.judging.metrics import Costs, Subject, judging_metrics
+from jxai.cli.judging.metrics import Costs, Subject, judging_metrics, shifted
 from jxai.metrics.case import Case, Explainer
 from jxai.metrics.score_tables import difference_table, score_table
 
@@ -137,7 +137,7 @@ def test_the_registry_is_whole():
     baselines = {name for name, one in known.items() if one.baseline}
     assert baselines == of_black | {"ig-noise", "kernel-shap", "shapley-sampling"}
     columns = judging_metrics(Costs(), Subject(known))
-    assert len(columns) == 25 and set(columns) < set(metrics.DIRECTIONS)
+    assert len(columns) == 31 and set(columns) < set(metrics.DIRECTIONS)
 
 
 @pytest.mark.slow
@@ -165,12 +165,38 @@ def test_randomization_is_the_end_of_the_cascade(two):
     np.testing.assert_allclose(found, efficient, atol=1e-5)
 
 
+def test_squares_without_relevance_and_a_network_that_undoes_a_shift(two):
+    """On a network that is linear: what matters, what a shift does, and how many pixels hold the score."""
+    network, x = two
+    f, key, target = network.classifier, jax.random.key(0), jnp.array([3, 7])
+    methods = judged(SETTINGS, references=x)
+    known = {"shifted": shifted(f, EFFICIENTNET_LITE0), "references": x}
+    columns = judging_metrics(COSTS, Subject(methods, **known))
+    np.testing.assert_allclose(known["shifted"](x + 1), f(x), atol=1e-5)
+
+    def found(column, name, spoil=1.0):
+        explain = methods[name].method.explain
+        explainer = Explainer(name, key, lambda f, x, target: explain(f, key, x, target), f, [])
+        case = Case(f, key, x, target, spoil * explain(f, key, x, target), explainer, None)
+        return np.asarray(columns[column].measure(case))
+
+    # Four squares of 23 pixels: every one of them matters; half of the map is blank, and so a half counts.
+    half = jnp.where(jnp.arange(46) < 23, 1.0, 0.0)[None, :, None, None]
+    assert found("non_sensitivity", "gradient").tolist() == [0, 0]
+    assert found("non_sensitivity", "gradient", half).tolist() == [0.5, 0.5]
+    assert found("input_invariance", "gradient").tolist() == [0, 0]
+    assert (found("input_invariance", "input-x-gradient") > 0.1).all()
+    assert set(found("effective_complexity", "gradient").tolist()) <= {0, 0.5, 1}
+    # The gradient of a linear network is where it was.
+    assert found("continuity", "gradient").tolist() == [0, 0]
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:expected every pattern")  # the stand-in has no activation
 def test_every_method_by_every_metric(two, tmp_path):
     main(options(tmp_path, methods=(), metrics=(), batch=2))
     found = json.loads((tmp_path / "judge.json").read_text())["scores"]
-    assert len(found) == 31 and {len(of) for of in found.values()} == {24, 25}
+    assert len(found) == 31 and {len(of) for of in found.values()} == {30, 31}
     for name, of in found.items():
         assert all(len(column["values"]) == 2 for column in of.values())
         if name != CONTROL:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jxai import metrics
+from jxai.compiled import Compiled
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 5, 6, 2)).astype(np.float32)
@@ -44,6 +45,20 @@ def slow(shifts, baseline):
 def test_it_is_its_definition(shifts):
     run = jax.jit(lambda x: metrics.continuity(explain, x, TARGET, shifts=shifts, baseline=0.5))
     np.testing.assert_allclose(run(X), slow(shifts, 0.5), rtol=1e-5)
+
+
+def test_a_program_of_its_own_takes_the_explanations_that_are_known():
+    """Of a metric of `evaluate`: the image itself is not explained again."""
+
+    class Program(Compiled):
+        def __call__(self, x, target):
+            asked.append(x)
+            return explain(x, target)
+
+    asked, options = [], {"shifts": [(1, 0), (-2, 3)], "baseline": 0.5}
+    found = metrics.continuity(Program(), X, TARGET, explained=explain(X, TARGET), **options)
+    np.testing.assert_allclose(found, slow(options["shifts"], 0.5), rtol=1e-5)
+    assert len(asked) == 2
 
 
 def test_shifts_by_default_are_horizontal_up_to_the_edges():

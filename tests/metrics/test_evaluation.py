@@ -278,10 +278,16 @@ def test_metrics_of_the_same_inputs_share_them():
         return attribution.input_x_gradient(f, x, target)
 
     options = {"radius": 0.05, "num_samples": 3}
-    found = shared.robustness(f, explain, KEY, x, target, **options)
-    for name in ("maximum_sensitivity", "local_lipschitz_estimate"):
+    found = shared.robustness(f, explain, KEY, x, target, represent=lambda x: x**2, **options)
+    for name in ("maximum_sensitivity", "average_sensitivity", "local_lipschitz_estimate"):
         alone = getattr(metrics, name)(explain, KEY, x, target, **options)
         np.testing.assert_allclose(found[name], alone, rtol=1e-4)
+    again = shared.robustness(f, explain, KEY, x, target, represent=lambda x: x, **options)
+    # Of the input itself it is the input's.
+    np.testing.assert_allclose(
+        again["relative_representation_stability"], again["relative_input_stability"], rtol=1e-4
+    )
+    assert (found["relative_representation_stability"] < again["relative_representation_stability"]).all()
     found = shared.relative_stabilities(f, explain, KEY, x, target, num_samples=3)
     for name, values in found.items():
         alone = getattr(metrics, name)(f, explain, KEY, x, target, num_samples=3)

@@ -157,6 +157,11 @@ def test_no_neighbor_of_the_same_class_and_entries_of_zero():
     step = lambda x, target: jnp.where(x == jnp.asarray(X)[: len(x)], 0.0, 1e-3)  # noqa: E731
     found = run(metrics.relative_output_stability, lambda x: 0 * x, step, smallest=1e-4)
     np.testing.assert_allclose(found, 10 * 2 / 1e-4, rtol=1e-4)  # four entries, and scores that do not move
+    # So does what is smaller than rounding of the largest, as LRP's relevance of an input of 0: |1e-9 − 2e-3| / 1e-4.
+    scale = jnp.array([1.0, 1e-9, 1e-9, 1e-9])
+    tiny = lambda x, target: jnp.where(x == jnp.asarray(X)[: len(x)], scale, 2e-3)  # noqa: E731
+    found = run(metrics.relative_output_stability, lambda x: 0 * x, tiny, smallest=1e-4)
+    np.testing.assert_allclose(found, np.sqrt(3 * 20**2 + 0.998**2) / 1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from jxai.cli.explaining.methods import OF_MAPS, Classifier, Settings
 from jxai.cli.explaining.network import Network, NetworkOptions, load_network
 from jxai.cli.explaining.picture_files import read_pictures
 from jxai.cli.judging.methods import CONTROL, REFERENCE, Judged, judged
-from jxai.cli.judging.metrics import Costs, Metric, Subject, judging_metrics
+from jxai.cli.judging.metrics import Costs, Metric, Subject, judging_metrics, shifted
 from jxai.cli.judging.report import draw_curves
 from jxai.cli.running import command_line
 from jxai.cli.running.finite import not_finite
@@ -44,7 +44,9 @@ from jxai.results_log import ResultsLog
 # Of the second table, as far as they are measured: the paper's two.
 _COMPARED = ("aupc", "autvc")
 _CURVE = "aupc"  # the metric whose curve is drawn
-_REFERENCES = 20  # pictures that expected gradients starts from, the first ones
+_REFERENCES = (
+    20  # pictures that expected gradients starts from, and effective complexity takes, the first ones
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +133,15 @@ def main(options: Options) -> None:
     methods = _methods(options, network, x)
     key, shuffling = jax.random.split(key_of(options.seed))
     randomized = dataclasses.replace(classifier, variables=_shuffled(shuffling, classifier.variables))
-    known = judging_metrics(options.costs, Subject(methods, randomized, space))
+    subject = Subject(
+        methods,
+        randomized=randomized,
+        shifted=shifted(classifier, space),
+        references=x[:_REFERENCES],
+        represent=None if classifier.maps is None else classifier.features,
+        space=space,
+    )
+    known = judging_metrics(options.costs, subject)
     columns = chosen_of("metrics", options.metrics, known)
     settings = {
         "network": network.title,

@@ -12,12 +12,17 @@ import jax.numpy as jnp
 
 from jxai import metrics
 from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0, InputSpace
+from jxai.cli.explaining.methods import Classifier
 from jxai.cli.judging.methods import Judged
 from jxai.metrics.case import Case, parts
+from jxai.metrics.neighbors import norm
 from jxai.metrics.sanity import histogram_entropy, relative_rise
 from jxai.metrics.shared import removal, robustness
 
 _RADIUS = 0.02  # of moved copies, in 128 gray levels
+_SHIFT = 1.0  # of all gray levels, in 128 of them, of input invariance
+_ASIDE = ((0, 8),)  # pixels down and to the right, of continuity
+_TOLERANCE = 0.5  # relative change of the score, of effective complexity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +39,16 @@ class Costs:
     """Shares of pixels that ROAD removes."""
     num_perturbations: int = 10
     """Of infidelity, a picture."""
-    num_moves: int = 1
-    """Moved copies of a picture, of maximum sensitivity, the Lipschitz estimate and the relative stabilities."""
+    num_moves: int = 2
+    """Moved copies of a picture, of both sensitivities, the Lipschitz estimate and the relative stabilities."""
     num_groups: int = 10
     """Groups of pixels of faithfulness estimate and monotonicity correlation, and superpixels of IROF."""
     num_subsets: int = 10
     """Random sets of pixels of faithfulness correlation, and of each of two sizes of sensitivity-n."""
+    num_references: int = 2
+    """Pictures that effective complexity puts a picture's relevant pixels into."""
     side: int = 56
-    """Of the squares of selectivity and region perturbation, in pixels."""
+    """Of the squares of selectivity, region perturbation and non-sensitivity, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +72,36 @@ class Subject(NamedTuple):
     Attributes:
         methods: by name.
         randomized: the network with random parameters; None where no metric is measured.
+        shifted: the network that undoes a shift of its inputs; None likewise.
+        references: pictures of the data, (R, H, W, C), as network inputs; None likewise.
+        represent: the network's maps that Grad-CAM weighs; None where none are known.
         space: the network's inputs: gray takes a removed pixel's place.
     """
 
     methods: Mapping[str, Judged]
     randomized: Any = None
+    shifted: Any = None
+    references: Any = None
+    represent: Callable[[jax.Array], jax.Array] | None = None
     space: InputSpace = EFFICIENTNET_LITE0
+
+
+def shifted(classifier: Classifier, space: InputSpace) -> Classifier:
+    """The network whose inputs are brighter, and which undoes it.
+
+    Args:
+        classifier: the network.
+        space: its inputs.
+
+    Returns:
+        Of pictures brighter by 128 gray levels it says what the network says of the pictures.
+    """
+
+    def undone(function: Callable[[Any, jax.Array], jax.Array]) -> Callable[[Any, jax.Array], jax.Array]:
+        return lambda variables, x: function(variables, x - _SHIFT * space.gray_levels)
+
+    maps = None if classifier.maps is None else undone(classifier.maps)
+    return dataclasses.replace(classifier, apply=undone(classifier.apply), maps=maps)
 
 
 def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
@@ -119,7 +150,42 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
 
     def stable(c: Case) -> dict[str, Any]:
         moves = {"radius": _RADIUS * space.gray_levels, "num_samples": costs.num_moves}
-        return robustness(c.f, c.explain, c.key, c.x, c.target, explained=c.attributions, **moves)
+        known = {"explained": c.attributions, "represent": subject.represent}
+        found = robustness(c.f, c.explain, c.key, c.x, c.target, **moves, **known)
+        return {"relative_representation_stability": None, **found}
+
+    def continuity(c: Case) -> Any:
+        options = {"shifts": _ASIDE, "explained": c.attributions, "baseline": space.gray}
+        return metrics.continuity(c.explain, c.x, c.target, **options)
+
+    def input_invariance(c: Case) -> Any:
+        other = c.explain(c.x + _SHIFT * space.gray_levels, c.target, f=subject.shifted)
+        change = norm(other - c.attributions)
+        return jnp.where(change == 0, 0, change / norm(c.attributions))
+
+    def effective_complexity(c: Case) -> Any:
+        options = {"tolerance": _TOLERANCE, "num_steps": costs.num_steps, "num_samples": costs.num_references}
+        found = metrics.effective_complexity(
+            c.f, c.key, c.x, c.heatmap, c.target, subject.references, **options
+        )
+        return found / c.heatmap[0].size
+
+    def non_sensitivity(c: Case) -> Any:
+        # A pixel each would be 50,000 evaluations; a square's color is what is moved.
+        squares = metrics.grid_segments(*c.heatmap.shape[1:], patch_size=costs.side)
+        num_squares = int(squares.max()) + 1
+        share = c.heatmap / jnp.abs(c.heatmap).sum(axis=(1, 2), keepdims=True)
+        sums = jax.vmap(lambda one: jnp.zeros(num_squares).at[squares].add(one))(share)
+
+        def of_one(given: tuple[jax.Array, ...]) -> jax.Array:
+            place, x, sums, target = given
+            none, key = jnp.zeros((1, num_squares, x.shape[-1])), jax.random.fold_in(c.key, place)
+            moved = lambda colors: c.f(x + colors[:, squares])  # noqa: E731
+            noise = space.gray_levels
+            return metrics.non_sensitivity(moved, key, none, sums[None], target[None], noise_scale=noise)[0]
+
+        counts = jax.lax.map(of_one, (jnp.arange(len(c.x)), c.x, sums, c.target))
+        return counts / num_squares
 
     def region_perturbation(c: Case) -> Any:
         noise = metrics.noise_baseline(low=space.low, high=space.high)
@@ -154,9 +220,11 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
     stability = parts(
         stable,
         "maximum_sensitivity",
+        "average_sensitivity",
         "local_lipschitz_estimate",
         "relative_input_stability",
         "relative_output_stability",
+        "relative_representation_stability",
     )
     draws = "draw" if costs.num_draws == 1 else "draws"
     copies = "copy" if costs.num_moves == 1 else "copies"
@@ -248,6 +316,11 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
             "noise held",
             stability["maximum_sensitivity"],
         ),
+        "average_sensitivity": Metric(
+            "avg. sensitivity",
+            "the mean over these copies, where max. has the largest",
+            stability["average_sensitivity"],
+        ),
         "local_lipschitz_estimate": Metric(
             "Lipschitz",
             "the largest slope to them",
@@ -263,8 +336,35 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
             "over the scores' change",
             stability["relative_output_stability"],
         ),
+        "relative_representation_stability": Metric(
+            "RRS",
+            "over that of the maps that Grad-CAM weighs",
+            stability["relative_representation_stability"],
+        ),
+        "continuity": Metric(
+            "continuity",
+            "the change (L1) once the picture moves 8 pixels to the right, over the picture's (L2)",
+            continuity,
+        ),
         "sparseness": Metric("sparseness", "Gini index", lambda c: metrics.sparseness(c.heatmap)),
         "complexity": Metric("complexity", "entropy in nats", lambda c: metrics.complexity(c.heatmap)),
+        "effective_complexity": Metric(
+            "effective complexity",
+            f"share of the pixels, of {costs.num_steps} shares, that in {costs.num_references} other pictures leave "
+            f"the score within {_TOLERANCE:.0%}",
+            effective_complexity,
+        ),
+        "non_sensitivity": Metric(
+            "non-sensitivity",
+            f"share of the squares of {costs.side} pixels that either have no relevance or, in another color, do not "
+            "matter",
+            non_sensitivity,
+        ),
+        "input_invariance": Metric(
+            "input invariance",
+            "relative change if all pixels are 128 gray levels brighter and the network undoes it",
+            input_invariance,
+        ),
         "completeness": Metric(
             "residual",
             "|sum − change| / |change| of the score from the baseline, of relevance |sum − score| / |score|",
