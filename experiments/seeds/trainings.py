@@ -200,7 +200,6 @@ def trained(name: str, variant: str, shot: int, seed: int, *, num_steps: int, en
     )
     plain, guided = how.weights(head, shot)
     for number, row in enumerate(zip(*rows, strict=True)):
-        share = min(1.0, number / (how.warm_up * num_steps)) if how.warm_up else 1.0
         variables, opt_state = updated(
             optimizer,
             head,
@@ -209,7 +208,7 @@ def trained(name: str, variant: str, shot: int, seed: int, *, num_steps: int, en
             opt_state,
             row,
             (shown.trained, shown.labels),
-            (plain, guided * share),
+            (plain, guided * how.share(number / num_steps)),
             how.guidance.strength,
             guided=how.guided,
             through=how.guidance.through,

@@ -106,7 +106,8 @@ def test_within_jit_and_vmap_it_gives_what_a_loop_gives(system, scale):
         return fewshot.fine_tuned_scores(ENCODER, variables, one, scale=scale, num_steps=4)
 
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), episode, other)
-    found = jax.jit(jax.vmap(call))(both)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        found = jax.jit(jax.vmap(call))(both)
     np.testing.assert_allclose(found, [call(episode), call(other)], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         found[0], found[1], rtol=1e-3, atol=1e-4
