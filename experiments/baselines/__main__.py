@@ -44,8 +44,11 @@ FUNCTIONS: dict[str, tuple[Callable[..., jax.Array], bool]] = {
 }
 """By name: a function of an episode of features, and whether their center is subtracted before."""
 
-FINE_TUNED: dict[str, float | None] = {"fine-tuned": None, "fine-tuned-cosine": 2.0}
-"""By name: the scale of cosines, or None for a linear classifier. An episode takes twenty steps of the encoder."""
+FINE_TUNED: dict[str, tuple[float | None, str]] = {
+    "fine-tuned": (None, "linear-probe"),
+    "fine-tuned-cosine": (2.0, "cosine-probe"),
+}
+"""By name: the scale of cosines, or None for a linear classifier; and the probe of the encoder as it was."""
 
 # FEAT's temperature among 64, 16 and 4: the best plain one on Latin's validation classes after 150 steps with
 # seed 100, which no table has; the released 64 wants longer trainings.
@@ -166,7 +169,7 @@ def judged(
                 yield name, judge.scores(trainings.Scorer(function), nothing, features, shot)
         for shot, method, name in wanted:
             if method in FINE_TUNED:
-                yield name, judge.fine_tuned(encoder(kind), FINE_TUNED[method], shot)
+                yield name, judge.fine_tuned(encoder(kind), FINE_TUNED[method][0], shot)
             if method not in HEADS:
                 continue
             variables = trainings.trained(
@@ -278,6 +281,7 @@ def told(options: Options, records: dict[str, Any]) -> tuple[str, dict[str, Any]
     for shot in options.shots:
         rows = rows_of(options, shot, records)
         pairs = {name: name.removesuffix("-guided") for name in rows if name.endswith("-guided")}
+        pairs |= {name: probe for name, (_, probe) in FINE_TUNED.items()}
         parts.append(accuracy_table(f"{shot}-shot", rows, targets=(_MEAN, *options.domains), pairs=pairs))
         found[f"{shot}-shot"] = of_shot = summary(rows)
         lines = [
