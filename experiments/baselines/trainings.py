@@ -207,8 +207,10 @@ def fine_tuned(
     variables = {part: {"encoder": tree} for part, tree in encoder.items()}
     pictures, accuracies = source.array(SIDE), []
     labels, expected = (np.repeat(np.arange(WAY), rows.shape[1] // WAY) for rows in (support, query))
+    given: Any
     for of_support, of_query in zip(support, query, strict=True):
-        episode = fewshot.Episode(pictures[of_support], labels, pictures[of_query], way=WAY)
+        given = pictures[of_support], labels, pictures[of_query]
+        episode = fewshot.Episode(*given, way=WAY)
         scores = fewshot.fine_tuned_scores(encoder_of(width), variables, episode, scale=scale)
         accuracies.append(np.mean(np.argmax(scores, axis=-1) == expected))
     return np.array(accuracies)

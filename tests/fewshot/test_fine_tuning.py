@@ -25,8 +25,10 @@ ENCODER = Encoder()
 def system():
     """Variables, and an episode of three classes with two supports each."""
     random = np.random.default_rng(0)
-    labels = np.array([0, 2, 1, 1, 0, 2])
     shift = np.eye(3)[:, None, None]  # each class has a channel of its own
+    support: Any
+    query: Any
+    labels: Any = np.array([0, 2, 1, 1, 0, 2])
     support, query = (
         (random.normal(size=(len(of), 3, 3, 3)) + 2 * shift[of]).astype(np.float32)
         for of in (labels, np.repeat(np.arange(3), 3))
@@ -126,6 +128,8 @@ def test_nan_of_nan_alone(system):
 
 def test_wrong_input_is_told(system):
     variables, episode = system
+    arguments: Any
+    given: Any
     for message, arguments, given in (
         ("expected a Linen module, got 3", (3, variables, episode), {}),
         ("expected an Episode, got 3", (ENCODER, variables, 3), {}),
