@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from experiments.seeds.trainings import LONGER, OPTIMIZER, OPTIMIZERS
 from jxai import data, fewshot, models, training, viz
 from jxai.cli.running import command_line, folders, made_with
 from jxai.errors import InputError
@@ -28,7 +28,7 @@ from jxai.results_log import ResultsLog
 
 HEADS: dict[str, fewshot.Head] = {
     "relation": fewshot.RelationHead(features=32, nonnegative=True),
-    "graph": fewshot.GraphHead(),
+    "graph": fewshot.GraphHead(features=64, growth=24, widths=(48, 48, 24, 24)),
     "cross attention": fewshot.CrossAttentionHead(),
     "prototype": fewshot.PrototypeHead(),
     "matching": fewshot.MatchingHead(),
@@ -75,13 +75,13 @@ def trained(name: str, encoder: Any, *, shot: int, num_steps: int, seed: int) ->
         name: one of `HEADS`.
         encoder: in front of it.
         shot: labeled pictures a class.
-        num_steps: updates, of an episode each.
+        num_steps: updates, of an episode each; times `LONGER`.
         seed: of everything.
 
     Returns:
         See `fewshot.init_variables`.
     """
-    head, optimizer = HEADS[name], optax.adam(1e-3)
+    head, optimizer = HEADS[name], OPTIMIZERS.get(name, OPTIMIZER)
 
     def loss(variables: Any, episode: fewshot.Episode, key: jax.Array, step: jax.Array) -> Any:
         del key, step
@@ -97,7 +97,7 @@ def trained(name: str, encoder: Any, *, shot: int, num_steps: int, seed: int) ->
     episodes = data.episode_dataset(
         data.load("latin", split="base"), way=_WAY, shot=shot, num_query=_QUERIES, seed=seed
     )
-    for number in range(num_steps):
+    for number in range(num_steps * LONGER.get(name, 1)):
         state, _ = step(state, jax.tree.map(jnp.asarray, episodes[number]))
     return state.variables
 

@@ -1,9 +1,11 @@
 """SimpleShot, linear and cosine probes, FEAT and ProtoNet, plain and guided, on the embedded benchmark.
 
     python -m experiments.baselines --out runs/baselines
+    python -m experiments.baselines --out runs/fine-tuned --methods linear-probe fine-tuned --episodes 10
 
 An encoder is trained as a classifier of Latin letters, plainly and with the loss of features weighted by their own
-relevance: SimpleShot and the probes take the features of either. ProtoNet and FEAT go on from the plain one in
+relevance: SimpleShot and the probes take the features of either, and fine-tuning, which is slow and only done where
+it is named, goes on from either in each episode. ProtoNet and FEAT go on from the plain one in
 episodes, plainly and guided by their own explanations. All are judged on the same episodes, those of `jxai evaluate`.
 Each method is logged when it is judged: a run that was stopped goes on. Leaves `table.md` and `baselines.json`. About
 twenty minutes on two cores that do other work too.
@@ -41,6 +43,12 @@ FUNCTIONS: dict[str, tuple[Callable[..., jax.Array], bool]] = {
     "cosine-probe": (fewshot.cosine_probe, False),
 }
 """By name: a function of an episode of features, and whether their center is subtracted before."""
+
+FINE_TUNED: dict[str, tuple[float | None, str]] = {
+    "fine-tuned": (None, "linear-probe"),
+    "fine-tuned-cosine": (2.0, "cosine-probe"),
+}
+"""By name: the scale of cosines, or None for a linear classifier; and the probe of the encoder as it was."""
 
 # FEAT's temperature among 64, 16 and 4: the best plain one on Latin's validation classes after 150 steps with
 # seed 100, which no table has; the released 64 wants longer trainings.
@@ -102,10 +110,25 @@ class Judge:
             accuracies = fewshot.episode_accuracies(
                 head, variables, of_domain, support, query, way=trainings.WAY
             )
-            correct = np.rint(accuracies * query.shape[1]).astype(int)
-            shots, queries = (rows.shape[1] // trainings.WAY for rows in (support, query))
-            found[name] = Scores(shot=shots, queries=queries, of=query.shape[1], correct=correct).to_json()
+            found[name] = _as_json(accuracies, support, query)
         return found
+
+    def fine_tuned(self, encoder: Any, scale: float | None, shot: int) -> dict[str, Any]:
+        """Scores on every domain, as JSON, of an encoder that is fine-tuned in each episode."""
+        found = {}
+        for name, source in self.sources.items():
+            support, query = self.rows[shot, name]
+            accuracies = trainings.fine_tuned(
+                encoder, source, support, query, width=self.options.width, scale=scale
+            )
+            found[name] = _as_json(accuracies, support, query)
+        return found
+
+
+def _as_json(accuracies: np.ndarray, support: np.ndarray, query: np.ndarray) -> Any:
+    correct = np.rint(accuracies * query.shape[1]).astype(int)
+    shots, queries = (rows.shape[1] // trainings.WAY for rows in (support, query))
+    return Scores(shot=shots, queries=queries, of=query.shape[1], correct=correct).to_json()
 
 
 def judged(
@@ -145,6 +168,8 @@ def judged(
                 features = {key: of - center for key, of in plain.items()} if centered else plain
                 yield name, judge.scores(trainings.Scorer(function), nothing, features, shot)
         for shot, method, name in wanted:
+            if method in FINE_TUNED:
+                yield name, judge.fine_tuned(encoder(kind), FINE_TUNED[method][0], shot)
             if method not in HEADS:
                 continue
             variables = trainings.trained(
@@ -166,7 +191,7 @@ def name_of(shot: int, method: str, kind: str, seed: int) -> str:
 
     Args:
         shot: supports a class.
-        method: one of `FUNCTIONS` or `HEADS`.
+        method: one of `FUNCTIONS`, `FINE_TUNED` or `HEADS`.
         kind: "plain" or "guided".
         seed: of the trainings.
 
@@ -256,6 +281,7 @@ def told(options: Options, records: dict[str, Any]) -> tuple[str, dict[str, Any]
     for shot in options.shots:
         rows = rows_of(options, shot, records)
         pairs = {name: name.removesuffix("-guided") for name in rows if name.endswith("-guided")}
+        pairs |= {name: probe for name, (_, probe) in FINE_TUNED.items()}
         parts.append(accuracy_table(f"{shot}-shot", rows, targets=(_MEAN, *options.domains), pairs=pairs))
         found[f"{shot}-shot"] = of_shot = summary(rows)
         lines = [
@@ -274,7 +300,7 @@ def told(options: Options, records: dict[str, Any]) -> tuple[str, dict[str, Any]
 
 def main(options: Options) -> None:
     """Train and judge what is missing; print and write the tables."""
-    known = (*FUNCTIONS, *HEADS)
+    known = (*FUNCTIONS, *FINE_TUNED, *HEADS)
     if unknown := [name for name in options.methods if name not in known]:
         raise InputError(f"expected methods among {', '.join(known)}, got {', '.join(unknown)}")
     names = ("width", "pretraining_steps", "steps", "episodes", "domains")

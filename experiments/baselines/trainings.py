@@ -182,6 +182,40 @@ def features_of(encoder: Any, source: data.Source, *, width: int) -> jax.Array:
     return fewshot.encode(encoder_of(width), variables, pictures, head=fewshot.PrototypeHead())
 
 
+def fine_tuned(
+    encoder: Any,
+    source: data.Source,
+    support: np.ndarray,
+    query: np.ndarray,
+    *,
+    width: int,
+    scale: float | None,
+) -> np.ndarray:
+    """Accuracies of an encoder that is fine-tuned on each episode's support.
+
+    Args:
+        encoder: its {"params", "batch_stats"}.
+        source: the pictures.
+        support: as numbers of pictures, (episodes, way·shot), class by class.
+        query: likewise, (episodes, way·queries).
+        width: of the encoder.
+        scale: as in `fewshot.fine_tuned_scores`.
+
+    Returns:
+        (episodes,).
+    """
+    variables = {part: {"encoder": tree} for part, tree in encoder.items()}
+    pictures, accuracies = source.array(SIDE), []
+    labels, expected = (np.repeat(np.arange(WAY), rows.shape[1] // WAY) for rows in (support, query))
+    given: Any
+    for of_support, of_query in zip(support, query, strict=True):
+        given = pictures[of_support], labels, pictures[of_query]
+        episode = fewshot.Episode(*given, way=WAY)
+        scores = fewshot.fine_tuned_scores(encoder_of(width), variables, episode, scale=scale)
+        accuracies.append(np.mean(np.argmax(scores, axis=-1) == expected))
+    return np.array(accuracies)
+
+
 def center_of(features: jax.Array) -> jax.Array:
     """SimpleShot's center: the mean feature of the base classes' pictures, (width,)."""
     return jnp.mean(features, axis=0)

@@ -43,7 +43,7 @@ class Options:
     """Queries a class."""
     images: int = 1000
     features: tuple[str, ...] = tuple(FEATURES)
-    heads: tuple[str, ...] = ("prototype", "matching", "relation", "graph", "cross-attention")
+    heads: tuple[str, ...] = ("prototype", "matching", "feat", "relation", "graph", "cross-attention")
     episodes: int = 2000
     """As in the papers, at most; fewer where they would take longer than `seconds`."""
     seconds: float = 10.0
@@ -68,6 +68,8 @@ def head_of(name: str, options: Options, width: int) -> fewshot.Head:
             return fewshot.PrototypeHead()
         case "matching":
             return fewshot.MatchingHead()
+        case "feat":
+            return fewshot.FEATHead()
     raise InputError(f"expected a head, got {name!r}: see --help")
 
 

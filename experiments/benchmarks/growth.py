@@ -41,6 +41,7 @@ HEADS: dict[str, heads.Name] = {
     "RelationNet": "relation",
     "graph network": "graph",
     "cross attention": "cross_attention",
+    "FEAT": "feat",
 }
 AXES = {
     "roots": "roots",
@@ -76,8 +77,9 @@ class Curve(NamedTuple):
 
 
 # A head compares all pairs of queries and classes, so ways count twice; a graph's pairs of nodes are its ways and its
-# shots twice each. The estimators bound the pixels in flight. Where memory grows less than expected, copies of the
-# weights, which depend on no factor and are whole on each device, are still the larger part.
+# shots twice each, and FEAT's contrastive loss has pairs of all pictures. The estimators bound the pixels in flight.
+# Where memory grows less than expected, copies of the weights, which depend on no factor and are whole on each
+# device, are still the larger part.
 CURVES = (
     Curve("roots", "SmoothTaylor", {TIME: 1, MEMORY: 0}),
     Curve("classes", "EpsilonPlus", {TIME: 1, MEMORY: 1}),
@@ -87,7 +89,8 @@ CURVES = (
     Curve("shot", "RelationNet", {TIME: 0, MEMORY: 0}),
     Curve("shot", "graph network", {TIME: 2, MEMORY: 2}),
     Curve("shot", "cross attention", {TIME: 0, MEMORY: 0}),
-    *(Curve("queries", head, {TIME: 1, MEMORY: 1}) for head in HEADS),
+    Curve("shot", "FEAT", {TIME: 2, MEMORY: 2}),
+    *(Curve("queries", head, dict.fromkeys((TIME, MEMORY), 2 if head == "FEAT" else 1)) for head in HEADS),
     Curve("devices", "SmoothTaylor", {WORK: -1, MEMORY: -1}),
 )
 

@@ -24,7 +24,7 @@ import functools
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ from experiments.benchmarks.measure import alternate, report, result
 from experiments.benchmarks.steps import GLOBAL_CLASSES, Step, Task, head_step, system_step
 from jxai import fewshot, models
 
-Name = Literal["relation", "graph", "cross_attention", "prototype", "matching"]
+Name = Literal["relation", "graph", "cross_attention", "prototype", "matching", "feat"]
 Section = Literal["heads", "rivals", "systems"]
 KINDS = {"plain": fewshot.PLAIN, "guided": fewshot.Guidance()}
 HEAD_GOALS = {"graph": "at most 2.3", "cross_attention": "at most 1.3"}
@@ -47,7 +47,7 @@ class Options:
     """What is measured, and its sizes."""
 
     sections: tuple[Section, ...] = ("heads", "rivals", "systems")
-    heads: tuple[Name, ...] = ("relation", "graph", "cross_attention", "prototype", "matching")
+    heads: tuple[Name, ...] = get_args(Name)
     task: Task = Task()
     channels: int = 512
     repeats: int = 10
@@ -78,6 +78,7 @@ def head_and_shape(name: Name, options: Options) -> tuple[fewshot.Head, tuple[in
         "cross_attention": (fewshot.CrossAttentionHead(GLOBAL_CLASSES), (6, 6, channels)),
         "prototype": (fewshot.PrototypeHead(), (channels,)),
         "matching": (fewshot.MatchingHead(), (channels,)),
+        "feat": (fewshot.FEATHead(), (channels,)),
     }[name]
 
 

@@ -26,6 +26,12 @@ DOMAINS = {
 """Judged domains and which of their classes; the networks learn the base classes of `latin`."""
 _BATCH, _QUERIES, _JUDGED_QUERIES = 16, 5, 10
 OPTIMIZER = optax.adam(1e-3)
+LONGER = {"graph": 4}
+"""How many times as many updates a head has, if not once."""
+OPTIMIZERS = {
+    "graph": optax.chain(OPTIMIZER, optax.masked(optax.scale(3.0), {"encoder": False, "head": True}))
+}
+"""Of heads that have one of their own: the graph network stays at chance for as long as the encoder outruns it."""
 ENCODER = models.encoder("conv4np", image_size=SIDE, width=WIDTH)
 
 
@@ -138,11 +144,20 @@ def loss(
     return value + (weights[1] * found["loss_guided"] if guided else 0.0), statistics
 
 
-@functools.partial(jax.jit, static_argnames=("head", "shot", "guided", "through"))
+@functools.partial(jax.jit, static_argnames=("optimizer", "head", "shot", "guided", "through"))
 def updated(
-    head: fewshot.Head, shot: int, variables: Any, opt_state: Any, *of_loss: Any, **how: Any
+    optimizer: Any, head: fewshot.Head, shot: int, variables: Any, opt_state: Any, *of_loss: Any, **how: Any
 ) -> tuple[Any, Any]:
-    """One update; for the arguments see `loss`.
+    """One update; for the other arguments see `loss`.
+
+    Args:
+        optimizer: of Optax.
+        head: the head.
+        shot: labeled pictures a class.
+        variables: of the system.
+        opt_state: the optimizer's.
+        *of_loss: of the loss.
+        **how: of the loss.
 
     Returns:
         (variables, the optimizer's state).
@@ -152,7 +167,7 @@ def updated(
         return loss(head, shot, {**variables, "params": params}, *of_loss, **how)
 
     gradient, statistics = jax.grad(of, has_aux=True)(variables["params"])
-    updates, opt_state = OPTIMIZER.update(gradient, opt_state)
+    updates, opt_state = optimizer.update(gradient, opt_state)
     return {"params": optax.apply_updates(variables["params"], updates), "batch_stats": statistics}, opt_state
 
 
@@ -164,32 +179,36 @@ def trained(name: str, variant: str, shot: int, seed: int, *, num_steps: int, en
         variant: one of `VARIANTS`.
         shot: labeled pictures a class.
         seed: of everything.
-        num_steps: updates, of one episode each.
+        num_steps: updates, of one episode each; times `LONGER`.
         encoder_steps: updates before, of the encoder as a classifier.
 
     Returns:
         The variables.
     """
     shown, how = pictures(), VARIANTS[variant]
-    head = how.of(name)
+    head, optimizer, num_steps = (
+        how.of(name),
+        OPTIMIZERS.get(name, OPTIMIZER),
+        num_steps * LONGER.get(name, 1),
+    )
     variables = fewshot.init_variables(ENCODER, head, jax.random.key(seed), image_size=SIDE)
     encoder = pretrained(seed, encoder_steps)
     variables = {kind: {**variables[kind], "encoder": encoder[kind]} for kind in variables}
-    opt_state = OPTIMIZER.init(variables["params"])
+    opt_state = optimizer.init(variables["params"])
     rows = data.episode_table(
         shown.source, way=WAY, shot=shot, num_query=_QUERIES, seed=seed, repeat=False, num_episodes=num_steps
     )
     plain, guided = how.weights(head, shot)
     for number, row in enumerate(zip(*rows, strict=True)):
-        share = min(1.0, number / (how.warm_up * num_steps)) if how.warm_up else 1.0
         variables, opt_state = updated(
+            optimizer,
             head,
             shot,
             variables,
             opt_state,
             row,
             (shown.trained, shown.labels),
-            (plain, guided * share),
+            (plain, guided * how.share(number / num_steps)),
             how.guidance.strength,
             guided=how.guided,
             through=how.guidance.through,

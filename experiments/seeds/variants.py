@@ -35,6 +35,7 @@ class Variant:
         guidance: of the losses.
         scaled: train plainly on the plain loss times both losses' released weights.
         warm_up: share of the training in which the guided loss's weight rises from 0.
+        cool_down: share of the training in which it falls to 0 again.
         per_query: weights are normalized by the largest relevance of a whole query, not of each position's channels.
         on_maps: weights are applied to the encoder's map, before its mean over positions.
         only: the heads that it means something for.
@@ -44,6 +45,7 @@ class Variant:
     guidance: Guidance = Guidance()
     scaled: bool = False
     warm_up: float = 0.0
+    cool_down: float = 0.0
     per_query: bool = False
     on_maps: bool = False
     only: tuple[str, ...] = HEADS
@@ -57,6 +59,11 @@ class Variant:
             kind = {"relation": RelationPerQuery, "graph": GraphPerQuery}[name]
             return kind(**{field: getattr(head, field) for field in _FIELDS[name]})
         return head
+
+    def share(self, done: float) -> float:
+        """Of λ that counts when a share of the training, in [0, 1), is done."""
+        rising = min(1.0, done / self.warm_up) if self.warm_up else 1.0
+        return rising * (min(1.0, (1 - done) / self.cool_down) if self.cool_down else 1.0)
 
     def weights(self, head: Head, shot: int) -> tuple[float, float]:
         """(ξ, λ) of the head."""
@@ -79,6 +86,7 @@ VARIANTS = {
     "guided": Variant("guided, as released"),
     "scaled": Variant("plain, its loss times ξ + λ", fewshot.PLAIN, scaled=True, only=_HELD),
     "warm-up": Variant("λ rises over the first half", warm_up=0.5),
+    "cool-down": Variant("λ falls to 0 over the second half", cool_down=0.5),
     "half": Variant("strength ½", Guidance(strength=0.5)),
     "double": Variant("strength 2", Guidance(strength=2.0)),
     "through": Variant("gradient through w", Guidance(through=True), only=_HELD),

@@ -4,6 +4,7 @@ from jxai.fewshot.baselines import cosine_probe, linear_probe, nearest_centroid
 from jxai.fewshot.episode import Episode
 from jxai.fewshot.evaluation import encode, episode_accuracies
 from jxai.fewshot.explanation import Explanation, log_odds
+from jxai.fewshot.fine_tuning import fine_tuned_scores
 from jxai.fewshot.guidance import PLAIN, Guidance, guided_loss, head_loss
 from jxai.fewshot.heads import (
     AdaptedHead,
@@ -43,6 +44,7 @@ __all__ = [
     "encode",
     "episode_accuracies",
     "episode_relevance",
+    "fine_tuned_scores",
     "guided_loss",
     "head_loss",
     "hierarchical_interval",

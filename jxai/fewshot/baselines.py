@@ -80,14 +80,28 @@ def linear_probe(episode: Episode, *, penalty: float = 1.0, num_steps: int = 100
     check_number("penalty", penalty, above=0)
     check_count("num_steps", num_steps)
     support, query = _features(episode)
-    scores = _linear(support, episode.support_labels, query, penalty, way=episode.way, num_steps=num_steps)
-    return _kept(scores, episode)
+    weights, bias = linear_weights(
+        support, episode.support_labels, penalty, way=episode.way, num_steps=num_steps
+    )
+    return _kept(query @ weights + bias[None], episode)
 
 
 @functools.partial(jax.jit, static_argnames=("way", "num_steps"))
-def _linear(
-    support: jax.Array, labels: jax.Array, query: jax.Array, penalty: Any, *, way: int, num_steps: int
-) -> jax.Array:
+def linear_weights(
+    support: jax.Array, labels: jax.Array, penalty: Any, *, way: int, num_steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """W (C, way) and b (way,) of `linear_probe`.
+
+    Args:
+        support: vectors (supports, C).
+        labels: (supports,).
+        penalty: on W.
+        way: number of classes.
+        num_steps: steps.
+
+    Returns:
+        (W, b).
+    """
     # A shift of the features is b's alone, and without it steps can be longer.
     mean = support.mean(axis=0, keepdims=True)
     x = support - mean
@@ -108,7 +122,7 @@ def _linear(
 
     start = jnp.zeros((x.shape[1], way), x.dtype)
     (weights, _), _ = jax.lax.scan(step, (start, start), jnp.arange(num_steps, dtype=x.dtype))
-    return (query - mean) @ weights[:-1] + weights[-1:]
+    return weights[:-1], weights[-1] - mean[0] @ weights[:-1]
 
 
 def cosine_probe(

@@ -1,4 +1,4 @@
-"""SimpleShot, probes, FEAT and ProtoNet, in a few steps."""
+"""SimpleShot, probes, fine-tuning, FEAT and ProtoNet, in a few steps."""
 
 import dataclasses
 import json
@@ -30,12 +30,14 @@ def test_a_run_goes_on_and_leaves_its_tables(tmp_path, capsys, monkeypatch):
     script.main(options)
     before = (tmp_path / "baselines.jsonl").read_bytes()
     monkeypatch.setattr(trainings, "trained", lambda *args, **given: pytest.fail("trained again"))
-    script.main(dataclasses.replace(options, methods=("SimpleShot-CL2N", "linear-probe", "FEAT")))
+    script.main(
+        dataclasses.replace(options, methods=("SimpleShot-CL2N", "linear-probe", "fine-tuned", "FEAT"))
+    )
     assert (tmp_path / "baselines.jsonl").read_bytes().startswith(before)
     told = (tmp_path / "table.md").read_text()
     assert told in capsys.readouterr().out and "| *− FEAT* |" in told and "nan" not in told
     stored = json.loads((tmp_path / "baselines.json").read_text())["summary"]["1-shot"]
-    assert set(stored) == {"SimpleShot-CL2N", "linear-probe", "FEAT"}
+    assert set(stored) == {"SimpleShot-CL2N", "linear-probe", "fine-tuned", "FEAT"}
     for of in stored.values():
         np.testing.assert_allclose(of["guided"][0] - of["plain"][0], of["difference"][0])
         assert 0 < of["plain"][0] < 100 and of["over_seeds"][1] is None

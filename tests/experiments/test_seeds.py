@@ -47,6 +47,12 @@ def test_variants_are_named_and_weighed(head):
     assert all(isinstance(one.of(head), fewshot.Head) for one in VARIANTS.values() if head in one.only)
 
 
+def test_the_guided_loss_rises_and_falls():
+    assert [VARIANTS["warm-up"].share(done) for done in (0, 0.25, 0.5, 0.9)] == [0, 0.5, 1, 1]
+    assert [VARIANTS["cool-down"].share(done) for done in (0, 0.5, 0.75, 1)] == [1, 1, 0.5, 0]
+    assert VARIANTS["guided"].share(0) == VARIANTS["guided"].share(0.9) == 1
+
+
 def test_weights_per_query_have_the_largest_relevance_of_each_query():
     relevance = np.random.default_rng(0).normal(size=(3, 2, 4, 5))
     relevance[1] = 0
