@@ -63,7 +63,7 @@ def evaluate(
     Args:
         f: from images (n, H, W, C) to scores (n, K).
         key: a random key.
-        x: images, (N, H, W, C).
+        x: images, (N, H, W, C); of a table (N, D) `x[:, None, :, None]`.
         target: the classes explained, (N,) integers.
         methods: functions by name; see the module.
         metrics: functions of a `Case` by name, to (n,) numbers, to a pair of (n,) numbers and a curve (n, points), or
@@ -93,7 +93,10 @@ def evaluate(
     check_key(key)
     check_count("batch_size", batch_size)
     if x.ndim != 4:
-        raise InputError(f"expected images (N, H, W, C), got {x.shape}: metrics judge heat maps of pixels")
+        raise InputError(
+            f"expected images (N, H, W, C), got {x.shape}: give a table (N, D) as x[:, None, :, None] and f of "
+            "x.reshape(len(x), -1), and metrics that look at no neighbors"
+        )
     mask = _as_mask(mask, x)
     columns = _columns(metrics, mask)
     known = _known_directions(columns, directions)
@@ -171,7 +174,7 @@ def _as_found(record: Mapping[str, Any]) -> Found:
 def _rows(methods: Any, control: bool) -> dict[str, Method]:
     """Methods by name, as functions (f, key, x, target)."""
     if not isinstance(methods, Mapping) or not methods:
-        raise InputTypeError(f"expected methods by name, got {shown(methods)}: give at least one")
+        raise InputTypeError(f"expected methods by name, got {shown(methods)}: give a dictionary")
     if control and CONTROL in methods:
         raise InputError(f"expected no method named {CONTROL!r}, got one: rename it, or set control to False")
     rows: dict[str, Method] = {}
@@ -181,8 +184,26 @@ def _rows(methods: Any, control: bool) -> dict[str, Method]:
                 f"expected a function (f, x, target) or (f, key, x, target) as {name!r}, got {shown(method)}: of a "
                 "composite lambda f, x, target: lrp.relevance(f, x, target, composite=...)"
             )
-        rows[name] = method if _takes_key(method) else _without_key(method)
+        keyed = _takes_key(method)
+        _check_arguments(
+            method, 4 if keyed else 3, f"a function (f, x, target) or (f, key, x, target) as {name!r}"
+        )
+        rows[name] = method if keyed else _without_key(method)
     return rows | ({CONTROL: random_heatmaps} if control else {})
+
+
+def _check_arguments(function: Any, number: int, expected: str) -> None:
+    """Refuse what cannot be called with so many arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of C
+        return
+    try:
+        signature.bind(*[None] * number)
+    except TypeError as error:
+        raise InputTypeError(
+            f"expected {expected}, got one of ({', '.join(signature.parameters)}), {error}: wrap it in a lambda"
+        ) from error
 
 
 def _takes_key(method: Method) -> bool:
@@ -205,7 +226,8 @@ def _columns(metrics: Any, mask: Any) -> dict[str, Metric]:
     """Metrics by name."""
     if isinstance(metrics, str) or not metrics:
         raise InputError(
-            f"expected metrics by name or a list of names, got {shown(metrics)}: give at least one"
+            f"expected metrics by name or a list of names, got {shown(metrics)}: give a dictionary, or a list such "
+            'as ("deletion",)'
         )
     if not isinstance(metrics, Mapping):
         if unknown := [name for name in metrics if name not in NAMED]:
@@ -217,6 +239,7 @@ def _columns(metrics: Any, mask: Any) -> dict[str, Metric]:
     for name, metric in metrics.items():
         if not callable(metric):
             raise InputTypeError(f"expected a function of a Case as {name!r}, got {shown(metric)}")
+        _check_arguments(metric, 1, f"a function of one Case as {name!r}")
         if mask is None and metric in [NAMED[one] for one in LOCATED]:
             raise InputError(
                 f"expected a mask for {name}, got none: say where the objects are, (N, H, W) booleans"
