@@ -63,6 +63,11 @@ def checked_maps(features: Features, channel_axis: int | None, grid: Grid) -> Fe
                 f"expected maps (N, h, w, K) of the proportions of images (N, H, W, C) {x.shape}, got {shape}: "
                 "give channel_axis=1 for maps (N, K, h, w), or -1 for these; images stay (N, H, W, C)"
             )
+        if channel_axis == 1 and x.shape[1] < min(x.shape[2:]) and not _fit(shape[2:], x.shape[1:3]):
+            raise InputError(
+                f"expected images (N, H, W, C) of the proportions of maps (N, K, h, w) {shape}, got {x.shape}: give "
+                "jnp.moveaxis(x, 1, -1), and features that move the channels back"
+            )
         return maps
 
     return maps_of
@@ -103,8 +108,10 @@ def shown_map(coarse: jax.Array, x: jax.Array, *given: jax.Array, relu: bool, en
 def _seem_channels_first(maps: tuple[int, ...], images: tuple[int, ...]) -> bool:
     """Whether the last two axes of maps are a smaller picture, and the two before them are none."""
 
-    def fit(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
-        # One stride for both axes, sides rounded up or down.
-        return abs(small[0] * large[1] - small[1] * large[0]) < max(large)
+    of_last = _fit(maps[2:], images[1:3]) or _fit(maps[2:], images[2:])
+    return of_last and not _fit(maps[1:3], images[1:3])
 
-    return not fit(maps[1:3], images[1:3]) and (fit(maps[2:], images[1:3]) or fit(maps[2:], images[2:]))
+
+def _fit(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
+    """Whether one stride for both axes leads from one to the other, sides rounded up or down."""
+    return abs(small[0] * large[1] - small[1] * large[0]) < max(large)

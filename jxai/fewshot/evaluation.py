@@ -54,7 +54,8 @@ def encode(
     """
     if not isinstance(encoder, nn.Module) or not hasattr(images, "__getitem__"):
         raise InputTypeError(
-            f"expected a Linen module and images, got {shown(encoder)} and {shown(images)}: give both"
+            f"expected a Linen module and images, got {shown(encoder)} and {shown(images)}: of an episode "
+            "encode support and query one by one"
         )
     check_count("batch_size", batch_size)
     if not len(images):

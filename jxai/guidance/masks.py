@@ -21,7 +21,7 @@ def right_reasons(attributions: jax.Array, mask: jax.Array) -> jax.Array:
 
     Args:
         attributions: (N, ...), floats.
-        mask: A, of their shape or without their channels; True or 1 where the model is wrong to look.
+        mask: A, of their shape or without their channels; True or 1.0 where the model is wrong to look.
 
     Returns:
         (N,), float32 at least, from 0.
@@ -83,7 +83,7 @@ def background(
 
     Args:
         relevance: R, (N, ...), floats.
-        foreground: of its shape or without its channels; True or 1 where the model may look.
+        foreground: of its shape or without its channels; True or 1.0 where the model may look.
         decay: d in (0, 1]: 1 takes the mean of all pixels, smaller ones look at the most relevant.
         scale: E, above 0: the g at which the loss is log 2.
         stabilizer: share of the whole map's mean |R| that is added to the foreground's, above 0; without it nothing

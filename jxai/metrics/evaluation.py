@@ -180,7 +180,7 @@ def _as_found(record: Mapping[str, Any]) -> Found:
 def _rows(methods: Any) -> dict[str, Method]:
     """Methods by name, as functions (f, key, x, target)."""
     if not isinstance(methods, Mapping) or not methods:
-        raise InputTypeError(f"expected methods by name, got {shown(methods)}: give at least one")
+        raise InputTypeError(f"expected methods by name, got {shown(methods)}: give a dictionary")
     rows: dict[str, Method] = {}
     for name, method in methods.items():
         if not callable(method):
@@ -188,7 +188,11 @@ def _rows(methods: Any) -> dict[str, Method]:
                 f"expected a function (f, x, target) or (f, key, x, target) as {name!r}, got {shown(method)}: of a "
                 "composite lambda f, x, target: lrp.relevance(f, x, target, composite=...)"
             )
-        rows[name] = method if _takes_key(method) else _without_key(method)
+        keyed = _takes_key(method)
+        _check_arguments(
+            method, 4 if keyed else 3, f"a function (f, x, target) or (f, key, x, target) as {name!r}"
+        )
+        rows[name] = method if keyed else _without_key(method)
     return rows
 
 
@@ -197,6 +201,20 @@ def _with_control(rows: Mapping[str, Method]) -> dict[str, Method]:
     if CONTROL in rows:
         raise InputError(f"expected no method named {CONTROL!r}, got one: rename it, or set control to False")
     return {**rows, CONTROL: random_heatmaps}
+
+
+def _check_arguments(function: Any, number: int, expected: str) -> None:
+    """Refuse what cannot be called with so many arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of C
+        return
+    try:
+        signature.bind(*[None] * number)
+    except TypeError as error:
+        raise InputTypeError(
+            f"expected {expected}, got one of ({', '.join(signature.parameters)}), {error}: wrap it in a lambda"
+        ) from error
 
 
 def _takes_key(method: Method) -> bool:
@@ -220,7 +238,8 @@ def _columns(metrics: Any, mask: Any) -> dict[str, Metric]:
     """Metrics by name."""
     if isinstance(metrics, str) or not metrics:
         raise InputError(
-            f"expected metrics by name or a list of names, got {shown(metrics)}: give at least one"
+            f"expected metrics by name or a list of names, got {shown(metrics)}: give a dictionary, or a list such "
+            'as ("deletion",)'
         )
     if not isinstance(metrics, Mapping):
         if unknown := [name for name in metrics if name not in NAMED]:
@@ -232,6 +251,7 @@ def _columns(metrics: Any, mask: Any) -> dict[str, Metric]:
     for name, metric in metrics.items():
         if not callable(metric):
             raise InputTypeError(f"expected a function of a Case as {name!r}, got {shown(metric)}")
+        _check_arguments(metric, 1, f"a function of one Case as {name!r}")
         if mask is None and metric in [NAMED[one] for one in LOCATED]:
             raise InputError(
                 f"expected a mask for {name}, got none: say where the objects are, (N, H, W) booleans"

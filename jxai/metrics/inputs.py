@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jxai.batches.checks import as_finite, check_batch, check_inputs
 from jxai.checks import as_array
-from jxai.errors import InputError
+from jxai.errors import InputError, InputTypeError
 
 Scores = Callable[[jax.Array], jax.Array]
 
@@ -77,6 +77,11 @@ def as_batch(
     x: ArrayLike, target: ArrayLike, *, f: Scores | EllipsisType = ...
 ) -> tuple[jax.Array, jax.Array]:
     """Inputs (N, ...) and their classes (N,), checked, also against the scores of an `f`, as arrays of JAX."""
+    if callable(target) or (isinstance(target, tuple) and any(map(callable, target))):
+        raise InputTypeError(
+            "expected `target` of class indices, got a function: metrics look at scores; give an f that has its "
+            "value among its scores, and that score's index"
+        )
     inputs, classes = as_array(x), as_array(target)
     if f is ...:
         check_batch(inputs, classes)
@@ -101,5 +106,15 @@ def target_scores(f: Scores, x: jax.Array, rows: jax.Array, target: jax.Array) -
 
 
 def probabilities(f: Scores) -> Scores:
-    """The softmax of scores, in float32."""
-    return lambda x: jax.nn.softmax(jnp.asarray(f(x), jnp.float32), axis=-1)
+    """The softmax of scores, in float32; an error of a lone score, whose probability would be 1 whatever it is."""
+
+    def softmax(x: jax.Array) -> jax.Array:
+        scores = jnp.asarray(f(x), jnp.float32)
+        if scores.shape[-1] == 1:
+            raise InputError(
+                f"expected scores of at least two classes, got {scores.shape}: of a lone logit z give f [0, z] and "
+                "class 1; where scores are no logits, take a metric of scores such as metrics.pixel_flipping"
+            )
+        return jax.nn.softmax(scores, axis=-1)
+
+    return softmax

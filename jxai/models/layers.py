@@ -130,7 +130,7 @@ def check_network(module: nn.Module, x: jax.Array) -> None:
     if min(x.shape[1:3]) < smallest:
         raise InputError(
             f"expected images of at least {smallest}x{smallest}, got {x.shape[1]}x{x.shape[2]}: "
-            "enlarge the images or take an encoder that pools less"
+            "enlarge the images or take an encoder that pools less; channels come last"
         )
 
 

@@ -190,6 +190,15 @@ def test_tokens_on_their_grid(cam, model):
     assert np.abs(found).max() > 0
 
 
+def test_pictures_with_channels_first_are_refused():
+    first = jnp.zeros((2, 3, 8, 12))
+    run = functools.partial(
+        attribution.grad_cam, lambda x: x, lambda maps: maps.mean(axis=(2, 3)), target=[0, 1]
+    )
+    with pytest.raises(ValueError, match=r"give jnp\.moveaxis\(x, 1, -1\)"):
+        run(x=first, channel_axis=1)
+
+
 def test_tokens_that_do_not_fit_their_grid_are_refused():
     tokens, head, x = written_out()
     run = functools.partial(attribution.grad_cam, tokens, head, x, [0, 2])

@@ -1,5 +1,7 @@
 """Methods by metrics in one call: the numbers of the metrics themselves, whatever is beside them or was stopped."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -333,6 +335,10 @@ def test_tables_mark_the_best_and_json_and_csv_hold_all():
     [
         ({"metrics": ("deletions",)}, "metrics among .*got 'deletions'"),
         ({"metrics": ()}, "metrics by name"),
+        ({"metrics": "deletion"}, "a list such as"),
+        ({"metrics": {"mine": metrics.deletion}}, r"a function of one Case as 'mine', got one of \(f, x"),
+        ({"methods": {"a": lambda x, target: x}}, r"\(f, key, x, target\) as 'a', got one of \(x, target\)"),
+        ({"methods": ["gradient"]}, "give a dictionary"),
         ({"metrics": {"mine": lambda case: case.heatmap}}, "what is better of 'mine', got None"),
         (
             {"metrics": {"mine": lambda case: case.heatmap}, "directions": {"mine": "lower"}},
@@ -356,6 +362,12 @@ def test_tables_mark_the_best_and_json_and_csv_hold_all():
 def test_what_is_refused(changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
         evaluate(**changes)
+
+
+def test_other_targets_are_told_what_to_do():
+    run = functools.partial(metrics.evaluate, methods=METHODS, metrics=("deletion",), progress=False)
+    with pytest.raises(TypeError, match="class indices, got a function"):
+        run(f, KEY, X, attribution.contrast(TARGET, (TARGET + 1) % 4))
 
 
 def test_an_unknown_reference_is_refused():

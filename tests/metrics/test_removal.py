@@ -152,6 +152,13 @@ def test_errors(metric, change, error, match):
         metric(f, **options)
 
 
+@pytest.mark.parametrize("metric", [metrics.deletion, metrics.insertion])
+def test_a_lone_score_has_no_probability(metric):
+    x, heatmap, target = map(jnp.asarray, arrays())
+    with pytest.raises(ValueError, match=r"of a lone logit z give f \[0, z\]"):
+        metric(lambda x: f(x)[:, :1], x, heatmap, 0 * target, num_steps=2)
+
+
 @pytest.mark.parametrize("curve", [jnp.zeros(3), jnp.zeros((2, 1)), jnp.full((1, 3), jnp.inf)])
 def test_area_wants_curves(curve):
     with pytest.raises(ValueError, match="curve"):
