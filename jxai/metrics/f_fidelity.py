@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from jxai.batches.checks import check_finite
 from jxai.batches.draws import row_keys
-from jxai.checks import as_array, check_count, check_key, check_number, keep_nan, shown
+from jxai.checks import as_array, check_count, check_key, check_number, finite, keep_nan, shown
 from jxai.errors import InputError
 from jxai.metrics.features import Baseline, as_attributions, as_replacement, scores_without
 from jxai.metrics.inputs import Scores, as_batch
@@ -77,7 +77,8 @@ def randomly_masked(
     )
     gone = _drawn(row_keys(of_masks, images, nothing), jnp.ones((len(x), *shape), bool), counts)
     mask = jnp.broadcast_to(gone.reshape(*gone.shape, *[1] * (x.ndim - gone.ndim)), x.shape)
-    return keep_nan(jnp.where(mask, replace(x, mask, images, nothing).astype(x.dtype), x), x)
+    masked = jnp.where(mask, replace(x, mask, images, nothing).astype(x.dtype), x)
+    return finite("masked inputs", keep_nan(masked, x))
 
 
 def f_fidelity(

@@ -118,3 +118,9 @@ def test_a_tuned_network_minds_masks_less_than_the_explanation():
 def test_one_feature_has_nothing_beside_it():
     with pytest.raises(ValueError, match="two features"):
         metrics.f_fidelity(lambda x: x, KEY, jnp.ones((2, 1)), jnp.ones((2, 1)), jnp.zeros(2, int))
+
+
+def test_a_baseline_that_is_not_finite_is_refused_before_a_network_learns_from_it():
+    nowhere = lambda x, mask, key: jnp.full_like(x, jnp.nan)  # noqa: E731
+    with pytest.raises(ValueError, match="expected finite masked inputs"):
+        metrics.randomly_masked(KEY, jnp.ones((2, 10)), share=1.0, baseline=nowhere)
