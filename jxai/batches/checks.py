@@ -61,7 +61,9 @@ def check_scores(scores: Any, target: jax.Array) -> None:
         got = type(scores).__name__ if shape is None else f"an array of shape {shape}"
         advice = "choose one output, or reduce them to scores in a function around `f`"
         if shape == (number,):
-            advice = "give `lambda x: f(x)[:, None]` with class 0, of a lone logit z the scores [0, z] and class 1"
+            advice = (
+                "give `lambda x: f(x)[:, None]` with class 0, of a lone logit z the scores [0, z] and class 1"
+            )
         raise InputError(
             f"expected `f` to give scores of shape ({number}, K), got {got}: {advice}; estimators take a function of "
             "the outputs as `target` too, and one number an image as it is"

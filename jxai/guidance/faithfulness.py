@@ -81,13 +81,15 @@ def unfaithfulness(
     masks = _masks(relevance, middles, softness).astype(x.dtype)
     masks = masks[..., None] if relevance.ndim < x.ndim else masks
     without, alone = (masks * b + (1 - masks) * a for a, b in ((x, base), (base, x)))
-    found = as_array(f(jnp.concatenate([without, alone]).reshape(-1, *x.shape[1:])))
-    _check_scores(found, 2 * len(middles) * len(x), target, len(x))
+    # An example's copies side by side: of examples on several devices each keeps its own.
+    copies = jnp.moveaxis(jnp.concatenate([without, alone]), 0, 1).reshape(-1, *x.shape[1:])
+    found = as_array(f(copies))
+    _check_scores(found, len(copies), target, len(x))
     read = jnp.take_along_axis(
-        found.reshape(2, len(middles), len(x), -1), target[None, None, :, None], axis=3
+        found.reshape(len(x), 2, len(middles), -1), target[:, None, None, None], axis=3
     )
     read = finite("scores", read[..., 0].astype(jnp.promote_types(read.dtype, jnp.float32)))
-    return keep_nan((read[0] - read[1]).mean(axis=0), x, relevance)
+    return keep_nan((read[:, 0] - read[:, 1]).mean(axis=1), x, relevance)
 
 
 def _masks(relevance: jax.Array, shares: np.ndarray, softness: float) -> jax.Array:

@@ -108,7 +108,7 @@ def background(
     check_number("scale", scale, above=0)
     check_number("stabilizer", stabilizer, above=0)
     magnitude = jnp.abs(scaled(relevance))
-    whole = total(magnitude) / magnitude[0].size
+    whole = total(magnitude) / (magnitude.size // len(magnitude))
     area = total(jnp.broadcast_to(inside, magnitude.shape))
     usual = share(total(inside * magnitude), area, nothing=0.0) + stabilizer * whole
     outside = ((1 - inside) * magnitude).reshape(len(magnitude), -1)

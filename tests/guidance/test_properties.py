@@ -33,6 +33,21 @@ def test_compiled_alone_and_together(name):
 
 
 @EVERY
+def test_two_devices_take_the_step_of_one(name):
+    """The gradient by a parameter of examples on two devices: their sum goes over both."""
+
+    def step(scale, r):
+        return scale - 0.1 * jax.grad(lambda scale: LOSSES[name](scale * r).mean())(scale)
+
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    split = jax.NamedSharding(mesh, jax.P("data"))
+    scale, r = jnp.asarray(1.5, jnp.float32), R[:2]
+    found = jax.jit(step)(scale, jax.device_put(r, split))
+    assert len(found.sharding.device_set) == 2
+    np.testing.assert_allclose(found, jax.jit(step)(scale, r), rtol=1e-5, atol=1e-6)
+
+
+@EVERY
 def test_gradients_are_those_of_finite_differences(name):
     with jax.enable_x64(True):
         wide, way = (
