@@ -81,7 +81,7 @@ def pictures(domain: str) -> tuple[Letters, Letters]:
     source = data.load(domain)
     label = np.asarray(source.labels, np.int32)
     known = np.flatnonzero(label < _CLASSES)
-    x = np.asarray(data.denormalize(source.array(_SIDE)), np.float32).clip(0, 1)[known]
+    x = np.asarray(data.denormalize(source.array(_SIDE)[known]), np.float32) / 255
     label = label[known]
     place = np.zeros_like(label)
     for one in range(_CLASSES):
