@@ -214,7 +214,9 @@ def by_computation(
     """Seconds of what gives some of the metrics, over all methods, by their names; of explaining, by none."""
     columns = our_metrics(options)
     cheap = ("sparseness", "complexity")
-    found = {(): ours(dataclasses.replace(options, metrics=cheap[:1]), network, x, target)}
+    found: dict[tuple[str, ...], float] = {
+        (): ours(dataclasses.replace(options, metrics=cheap[:1]), network, x, target)
+    }
     for group in grouped({name: columns[name] for name in options.metrics if name not in cheap}):
         names = tuple(group.parts)
         whole = ours(dataclasses.replace(options, metrics=names), network, x, target)
