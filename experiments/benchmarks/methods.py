@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import tyro
 
 from experiments.benchmarks.measure import images, report, result
-from jxai import lrp
-from jxai.cli.explaining.methods import methods
-from jxai.cli.explaining.network import load_network
+from experiments.benchmarks.networks import efficientnet
+from jxai import lrp, models
+from jxai.cli.explaining.inputs import EFFICIENTNET_LITE0
+from jxai.cli.explaining.methods import Classifier, methods
 from jxai.cli.judging.judge import Options as Judging
 
 
@@ -39,9 +40,11 @@ class Options:
 
 def main(options: Options) -> None:
     """Measure and report."""
-    network = load_network()
-    x = jnp.asarray(network.space((images(options.images, 224) * 255).clip(0, 255).astype("uint8")))
-    scores = jax.jit(lambda classifier, x: classifier(x))(network.classifier, x)
+    network = efficientnet(224)
+    maps, rest = models.split(network.model, "activation_last", train=False)
+    classifier = Classifier(network.variables, lambda variables, x: network.scores(variables)(x), maps, rest)
+    x = jnp.asarray(EFFICIENTNET_LITE0((images(options.images, 224) * 255).clip(0, 255).astype("uint8")))
+    scores = jax.jit(lambda classifier, x: classifier(x))(classifier, x)
     target, key = jnp.argmax(scores, axis=1), jax.random.key(0)
     explains: dict[str, Callable[..., Any]] = {
         name: one.explain for name, one in methods(Judging().settings, references=x).items()
@@ -55,11 +58,11 @@ def main(options: Options) -> None:
     }
     spent: dict[str, float] = {}
     for name, explain in chosen.items():
-        program = jax.jit(explain).lower(network.classifier, key, x, target).compile()
+        program = jax.jit(explain).lower(classifier, key, x, target).compile()
         times = []
         for _ in range(options.repeats):
             start = time.process_time()
-            jax.block_until_ready(program(network.classifier, key, x, target))
+            jax.block_until_ready(program(classifier, key, x, target))
             times.append(time.process_time() - start)
         spent[name] = min(times)
         print(f"{name}: {spent[name] / spent['gradient']:.1f} gradients", flush=True)

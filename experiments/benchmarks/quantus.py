@@ -12,7 +12,8 @@ faithfulness correlation                 the same number of sets of the same siz
 sensitivity, Lipschitz                   the same number of moved copies, of explanations by the same methods
 
 The seconds are those of the whole: explanations, compilation in JAX, every metric. A second call of `evaluate` in the
-same process, which compiles nothing, is reported beside it. Without Quantus its side is left out.
+same process, which compiles nothing, is reported beside it, and one more of each computation alone, less that of the
+explanations and sparseness, which costs nothing: metric by metric. Without Quantus its side is left out.
 """
 
 import dataclasses
@@ -34,6 +35,7 @@ from experiments.benchmarks.measure import images, report, result
 from experiments.benchmarks.networks import resnet18
 from jxai import attribution, metrics
 from jxai.metrics.case import Case, parts
+from jxai.metrics.judging import grouped
 from jxai.metrics.shared import regional, removal, robustness
 
 KEY = 3
@@ -206,6 +208,22 @@ def ours(options: Options, network: Any, x: np.ndarray, target: np.ndarray) -> f
     return time.perf_counter() - start
 
 
+def by_computation(
+    options: Options, network: Any, x: np.ndarray, target: np.ndarray
+) -> dict[tuple[str, ...], float]:
+    """Seconds of what gives some of the metrics, over all methods, by their names; of explaining, by none."""
+    columns = our_metrics(options)
+    cheap = ("sparseness", "complexity")
+    found: dict[tuple[str, ...], float] = {
+        (): ours(dataclasses.replace(options, metrics=cheap[:1]), network, x, target)
+    }
+    for group in grouped({name: columns[name] for name in options.metrics if name not in cheap}):
+        names = tuple(group.parts)
+        whole = ours(dataclasses.replace(options, metrics=names), network, x, target)
+        found[names] = whole - found[()]
+    return found
+
+
 def theirs(options: Options, network: Any, x: np.ndarray, target: np.ndarray) -> dict[str, float]:
     """Seconds of explaining, and of each metric over all methods, of Quantus and captum."""
     from experiments.benchmarks import torch_models
@@ -261,12 +279,22 @@ def main(options: Options) -> None:
         result("evaluate, with compilation", first, "s"),
         result("evaluate, a second time", again, "s"),
     ]
+    each = by_computation(options, network, x, target)
+    results += [result(f"evaluate, {', '.join(of) or 'explanations'}", one, "s") for of, one in each.items()]
     if importlib.util.find_spec("quantus") is None:
         print("Quantus is not installed: its side is left out")
     else:
         spent = theirs(options, network, x, target)
         total = sum(spent.values())
         results += [result(f"Quantus, {name}", seconds, "s") for name, seconds in spent.items()]
+        results += [
+            result(
+                f"Quantus over evaluate, {', '.join(of) or 'explanations'}",
+                sum(spent[name] for name in of or ("explanations",)) / one,
+                "times",
+            )
+            for of, one in each.items()
+        ]
         results += [
             result("Quantus in all", total, "s"),
             result("Quantus over evaluate with compilation", total / first, "times", "at least 10"),

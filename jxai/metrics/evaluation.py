@@ -15,7 +15,7 @@ computation instead (`jxai.metrics.shared`).
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ CONTROL = "random"
 
 
 def evaluate(
-    f: Scores,
+    f: Callable[..., Any],
     key: jax.Array,
     x: Any,
     target: ArrayLike,
@@ -64,7 +64,7 @@ def evaluate(
     Programs are compiled once a method or metric; the last batch is filled up, and needs none of its own.
 
     Args:
-        f: from inputs (n, ...) to scores (n, K).
+        f: from inputs (n, ...) to scores (n, K); a tuple's entries are its arguments.
         key: a random key.
         x: images, (N, H, W, C), embeddings, (N, T, C), a table, (N, D), or a tree of floats, (N, ...) each, whose
             attributions are such a tree, too: metrics take it by `as_table`. Token ids are embedded first.

@@ -18,7 +18,7 @@ NEEDS = {
 }
 
 
-LONG = ("attribution", "growth", "together")  # a minute or more, most of it compilation
+LONG = ("attribution", "growth", "methods", "together")  # a minute or more, most of it compilation
 
 
 @pytest.mark.parametrize(

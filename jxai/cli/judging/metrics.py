@@ -174,7 +174,8 @@ def judging_metrics(costs: Costs, subject: Subject) -> Mapping[str, Metric]:
         # A pixel each would be 50,000 evaluations; a square's color is what is moved.
         squares = metrics.grid_segments(*c.heatmap.shape[1:], patch_size=costs.side)
         num_squares = int(squares.max()) + 1
-        share = c.heatmap / jnp.abs(c.heatmap).sum(axis=(1, 2), keepdims=True)
+        whole = jnp.abs(c.heatmap).sum(axis=(1, 2), keepdims=True)
+        share = c.heatmap / jnp.where(whole == 0, 1, whole)
         sums = jax.vmap(lambda one: jnp.zeros(num_squares).at[squares].add(one))(share)
 
         def of_one(given: tuple[jax.Array, ...]) -> jax.Array:
