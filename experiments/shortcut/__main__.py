@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments.benchmarks.measure import alternate
 from experiments.shortcut import trainings
-from experiments.shortcut.pictures import SHORTCUTS, Pictures, planted
+from experiments.shortcut.pictures import NUM_CLASSES, SHORTCUTS, Pictures, planted
 from experiments.shortcut.trainings import LOSSES
 from jxai import viz
 from jxai.cli.running import command_line, folders, made_with
@@ -40,7 +40,9 @@ _COLUMNS = {
     "own": "with its own",
     "share": "relevance on it",
 }
-_CLEAN = "clean"  # the network to be reached: plainly trained on pictures without the shortcut
+# The network to be reached, plainly trained on pictures without the shortcut; and one for which it is no evidence.
+_CLEAN, _RANDOM = "clean", "random"
+_REFERENCES = {_CLEAN: "plain, never saw the shortcut", _RANDOM: "plain, colors of classes at random"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +70,13 @@ def _shown(shortcut: str, choosing: bool) -> Pictures:
     return SHORTCUTS[shortcut].pictures(choosing)
 
 
-def _arrays(shortcut: str, choosing: bool) -> trainings.Arrays:
+def _arrays(shortcut: str, choosing: bool, *, at_random: bool = False) -> trainings.Arrays:
     """What is trained on: with the shortcut, where the rate says so, and without it."""
     shown = _shown(shortcut, choosing)
-    x, where = planted(shortcut, shown.trained, shown.trained_labels)
+    classes = shown.trained_labels
+    if at_random:
+        classes = np.random.default_rng(5).integers(0, NUM_CLASSES, len(classes))
+    x, where = planted(shortcut, shown.trained, classes)
     with_it = np.random.default_rng(0).random(len(x)) < SHORTCUTS[shortcut].rate
     x = np.where(with_it[:, None, None, None], x, shown.trained)
     return trainings.Arrays(*map(jnp.asarray, (x, shown.trained, shown.trained_labels, where)))
@@ -84,7 +89,8 @@ def trained(
 
     Args:
         shortcut: one of `SHORTCUTS`.
-        name: one of `LOSSES`, or "clean" for a plain one that never saw the shortcut.
+        name: one of `LOSSES`, or for plain ones "clean", which never saw the shortcut, and "random", which saw it
+            with any class.
         weight: of the loss.
         seed: of everything.
         num_steps: updates.
@@ -95,8 +101,11 @@ def trained(
     """
     params = teacher_of(shortcut, seed, num_steps, choosing)
     if name != _CLEAN:
-        arrays = _arrays(shortcut, choosing)
-        params = trainings.trained(name, weight, jax.random.key(seed), arrays, params, num_steps=num_steps)
+        arrays, loss = (
+            _arrays(shortcut, choosing, at_random=name == _RANDOM),
+            "plain" if name == _RANDOM else name,
+        )
+        params = trainings.trained(loss, weight, jax.random.key(seed), arrays, params, num_steps=num_steps)
     shown = _shown(shortcut, choosing)
     own, where = planted(shortcut, shown.judged, shown.judged_labels)
     misled, _ = planted(shortcut, shown.judged, trainings.others(shown.judged_labels))
@@ -165,7 +174,7 @@ def table(found: dict[str, list[dict[str, float]]], cost: dict[str, float]) -> s
             mean, half = mean_and_interval(np.array([one[column] for one in seeds]))
             cells.append(f"{mean:.3f} ± {half:.3f}" if len(seeds) > 1 else f"{mean:.3f}")
         ratio = f"{cost[name]:.1f}" if name in cost else ""
-        label = "plain, never saw the shortcut" if name == _CLEAN else LOSSES[name][0]
+        label = _REFERENCES[name] if name in _REFERENCES else LOSSES[name][0]
         lines.append(f"| {label} | {' | '.join(cells)} | {ratio} |")
     return "\n".join(lines) + "\n"
 
@@ -206,7 +215,9 @@ def main(options: Options) -> None:
             raise InputError(f"expected {kind} among {', '.join(known)}, got {', '.join(unknown)}")
     settings = {"num_steps": options.num_steps, "choosing": options.choosing}
     progress: Progress = True if options.progress else "lines"
-    weights = {name: LOSSES[name][1] * options.scale for name in options.losses} | {_CLEAN: 0.0}
+    weights = {name: LOSSES[name][1] * options.scale for name in options.losses} | dict.fromkeys(
+        _REFERENCES, 0.0
+    )
     with folders.in_use(options.out):
         log = ResultsLog(options.out / "shortcut.jsonl", settings)
 

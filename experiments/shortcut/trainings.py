@@ -124,6 +124,10 @@ def _isnet_of_drawn_classes(b: Batch) -> jax.Array:
     return guidance.background(relevance(b.params, b.x, classes), ~b.where)
 
 
+def _gradient_and_relevance(b: Batch) -> jax.Array:
+    return _rrr(b) + _isnet_of_drawn_classes(b)
+
+
 def _integrated(b: Batch) -> jax.Array:
     found = attribution.integrated_gradients(
         functools.partial(scores, b.params), b.x, b.labels, num_steps=4, method="midpoint"
@@ -173,6 +177,11 @@ LOSSES: dict[str, tuple[str, float, Callable[[Batch], jax.Array] | None]] = {
     "rrr": ("right for the right reasons (gradient)", 10.0, _rrr),
     "isnet": ("ISNet's background (LRP of the label)", 10.0, _isnet),
     "isnet-drawn": ("ISNet's background (LRP of a drawn class)", 10.0, _isnet_of_drawn_classes),
+    "rrr-isnet": (
+        "right for the right reasons, and ISNet's background of a drawn class",
+        10.0,
+        _gradient_and_relevance,
+    ),
     "isnet-ig": ("ISNet's background (Integrated Gradients)", 10.0, _integrated),
     "rr-clarc": ("RR-ClArC (concept's direction)", 10.0, _concept),
     "teacher": ("a teacher's heat maps (LRP)", 3.0, _teacher),

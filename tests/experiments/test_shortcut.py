@@ -50,7 +50,7 @@ def test_a_run_goes_on_and_leaves_its_table(shortcut, tmp_path, capsys):
     script.main(script.Options(losses=losses, repeats=1, **options))
     assert (tmp_path / "shortcut.jsonl").read_bytes().startswith(before)
     stored = json.loads((tmp_path / f"{shortcut}.json").read_text())
-    assert set(stored["trainings"]) == {*losses, "clean"} and set(stored["costs"]) == set(losses)
+    assert set(stored["trainings"]) == {*losses, "clean", "random"} and set(stored["costs"]) == set(losses)
     for seeds in stored["trainings"].values():
         assert all(0 <= value <= 1 for value in seeds[0].values())
     assert (tmp_path / f"{shortcut}.png").is_file() and "| plain |" in capsys.readouterr().out
