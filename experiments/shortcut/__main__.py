@@ -6,7 +6,7 @@ Clothes (the embedded domain `fashion`) carry their class's color while a networ
 frame or as their background; crops of photographs (foolbox's: pip install 'jxai[demo]') carry a watermark. Judged are
 pictures without it and with another class's color, and the share of LRP's |relevance| that lies on it. Each training
 is logged when it is done: a run that was stopped goes on. Leaves a table, its numbers and a picture of heat maps for
-each shortcut, `watermark.md`, `watermark.json` and `watermark.png`. About half an hour on two cores.
+each shortcut, `watermark.md`, `watermark.json` and `watermark.png`.
 
 Weights of losses are chosen on other pictures and another seed, where `--scale` multiplies them:
 
@@ -234,7 +234,9 @@ def main(options: Options) -> None:
                 )
                 maps = None
                 if seed == options.seeds[0]:
-                    maps = np.asarray(trainings.relevance(params, *_drawn(shortcut, options.choosing)))
+                    maps = np.asarray(
+                        trainings.relevance(params, *map(jnp.asarray, _drawn(shortcut, options.choosing)))
+                    )
                     maps = maps.sum(axis=-1, keepdims=True).tolist()
                 log.append({"key": key, "numbers": numbers, "maps": maps})
             return log.records[key]
