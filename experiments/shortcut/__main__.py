@@ -3,9 +3,14 @@
     python -m experiments.shortcut --out runs/shortcut
 
 Clothes (the embedded domain `fashion`) carry their class's color while a network is trained: as a watermark, as a
-frame or as their background. Judged are pictures without it and with another class's color, and the share of LRP's
-|relevance| that lies on it. Each training is logged when it is done: a run that was stopped goes on. Leaves
-`shortcut.md`, `shortcut.json` and the picture `shortcut.png`. About half an hour on two cores.
+frame or as their background; crops of photographs (foolbox's: pip install 'jxai[demo]') carry a watermark. Judged are
+pictures without it and with another class's color, and the share of LRP's |relevance| that lies on it. Each training
+is logged when it is done: a run that was stopped goes on. Leaves a table, its numbers and a picture of heat maps for
+each shortcut, `watermark.md`, `watermark.json` and `watermark.png`.
+
+Weights of losses are chosen on other pictures and another seed, where `--scale` multiplies them:
+
+    python -m experiments.shortcut --choosing --seeds 100 --scale 3 --repeats 0 --out runs/choosing
 """
 
 import dataclasses
@@ -20,7 +25,7 @@ import numpy as np
 
 from experiments.benchmarks.measure import alternate
 from experiments.shortcut import trainings
-from experiments.shortcut.pictures import SHORTCUTS, Clothes, clothes, planted
+from experiments.shortcut.pictures import NUM_CLASSES, SHORTCUTS, Pictures, planted
 from experiments.shortcut.trainings import LOSSES
 from jxai import viz
 from jxai.cli.running import command_line, folders, made_with
@@ -35,87 +40,111 @@ _COLUMNS = {
     "own": "with its own",
     "share": "relevance on it",
 }
-_DRAWN = (3, 45, 205, 365)  # of the judged pictures
-_CLEAN = "clean"  # the network to be reached: plainly trained on pictures without the shortcut
+# The network to be reached, plainly trained on pictures without the shortcut; and one for which it is no evidence.
+_CLEAN, _RANDOM = "clean", "random"
+_REFERENCES = {_CLEAN: "plain, never saw the shortcut", _RANDOM: "plain, colors of classes at random"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What is trained, and where results go."""
 
-    shortcuts: tuple[str, ...] = SHORTCUTS
+    shortcuts: tuple[str, ...] = tuple(SHORTCUTS)
     losses: tuple[str, ...] = tuple(LOSSES)
-    num_seeds: int = 3
-    """Trainings a cell, of seeds 0, 1, …"""
-    num_steps: int = 200
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the trainings of each cell; the first one's heat maps are drawn."""
+    num_steps: int = 400
     """Updates, of thirty pictures each."""
-    drawn: str = "watermark"
-    """The shortcut whose heat maps are drawn, of seed 0."""
+    choosing: bool = False
+    """Whether other pictures are judged, on which weights may be chosen."""
+    scale: float = 1.0
+    """What the weights of all losses are multiplied by."""
     repeats: int = 20
     """Steps that are timed for their cost; 0 times none."""
     out: Path = Path("runs/shortcut")
     progress: bool = True
 
 
+@functools.cache
+def _shown(shortcut: str, choosing: bool) -> Pictures:
+    return SHORTCUTS[shortcut].pictures(choosing)
+
+
+def _arrays(shortcut: str, choosing: bool, *, at_random: bool = False) -> trainings.Arrays:
+    """What is trained on: with the shortcut, where the rate says so, and without it."""
+    shown = _shown(shortcut, choosing)
+    classes = shown.trained_labels
+    if at_random:
+        classes = np.random.default_rng(5).integers(0, NUM_CLASSES, len(classes))
+    x, where = planted(shortcut, shown.trained, classes)
+    with_it = np.random.default_rng(0).random(len(x)) < SHORTCUTS[shortcut].rate
+    x = np.where(with_it[:, None, None, None], x, shown.trained)
+    return trainings.Arrays(*map(jnp.asarray, (x, shown.trained, shown.trained_labels, where)))
+
+
 def trained(
-    shortcut: str, name: str, seed: int, shown: Clothes, *, num_steps: int
+    shortcut: str, name: str, weight: float, seed: int, *, num_steps: int, choosing: bool = False
 ) -> tuple[Any, dict[str, float]]:
     """One network, and how it does.
 
     Args:
         shortcut: one of `SHORTCUTS`.
-        name: one of `LOSSES`, or "clean" for a plain one that never saw the shortcut.
+        name: one of `LOSSES`, or for plain ones "clean", which never saw the shortcut, and "random", which saw it
+            with any class.
+        weight: of the loss.
         seed: of everything.
-        shown: the pictures.
         num_steps: updates.
+        choosing: which pictures are judged.
 
     Returns:
         (its parameters, numbers by name).
     """
-    key = jax.random.key(seed)
-    x, where = planted(shortcut, shown.trained, shown.trained_labels)
-    arrays = tuple(map(jnp.asarray, (x, shown.trained, shown.trained_labels, where)))
-    params = teacher_of(seed, num_steps)
+    params = teacher_of(shortcut, seed, num_steps, choosing)
     if name != _CLEAN:
-        params = trainings.trained(name, key, arrays, params, num_steps=num_steps)
-    own, judged_where = planted(shortcut, shown.judged, shown.judged_labels)
+        arrays, loss = (
+            _arrays(shortcut, choosing, at_random=name == _RANDOM),
+            "plain" if name == _RANDOM else name,
+        )
+        params = trainings.trained(loss, weight, jax.random.key(seed), arrays, params, num_steps=num_steps)
+    shown = _shown(shortcut, choosing)
+    own, where = planted(shortcut, shown.judged, shown.judged_labels)
     misled, _ = planted(shortcut, shown.judged, trainings.others(shown.judged_labels))
-    found = trainings.judged(params, shown.judged, own, misled, shown.judged_labels, judged_where)
-    return params, {name: float(value) for name, value in found.items()}
+    found = trainings.judged(params, shown.judged, own, misled, shown.judged_labels, where)
+    return params, {of: float(value) for of, value in found.items()}
 
 
 @functools.cache
-def teacher_of(seed: int, num_steps: int) -> Any:
+def teacher_of(shortcut: str, seed: int, num_steps: int, choosing: bool) -> Any:
     """A network of the same seed that was trained plainly on pictures without a shortcut.
 
     Args:
+        shortcut: whose pictures.
         seed: its own.
         num_steps: updates.
+        choosing: which pictures are trained on.
 
     Returns:
         Its parameters.
     """
-    shown, key = clothes(), jax.random.key(seed)
-    nowhere = jnp.zeros(shown.trained.shape[:3], bool)
-    arrays = (*map(jnp.asarray, (shown.trained, shown.trained, shown.trained_labels)), nowhere)
-    return trainings.trained("plain", key, arrays, trainings.init(key), num_steps=num_steps)
+    key, arrays = jax.random.key(seed), _arrays(shortcut, choosing)
+    arrays = arrays._replace(x=arrays.clean)
+    nothing = trainings.init(key, arrays.x.shape[1])
+    return trainings.trained("plain", 0.0, key, arrays, nothing, num_steps=num_steps)
 
 
-def costs(names: tuple[str, ...], shown: Clothes, *, repeats: int) -> dict[str, float]:
+def costs(shortcut: str, names: tuple[str, ...], *, repeats: int) -> dict[str, float]:
     """The shortest time of a step of each loss over the plain step's, in steps that take turns.
 
     Args:
+        shortcut: whose pictures.
         names: of `LOSSES`.
-        shown: the pictures.
         repeats: steps of each.
 
     Returns:
         Ratios by name.
     """
-    key = jax.random.key(0)
-    x, where = planted(SHORTCUTS[0], shown.trained, shown.trained_labels)
-    arrays = tuple(map(jnp.asarray, (x, shown.trained, shown.trained_labels, where)))
-    params = trainings.init(key)
+    key, arrays = jax.random.key(0), _arrays(shortcut, False)
+    params = trainings.init(key, arrays.x.shape[1])
     state = trainings.OPTIMIZER.init(params)
     steps = {
         name: functools.partial(trainings.step, name, LOSSES[name][1], key, params, state, arrays, params)
@@ -125,107 +154,115 @@ def costs(names: tuple[str, ...], shown: Clothes, *, repeats: int) -> dict[str, 
     return {name: seconds / times["plain"] for name, seconds in times.items()}
 
 
-def table(found: dict[str, dict[str, list[dict[str, float]]]], cost: dict[str, float]) -> str:
-    """All trainings as Markdown: mean ± 95 % interval over seeds.
+def table(found: dict[str, list[dict[str, float]]], cost: dict[str, float]) -> str:
+    """Trainings with one shortcut as Markdown: mean ± 95 % interval over seeds.
 
     Args:
-        found: by shortcut and loss, one of `judged` a seed.
+        found: by loss, one of `judged` a seed.
         cost: of a step, by loss.
 
     Returns:
         The text.
     """
-    lines: list[str] = []
-    for shortcut, of in found.items():
-        lines += [f"\nShortcut: {shortcut}\n"]
-        lines += [f"| trained with | {' | '.join(_COLUMNS.values())} | a step's time over the plain one's |"]
-        lines += ["|---|" + "---:|" * (len(_COLUMNS) + 1)]
-        for name, seeds in of.items():
-            cells = []
-            for column in _COLUMNS:
-                mean, half = mean_and_interval(np.array([one[column] for one in seeds]))
-                cells.append(f"{mean:.3f} ± {half:.3f}" if len(seeds) > 1 else f"{mean:.3f}")
-            ratio = f"{cost[name]:.1f}" if name in cost else ""
-            label = "plain, never saw the shortcut" if name == _CLEAN else LOSSES[name][0]
-            lines.append(f"| {label} | {' | '.join(cells)} | {ratio} |")
-    return "\n".join(lines).strip() + "\n"
+    lines = [
+        f"| trained with | {' | '.join(_COLUMNS.values())} | a step's time over the plain one's |",
+        "|---|" + "---:|" * (len(_COLUMNS) + 1),
+    ]
+    for name, seeds in found.items():
+        cells = []
+        for column in _COLUMNS:
+            mean, half = mean_and_interval(np.array([one[column] for one in seeds]))
+            cells.append(f"{mean:.3f} ± {half:.3f}" if len(seeds) > 1 else f"{mean:.3f}")
+        ratio = f"{cost[name]:.1f}" if name in cost else ""
+        label = _REFERENCES[name] if name in _REFERENCES else LOSSES[name][0]
+        lines.append(f"| {label} | {' | '.join(cells)} | {ratio} |")
+    return "\n".join(lines) + "\n"
 
 
-def draw(maps: dict[str, np.ndarray], shortcut: str, shown: Clothes, path: Path) -> Path:
-    """Four pictures that carry another class's color, and what each network looks at in them.
+def _drawn(shortcut: str, choosing: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(Pictures that carry another class's color, labels)."""
+    shown, rows = _shown(shortcut, choosing), list(SHORTCUTS[shortcut].drawn)
+    misled, _ = planted(shortcut, shown.judged[rows], trainings.others(shown.judged_labels)[rows])
+    return misled, shown.judged_labels[rows]
+
+
+def draw(maps: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarray, path: Path) -> Path:
+    """Pictures that carry another class's color, and what each network looks at in them.
 
     Args:
         maps: relevance of their own class, by loss.
-        shortcut: which.
-        shown: the pictures.
+        images: in [0, 1], (N, H, W, 3).
+        labels: (N,).
         path: where the PNG goes.
 
     Returns:
         The path.
     """
-    rows = list(_DRAWN)
-    misled, _ = planted(shortcut, shown.judged[rows], trainings.others(shown.judged_labels)[rows])
-    large = np.kron((misled * 255).round().astype(np.uint8), np.ones((1, 4, 4, 1), np.uint8))
-    spread = {name: np.kron(of, np.ones((1, 4, 4, 1))) for name, of in maps.items()}
-    names = [f"class {label}" for label in shown.judged_labels[rows]]
-    return viz.method_sheet(large, spread, captions=[(name, "another's color") for name in names], path=path)
+    block = np.ones((1, 128 // images.shape[1], 128 // images.shape[1], 1))
+    large = np.kron((images * 255).round().astype(np.uint8), block.astype(np.uint8))
+    spread = {name: np.kron(of, block) for name, of in maps.items()}
+    captions = [(f"class {label}", "another's color") for label in labels]
+    return viz.method_sheet(large, spread, captions=captions, path=path)
 
 
 def main(options: Options) -> None:
-    """Train what is missing; print and write the table, draw the picture."""
+    """Train what is missing; print and write the tables, draw the pictures."""
     for kind, names, known in (
         ("shortcuts", options.shortcuts, SHORTCUTS),
         ("losses", options.losses, LOSSES),
     ):
         if unknown := [name for name in names if name not in known]:
             raise InputError(f"expected {kind} among {', '.join(known)}, got {', '.join(unknown)}")
-    shown = clothes()
-    settings = {"num_steps": options.num_steps, "weights": {name: LOSSES[name][1] for name in LOSSES}}
+    settings = {"num_steps": options.num_steps, "choosing": options.choosing}
     progress: Progress = True if options.progress else "lines"
-    rows = list(_DRAWN)
+    weights = {name: LOSSES[name][1] * options.scale for name in options.losses} | dict.fromkeys(
+        _REFERENCES, 0.0
+    )
     with folders.in_use(options.out):
         log = ResultsLog(options.out / "shortcut.jsonl", settings)
-        wanted = [
-            (shortcut, name, seed)
-            for shortcut in options.shortcuts
-            for name in (*options.losses, _CLEAN)
-            for seed in range(options.num_seeds)
-        ]
-        with Bar(len(wanted), unit="training", progress=progress) as bar:
-            for shortcut, name, seed in wanted:
-                bar.name(f"{shortcut}, {name}")
-                key = f"{shortcut} {name} {seed}"
-                if not log.done(key):
-                    params, numbers = trained(shortcut, name, seed, shown, num_steps=options.num_steps)
-                    misled, _ = planted(
-                        shortcut, shown.judged[rows], trainings.others(shown.judged_labels)[rows]
+
+        def record(shortcut: str, name: str, seed: int) -> dict[str, Any]:
+            key = f"{shortcut} {name} {weights[name]:g} {seed}"
+            if not log.done(key):
+                params, numbers = trained(
+                    shortcut,
+                    name,
+                    weights[name],
+                    seed,
+                    num_steps=options.num_steps,
+                    choosing=options.choosing,
+                )
+                maps = None
+                if seed == options.seeds[0]:
+                    maps = np.asarray(
+                        trainings.relevance(params, *map(jnp.asarray, _drawn(shortcut, options.choosing)))
                     )
-                    maps = trainings.relevance(
-                        params, jnp.asarray(misled), jnp.asarray(shown.judged_labels[rows])
-                    )
-                    log.append(
-                        {
-                            "key": key,
-                            "numbers": numbers,
-                            "maps": np.asarray(maps).tolist() if not seed else None,
-                        }
-                    )
-                bar.update()
-        found: dict[str, dict[str, list[dict[str, float]]]] = {}
-        for shortcut, name, seed in wanted:
-            of = found.setdefault(shortcut, {}).setdefault(name, [])
-            of.append(log.records[f"{shortcut} {name} {seed}"]["numbers"])
-        cost = costs(options.losses, shown, repeats=options.repeats) if options.repeats else {}
-        told = table(found, cost)
-        print(told)
-        stored = {"made_with": made_with.start(), "settings": settings, "trainings": found, "costs": cost}
-        folders.write_whole(options.out / "shortcut.md", told)
-        folders.write_whole(options.out / "shortcut.json", json.dumps(stored, indent=1) + "\n")
-        if options.drawn in options.shortcuts:
-            maps = {
-                name: np.array(log.records[f"{options.drawn} {name} 0"]["maps"]) for name in options.losses
-            }
-            print(draw(maps, options.drawn, shown, options.out / "shortcut.png"))
+                    maps = maps.sum(axis=-1, keepdims=True).tolist()
+                log.append({"key": key, "numbers": numbers, "maps": maps})
+            return log.records[key]
+
+        with Bar(
+            len(options.shortcuts) * len(weights) * len(options.seeds), unit="training", progress=progress
+        ) as bar:
+            for shortcut in options.shortcuts:
+                found: dict[str, list[dict[str, float]]] = {name: [] for name in weights}
+                maps: dict[str, np.ndarray] = {}
+                for seed in options.seeds:
+                    for name in weights:
+                        bar.name(f"{shortcut}, {name}")
+                        read = record(shortcut, name, seed)
+                        found[name].append(read["numbers"])
+                        if read["maps"]:
+                            maps[name] = np.array(read["maps"])
+                        bar.update()
+                cost = costs(shortcut, options.losses, repeats=options.repeats) if options.repeats else {}
+                told = table(found, cost)
+                print(f"\nShortcut: {shortcut}\n\n{told}")
+                stored = {"made_with": made_with.start(), "settings": settings, "weights": weights}
+                stored |= {"trainings": found, "costs": cost}
+                folders.write_whole(options.out / f"{shortcut}.md", told)
+                folders.write_whole(options.out / f"{shortcut}.json", json.dumps(stored, indent=1) + "\n")
+                print(draw(maps, *_drawn(shortcut, options.choosing), options.out / f"{shortcut}.png"))
 
 
 if __name__ == "__main__":
