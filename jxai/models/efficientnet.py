@@ -166,6 +166,7 @@ class EfficientNet(nn.Module):
             padding="SAME",
             use_bias=False,
             kernel_init=conv_init,
+            conv_general_dilated=convolution,
             name="conv1",
         )(x)
         x = activation(_batch_norm(train=train, name="bn1")(x))
