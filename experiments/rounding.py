@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 _EXPONENT_BITS = 8
-_PRODUCTS = ("dot_general", "conv_general_dilated", "depthwise_convolution")
+_PRODUCTS = ("dot_general", "conv_general_dilated", "convolution", "depthwise_convolution")
 
 
 def rounded(f: Callable, *, mantissa_bits: int) -> Callable:

@@ -4,8 +4,9 @@
     python -m experiments.benchmarks.guidance --json runs/benchmarks/guidance.json
 
 ResNet18's mean loss by its parameters, batch norms evaluated: the plain loss; RRR's, the squared gradient of
-Σ log p in a corner; and ISNet's background of EpsilonPlus' relevance, by `torch.autograd` and zennit there. The same
-weights and images, taking turns in one process. Bytes are what XLA plans, as it is, rematerialized and in parts.
+Σ log p in a corner; and ISNet's background of EpsilonPlus' relevance, by `torch.autograd` and zennit there; both
+explain the forward pass that gives the plain loss. The same weights and images, taking turns in one process. Bytes
+are what XLA plans, as it is, rematerialized and in parts.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ import tyro
 
 from experiments.benchmarks.measure import alternate, images, peak, report, result
 from experiments.benchmarks.networks import Network, resnet18
-from jxai import attribution, guidance, lrp
+from jxai import guidance, lrp
 
 CORNER = 8  # pixels of its side
 
@@ -52,26 +53,30 @@ def ours(network: Network, x: jax.Array, labels: jax.Array, part: int) -> Callab
     def loss(params: Any, kind: str) -> jax.Array:
         f = network.scores({**network.variables, "params": params})
 
+        def plain(scores: jax.Array, labels: jax.Array) -> jax.Array:
+            return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
+
         def background(given: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
             x, labels, corner = given
-            relevance = lrp.relevance(f, x, labels, composite=lrp.EpsilonPlus())
-            return guidance.background(relevance, ~corner).mean()
+            scores, pullback = lrp.vjp(f, x, composite=lrp.EpsilonPlus())
+            (relevance,) = pullback(jax.nn.one_hot(labels, scores.shape[1]) * scores)
+            return plain(scores, labels) + guidance.background(relevance, ~corner).mean()
 
-        plain = optax.softmax_cross_entropy_with_integer_labels(f(x), labels).mean()
         batch = x, labels, corner
         match kind:
             case "plain":
-                return plain
+                return plain(f(x), labels)
             case "right reasons":
-                gradients = attribution.gradient(f, x, guidance.sum_of_logs)
-                return plain + guidance.right_reasons(gradients, corner).mean()
+                scores, pullback = jax.vjp(f, x)
+                (gradients,) = pullback(jax.grad(lambda scores: guidance.sum_of_logs(scores).sum())(scores))
+                return plain(scores, labels) + guidance.right_reasons(gradients, corner).mean()
             case "background":
-                return plain + background(batch)
+                return background(batch)
             case "background, in jax.checkpoint":
-                return plain + jax.checkpoint(background)(batch)
+                return jax.checkpoint(background)(batch)
             case _:
                 parts = jax.tree.map(lambda one: one.reshape(-1, part, *one.shape[1:]), batch)
-                return plain + jax.lax.map(jax.checkpoint(background), parts).mean()
+                return jax.lax.map(jax.checkpoint(background), parts).mean()
 
     return loss
 

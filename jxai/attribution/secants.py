@@ -75,7 +75,7 @@ _ENTRYWISE = frozenset(
         "tanh",
     ]
 )
-_PRODUCTS = frozenset(("mul", "dot_general", "conv_general_dilated"))
+_PRODUCTS = frozenset(("mul", "dot_general", "conv_general_dilated", "convolution"))
 _LARGEST = frozenset(("max", "reduce_max", "reduce_window_max", "cummax"))
 _SMALLEST = frozenset(("min", "reduce_min", "reduce_window_min", "cummin"))
 # What hides a value from derivatives: its change counts all the same.

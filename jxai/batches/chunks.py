@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jxai.checks import check_count
 from jxai.compiled import run_compiled
-from jxai.ops.channels_last import with_plain_convolutions
+from jxai.ops.convolution import with_fast_convolutions
 
 # Numbers of the inputs in flight by default: 16 images of 224x224x3 on a CPU, whose convolutions gain nothing from
 # more; 256 on an accelerator.
@@ -71,7 +71,7 @@ def map_chunks(function: Callable[[jax.Array], Tree], num_rows: int, chunk_size:
     check_count("chunk_size", chunk_size)
     size = _even_size(num_rows, chunk_size)
     num_chunks = -(-num_rows // size)
-    function = with_plain_convolutions(function)
+    function = with_fast_convolutions(function)
 
     def chunked() -> Tree:
         if num_chunks == 1:
@@ -111,7 +111,7 @@ def sum_over_roots(
         size = -(-size // mesh.size) * mesh.size
     num_chunks = -(-total // size)
     span = min(num_images, (size - 2) // num_roots + 2)  # images that a chunk can touch
-    terms = with_plain_convolutions(terms)
+    terms = with_fast_convolutions(terms)
 
     def spread(array: jax.Array) -> jax.Array:
         if mesh is None:

@@ -11,7 +11,7 @@ from jxai.batches.draws import row_keys
 from jxai.checks import check_functions, check_number, finite, keep_nan
 from jxai.compiled import Compiled, is_traced, run_compiled
 from jxai.errors import InputError
-from jxai.ops.channels_last import with_plain_convolutions
+from jxai.ops.convolution import with_fast_convolutions
 
 Explain = Callable[[jax.Array, jax.Array], jax.Array]
 Move = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -105,7 +105,7 @@ def over_neighbors(
 
     def looped(images: jax.Array) -> _Found:
         inputs, classes = x[images], target[images]
-        plain = with_plain_convolutions(see)
+        plain = with_fast_convolutions(see)
 
         def step(carry: tuple[Seen, _Found], number: jax.Array) -> tuple[tuple[Seen, _Found], None]:
             start, found = carry

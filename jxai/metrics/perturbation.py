@@ -17,7 +17,7 @@ from jxai.compiled import run_compiled
 from jxai.errors import InputError
 from jxai.metrics.inputs import as_batch, as_heatmap, target_scores
 from jxai.metrics.simpson import simpson
-from jxai.ops.channels_last import with_plain_convolutions
+from jxai.ops.convolution import with_fast_convolutions
 
 
 def perturbation_positions(heatmap: ArrayLike, *, window: int = 15, num_regions: int = 30) -> jax.Array:
@@ -136,7 +136,7 @@ def perturbation_curve(
     check_key(key)
     check_count("num_draws", num_draws)
     chunk_size = rows_in_flight(x, chunk_size)
-    f = with_plain_convolutions(f)
+    f = with_fast_convolutions(f)
     black, white = as_grays(low, high, x)
     count, images = x.shape[0], jnp.arange(x.shape[0])
     # Under vmap other generators give a row other numbers than alone, and the draw that stays is made a second time.

@@ -11,7 +11,7 @@ from jxai.compiled import run_compiled
 from jxai.errors import InputError, InputTypeError
 from jxai.metrics.inputs import as_heatmap
 from jxai.metrics.similarity import rank_correlation, structural_similarity
-from jxai.ops.channels_last import with_plain_convolutions
+from jxai.ops.convolution import with_fast_convolutions
 
 
 class ModelRandomization(NamedTuple):
@@ -59,7 +59,7 @@ def model_randomization(
         Sanity Checks for Saliency Maps, Adebayo et al., 2018.
     """
     check_functions(explain=explain)
-    explain = with_plain_convolutions(explain)
+    explain = with_fast_convolutions(explain)
     paths, leaves, others, structure = paired_leaves(variables, randomized)
     if layers is None and cascading:
         raise InputError(

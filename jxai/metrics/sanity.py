@@ -20,7 +20,7 @@ from jxai.metrics.randomization import (
     paired_leaves,
 )
 from jxai.metrics.similarity import structural_similarity
-from jxai.ops.channels_last import with_plain_convolutions
+from jxai.ops.convolution import with_fast_convolutions
 
 
 def smooth_model_randomization(
@@ -72,7 +72,7 @@ def smooth_model_randomization(
     places = jnp.arange(len(x))
 
     def smoothed(variables: Any) -> jax.Array:
-        one = with_plain_convolutions(lambda inputs: as_heatmap(explain(variables, inputs)))
+        one = with_fast_convolutions(lambda inputs: as_heatmap(explain(variables, inputs)))
 
         def add(total: jax.Array, sample: jax.Array) -> tuple[jax.Array, None]:
             draws = normal_draws(key, places, jnp.broadcast_to(sample, places.shape), x.shape[1:])
@@ -117,7 +117,7 @@ def efficient_model_randomization(
     """
     check_count("num_bins", num_bins, least=2)
     check_functions(explain=explain)
-    explain = with_plain_convolutions(explain)
+    explain = with_fast_convolutions(explain)
     layers, leaves, others, structure = paired_leaves(variables, randomized)
     random = [
         leaf if layer is None else other for layer, leaf, other in zip(layers, leaves, others, strict=True)
@@ -173,7 +173,7 @@ def random_logit(
             "give indices of the scores"
         )
     check_functions(explain=explain)
-    explain = with_plain_convolutions(explain)
+    explain = with_fast_convolutions(explain)
     if heatmap_shape(explain, x, target)[0] != len(x):
         raise InputError(f"expected `explain` to give {len(x)} heatmaps, got others: one an input")
 

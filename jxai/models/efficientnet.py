@@ -15,7 +15,7 @@ import jax
 from flax.linen.initializers import variance_scaling
 
 from jxai.models.layers import Activation, check_block, check_network, conv, conv_init
-from jxai.ops.depthwise import depthwise_convolution
+from jxai.ops.convolution import convolution
 
 # A depthwise kernel (k, k, 1, C) counts k·k inputs a channel; conv_init would divide by all C channels as well.
 _depthwise_init = variance_scaling(2.0, "fan_in", "normal")
@@ -98,7 +98,7 @@ class MobileBlock(nn.Module):
             feature_group_count=inside,
             use_bias=False,
             kernel_init=_depthwise_init,
-            conv_general_dilated=depthwise_convolution,
+            conv_general_dilated=convolution,
             name="conv_depthwise",
         )(y)
         y = activation(_batch_norm(train=train, name="bn_depthwise")(y))
@@ -166,6 +166,7 @@ class EfficientNet(nn.Module):
             padding="SAME",
             use_bias=False,
             kernel_init=conv_init,
+            conv_general_dilated=convolution,
             name="conv1",
         )(x)
         x = activation(_batch_norm(train=train, name="bn1")(x))

@@ -12,6 +12,7 @@ from flax.linen.initializers import variance_scaling
 
 from jxai.checks import check_count, check_number, shown
 from jxai.errors import InputError, InputTypeError
+from jxai.ops.convolution import convolution
 from jxai.ops.pooling import max_pool
 
 # Normal with standard deviation √(2 / (k·k·out)), as the released programs draw every convolution.
@@ -45,6 +46,7 @@ def conv(
         padding=(pad, pad),
         use_bias=use_bias,
         kernel_init=conv_init,
+        conv_general_dilated=convolution,
         name=name,
     )
 

@@ -21,72 +21,38 @@ Strides = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
 
-def depthwise_convolution(
-    lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int], padding: Any, **options: Any
-) -> jax.Array:
-    """`lax.conv_general_dilated`, on a CPU as a sum of shifted maps where it is depthwise.
+def is_depthwise(lhs: jax.Array, rhs: jax.Array, **params: Any) -> bool:
+    """Whether `depthwise_p` does what a convolution of `lax` does.
 
-    z[n, i, c] = Σ_k x[n, stride·i + k - before, c] · kernel[k, 0, c], with i and k over all spatial axes.
-
-    Made to be handed to `flax.linen.Conv(conv_general_dilated=...)`. Depthwise is: channels last, one input and one
-    output channel a group, no dilation, at its default precision; all else goes to `lax` as it is.
+    That is: channels last, one input and one output channel a group, no dilation, no kernel larger than the maps.
 
     Args:
-        lhs: maps (N, ..., C).
-        rhs: kernel (..., 1, C).
-        window_strides: as in `lax`.
-        padding: as in `lax`.
-        **options: as in `lax`.
-
-    Returns:
-        Maps (N, ..., C).
+        lhs: maps.
+        rhs: kernel.
+        **params: of `lax.conv_general_dilated_p`.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    if not (_is_well_formed(lhs, rhs, window_strides, padding, given) and _is_depthwise(lhs, rhs, given)):
-        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
-    sides, sizes, strides = lhs.shape[1:-1], rhs.shape[:-2], tuple(map(int, window_strides))
-    pads = lax.padtype_to_pads(sides, sizes, strides, padding) if isinstance(padding, str) else padding
-    pads = tuple((int(before), int(after)) for before, after in pads)
-    fits = all(side + sum(pad) >= size for side, pad, size in zip(sides, pads, sizes, strict=True))
-    if not fits:
-        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
-    return depthwise_p.bind(lhs, rhs, strides=strides, padding=pads)
-
-
-def _is_well_formed(lhs: Any, rhs: Any, strides: Any, padding: Any, options: dict[str, Any]) -> bool:
-    """Whether nothing here can go wrong; `lax` says what is wrong of all else."""
-    if not all(isinstance(maps, jax.Array | np.ndarray) for maps in (lhs, rhs)):
-        return False
     rank = lhs.ndim - 2
-    pads = [(0, 0)] * rank if isinstance(padding, str) else padding
-    each = [strides, *(options[name] for name in ("lhs_dilation", "rhs_dilation") if name in options)]
-    return (
-        rank > 0
-        and rhs.ndim == lhs.ndim
-        and 0 not in rhs.shape
-        and all(isinstance(values, Sequence) and len(values) == rank for values in (*each, pads))
-        and all(isinstance(n, int | np.integer) and n > 0 for values in each for n in values)
-        and all(isinstance(pad, Sequence) and len(pad) == 2 for pad in pads)
-        and all(isinstance(n, int | np.integer) for pad in pads for n in pad)
-    )
-
-
-def _is_depthwise(lhs: jax.Array, rhs: jax.Array, options: dict[str, Any]) -> bool:
-    rank = lhs.ndim - 2
-    layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, options.get("dimension_numbers"))
     last = (0, rank + 1, *range(1, rank + 1))
+    layout = params["dimension_numbers"]
     return (
         (layout.lhs_spec, layout.rhs_spec, layout.out_spec) == (last, (rank + 1, rank, *range(rank)), last)
-        and options.get("feature_group_count", 1) == lhs.shape[-1] == rhs.shape[-1]
-        and options.get("batch_group_count", 1) == 1
-        and {*options.get("lhs_dilation", ()), *options.get("rhs_dilation", ())} <= {1}
+        and params["feature_group_count"] == lhs.shape[-1] == rhs.shape[-1]
+        and params["batch_group_count"] == 1
+        and {*params["lhs_dilation"], *params["rhs_dilation"]} <= {1}
         and jnp.issubdtype(lhs.dtype, jnp.floating)
-        and lhs.dtype == rhs.dtype == options.get("preferred_element_type", lhs.dtype)
-        and "precision" not in options
+        and params["preferred_element_type"] in (None, lhs.dtype)
+        and rank > 0
+        and 0 not in rhs.shape
+        and all(
+            side + sum(pad) >= size
+            for side, pad, size in zip(lhs.shape[1:-1], params["padding"], rhs.shape[:-2], strict=True)
+        )
     )
 
 
-def grouped(x: jax.Array, kernel: jax.Array, *, strides: Strides, padding: Padding) -> jax.Array:
+def grouped(
+    x: jax.Array, kernel: jax.Array, *, strides: Strides, padding: Padding, precision: Any
+) -> jax.Array:
     """The same as a convolution of groups.
 
     Args:
@@ -94,6 +60,7 @@ def grouped(x: jax.Array, kernel: jax.Array, *, strides: Strides, padding: Paddi
         kernel: (..., 1, C).
         strides: one a spatial axis.
         padding: zeros (before, after) on each spatial axis.
+        precision: as in `lax`.
 
     Returns:
         Maps (N, ..., C).
@@ -102,11 +69,19 @@ def grouped(x: jax.Array, kernel: jax.Array, *, strides: Strides, padding: Paddi
     last = (0, axes[-1], *axes[1:-1])
     layout = lax.ConvDimensionNumbers(last, (axes[-1], axes[-2], *axes[:-2]), last)
     return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=layout, feature_group_count=x.shape[-1]
+        x,
+        kernel,
+        strides,
+        padding,
+        dimension_numbers=layout,
+        feature_group_count=x.shape[-1],
+        precision=precision,
     )
 
 
-def shifted(x: jax.Array, kernel: jax.Array, *, strides: Strides, padding: Padding) -> jax.Array:
+def shifted(
+    x: jax.Array, kernel: jax.Array, *, strides: Strides, padding: Padding, precision: Any = None
+) -> jax.Array:
     """The same as the sum over the kernel's places of shifted maps times one number a channel, in float32 at least.
 
     Args:
@@ -114,6 +89,7 @@ def shifted(x: jax.Array, kernel: jax.Array, *, strides: Strides, padding: Paddi
         kernel: (..., 1, C).
         strides: one a spatial axis.
         padding: zeros (before, after) on each spatial axis.
+        precision: at any, a CPU's products are whole.
 
     Returns:
         Maps (N, ..., C).
@@ -148,7 +124,7 @@ def _counts(shape: Sequence[int], sizes: Sequence[int], strides: Strides, paddin
 
 
 def _transposed_maps(
-    ct: jax.Array, kernel: jax.Array, *, shape: Any, strides: Strides, padding: Padding
+    ct: jax.Array, kernel: jax.Array, *, shape: Any, strides: Strides, padding: Padding, precision: Any
 ) -> jax.Array:
     """Of the maps: input a + stride·i gets Σ_q ct[i - q] · kernel[a + stride·q], one depthwise convolution a phase a.
 
@@ -169,7 +145,8 @@ def _transposed_maps(
             phases.append(jnp.zeros((len(ct), *lengths, ct.shape[-1]), ct.dtype))
         else:
             turned = jnp.flip(taps, range(len(sizes)))
-            phases.append(depthwise_p.bind(ct, turned, strides=(1,) * len(sizes), padding=tuple(around)))
+            options = {"strides": (1,) * len(sizes), "padding": tuple(around), "precision": precision}
+            phases.append(depthwise_p.bind(ct, turned, **options))
     rank = len(strides)
     grid = jnp.stack(phases, axis=-2).reshape(len(ct), *lengths, *strides, ct.shape[-1])
     order = (0, *(axis for i in range(rank) for axis in (1 + i, 1 + rank + i)), 2 * rank + 1)
@@ -179,7 +156,7 @@ def _transposed_maps(
 
 
 def _transposed_kernel(
-    ct: jax.Array, x: jax.Array, *, shape: Any, strides: Strides, padding: Padding
+    ct: jax.Array, x: jax.Array, *, shape: Any, strides: Strides, padding: Padding, precision: Any
 ) -> jax.Array:
     """Of the kernel: at each place, the products of cotangent and shifted maps summed over images and positions."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -191,17 +168,20 @@ def _transposed_kernel(
     return jnp.stack(sums).reshape(shape).astype(x.dtype)
 
 
-def _on_cpu(fast: Any, argnum: int, ct: jax.Array, other: jax.Array, **params: Any) -> jax.Array:
+def _on_cpu(
+    fast: Any, argnum: int, ct: jax.Array, other: jax.Array, *, shape: Any, **params: Any
+) -> jax.Array:
     """The transpose for one operand: written out on a CPU, the grouped convolution's own elsewhere."""
 
     def elsewhere(ct: jax.Array, other: jax.Array) -> jax.Array:
         def map_of(operand: jax.Array) -> jax.Array:
             operands = (operand, other) if argnum == 0 else (other, operand)
-            return grouped(*operands, strides=params["strides"], padding=params["padding"])
+            return grouped(*operands, **params)
 
-        return jax.linear_transpose(map_of, jax.ShapeDtypeStruct(params["shape"], other.dtype))(ct)[0]
+        return jax.linear_transpose(map_of, jax.ShapeDtypeStruct(shape, other.dtype))(ct)[0]
 
-    return lax.platform_dependent(ct, other, cpu=functools.partial(fast, **params), default=elsewhere)
+    on_cpu = functools.partial(fast, shape=shape, **params)
+    return lax.platform_dependent(ct, other, cpu=on_cpu, default=elsewhere)
 
 
 def _transpose_maps(ct: jax.Array, x: Any, kernel: jax.Array, **params: Any) -> jax.Array:
@@ -229,13 +209,13 @@ def _batch(operands: Any, axes: Any, **params: Any) -> tuple[jax.Array, int]:
     return y.reshape(*y.shape[:-1], count, -1), y.ndim - 1
 
 
-def _abstract(x: Any, kernel: Any, *, strides: Strides, padding: Padding) -> Any:
+def _abstract(x: Any, kernel: Any, *, strides: Strides, padding: Padding, precision: Any) -> Any:
     counts = _counts(x.shape, kernel.shape[:-2], strides, padding)
     return x.update(shape=(x.shape[0], *counts, x.shape[-1]))
 
 
 depthwise_p = Primitive("depthwise_convolution")
-depthwise_p.def_impl(jax.jit(depthwise_p.bind, static_argnames=("strides", "padding")))
+depthwise_p.def_impl(jax.jit(depthwise_p.bind, static_argnames=("strides", "padding", "precision")))
 depthwise_p.def_abstract_eval(_abstract)
 ad.defbilinear(depthwise_p, _transpose_maps, _transpose_kernel)
 batching.primitive_batchers[depthwise_p] = _batch

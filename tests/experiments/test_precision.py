@@ -13,7 +13,7 @@ from experiments.rounding import rounded
 from jxai.cli.running import command_line
 from jxai.fewshot import log_odds
 from jxai.fewshot.heads.cross_attention import largest_product
-from jxai.ops import depthwise
+from jxai.ops import convolution
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 5)).astype(np.float32)
@@ -94,7 +94,7 @@ def test_a_product_that_asks_for_more_gets_it():
     np.testing.assert_allclose(found, X @ W, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("convolve", [jax.lax.conv_general_dilated, depthwise.depthwise_convolution])
+@pytest.mark.parametrize("convolve", [jax.lax.conv_general_dilated, convolution.convolution])
 def test_convolutions_are_rounded(convolve):
     def f(x, kernel):
         options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 5}

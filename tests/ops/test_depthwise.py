@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from jxai import lrp
-from jxai.ops.depthwise import depthwise_convolution
+from jxai.ops.convolution import convolution
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 7, 6, 3)).astype(np.float32)
@@ -22,9 +22,7 @@ PADDINGS = {"same": ((1, 1), "SAME"), "strided": ((2, 2), "SAME"), "uneven": ((2
 def pair(strides, padding):
     """Ours, and the grouped convolution."""
     given = {"window_strides": strides, "padding": padding, **OPTIONS}
-    return functools.partial(depthwise_convolution, **given), functools.partial(
-        lax.conv_general_dilated, **given
-    )
+    return functools.partial(convolution, **given), functools.partial(lax.conv_general_dilated, **given)
 
 
 def primitives(f, *arguments):
@@ -95,10 +93,8 @@ OTHERS = {
 def test_all_else_is_left_to_lax(name):
     shape, more = OTHERS[name]
     x, kernel, options = jnp.asarray(X), jnp.ones(shape), {**OPTIONS, **more}
-    assert "depthwise" not in primitives(
-        lambda x: depthwise_convolution(x, kernel, (1, 1), "VALID", **options), x
-    )
-    got = depthwise_convolution(x, kernel, (1, 1), "VALID", **options)
+    assert "depthwise" not in primitives(lambda x: convolution(x, kernel, (1, 1), "VALID", **options), x)
+    got = convolution(x, kernel, (1, 1), "VALID", **options)
     want = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", **options)
     np.testing.assert_array_equal(got, want)
 

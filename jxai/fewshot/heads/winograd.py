@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from jxai import lrp
+from jxai.ops.convolution import convolution
 
 # Evaluation points beside infinity, by tile size; chosen among the usual sets for the smallest float32 error
 # (4e-6 of the largest output at tile size 4 and 1024 channels, 7e-7 at 2).
@@ -62,7 +63,7 @@ def small_map_convolution(
     # Accelerators' own libraries choose such algorithms themselves.
     if plain and small and jax.default_backend() == "cpu" and lhs.dtype in (jnp.float32, jnp.float64):
         return winograd(lhs, rhs)
-    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+    return convolution(lhs, rhs, window_strides, padding, **options)
 
 
 @lrp.linear_operation  # rules see the convolution that it is, not the products inside

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 
-from jxai.ops.depthwise import depthwise_convolution
+from jxai.ops.convolution import convolution
 
 # One call of a module, and where an equation stands in a jaxpr and those that it calls; see `scopes`.
 CallKey = tuple[int, tuple[int, ...]]
@@ -170,7 +170,7 @@ def evaluate(equation: Equation, arguments: Sequence[Any]) -> list[Any]:
     elif equation.name == "convert_element_type" and equation.inputs[0].is_float:
         params = {**params, "new_dtype": wide_dtype(params["new_dtype"])}
     if equation.name == "conv_general_dilated":
-        return [depthwise_convolution(*arguments, **params)]  # as it is, or its fast form
+        return [convolution(*arguments, **params)]
     results = equation.primitive.bind(*arguments, **equation.primitive.get_bind_params(params))
     return list(results) if equation.primitive.multiple_results else [results]
 

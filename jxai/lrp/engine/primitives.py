@@ -15,7 +15,7 @@ from jax.extend.core import Primitive
 
 from jxai.checks import shown
 from jxai.errors import InputError, InputTypeError
-from jxai.ops.depthwise import depthwise_p, grouped
+from jxai.ops import convolution, depthwise
 
 
 class Linear(enum.Enum):
@@ -370,7 +370,8 @@ def _from_fields(fields: dict[str, Any]) -> Row:
     return Row(**{k: _WORDS[k][v] if k in _WORDS else v for k, v in fields.items()})
 
 
-declare(depthwise_p, means=grouped)
+declare(convolution.convolution_p, means=jax.lax.conv_general_dilated)
+declare(depthwise.depthwise_p, means=depthwise.grouped)
 
 
 def linear_operation(

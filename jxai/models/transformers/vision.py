@@ -15,6 +15,7 @@ from jxai.errors import InputError
 from jxai.models.layers import check_fields, check_network
 from jxai.models.transformers.block import TransformerBlock
 from jxai.models.transformers.layers import computed, init_normal, layer_norm, make_layers, run_layers
+from jxai.ops.convolution import convolution
 
 POOLINGS = ("class", "class and mean")
 
@@ -65,7 +66,9 @@ class VisionTransformer(nn.Module):
         """Modules."""
         self._check()
         patch = (self.patch_size, self.patch_size)
-        self.patches = nn.Conv(self.width, patch, strides=patch, padding="VALID")
+        self.patches = nn.Conv(
+            self.width, patch, strides=patch, padding="VALID", conv_general_dilated=convolution
+        )
 
         def make() -> TransformerBlock:
             return TransformerBlock(

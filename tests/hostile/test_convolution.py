@@ -1,4 +1,4 @@
-"""`jxai.ops.depthwise` under hostile input: the answer of `lax`, and an error where `lax` has one."""
+"""`jxai.ops.convolution` under hostile input: the answer of `lax`, and an error where `lax` has one."""
 
 import warnings
 
@@ -7,12 +7,9 @@ import pytest
 from jax import lax
 from strategies import EFFORTS, Case, Spoilt, array, given_as, one_of, search, unheard_of
 
-from jxai.ops import depthwise
+from jxai.ops import convolution
 
-EXEMPT = {
-    name: "what `depthwise_convolution` chooses from, with arguments that it has looked at"
-    for name in ("grouped", "shifted")
-}
+EXEMPT = {"with_fast_convolutions": "takes a function, whose convolutions it has looked at"}
 
 
 def outcome(f, **given):
@@ -28,7 +25,7 @@ def outcome(f, **given):
 def as_lax(**given):
     """The answer, compared with that of `lax`; an error where `lax` has one."""
     wanted, refusal = outcome(lax.conv_general_dilated, **given)
-    found, own = outcome(depthwise.depthwise_convolution, **given)
+    found, own = outcome(convolution.convolution, **given)
     if refusal is not None:
         assert str(own) == str(refusal), "another error than lax's own"
         raise ValueError(f"expected what lax takes, got {refusal}: give what lax takes") from own
@@ -42,7 +39,7 @@ def as_lax(**given):
 
 
 CASES = {
-    "depthwise_convolution": Case(
+    "convolution": Case(
         as_lax,
         {
             "lhs": array("nhwc", strange=False),
@@ -87,4 +84,4 @@ def test_an_answer_or_a_clear_error(name, examples):
 
 
 def test_every_public_function_is_here():
-    assert not unheard_of("ops.depthwise", CASES, EXEMPT)
+    assert not unheard_of("ops.convolution", CASES, EXEMPT)
