@@ -152,6 +152,7 @@ def evaluate(
                                 kept = _as_record(Found(values, curve))
                                 log.append({"key": record_of(name, column, start), **kept})
                             bar.update(1)
+            judge.leave(name)
     parts = {
         (name, column): [found[name, column, start] for start in starts]
         for name in rows

@@ -153,6 +153,12 @@ class Judge:
         each = [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(starts))]
         return [{column: self._found(column, one[column]) for column in columns.parts} for one in each]
 
+    def leave(self, name: str) -> None:
+        """Let go of a method's own programs: an operating system bounds how many a process may hold."""
+        for programs in (self._programs, self._explaining):
+            for what in [what for what in programs if name in what]:
+                del programs[what]
+
     def _explain(
         self, name: str, method: Method, f: Scores, key: jax.Array, x: jax.Array, target: jax.Array
     ) -> jax.Array:

@@ -9,7 +9,7 @@ import pytest
 
 from jxai import attribution, metrics
 from jxai.compiled import Compiled
-from jxai.metrics import removal, shared
+from jxai.metrics import judging, removal, shared
 from jxai.metrics.case import parts
 
 KEY = jax.random.key(3)
@@ -374,3 +374,17 @@ def test_an_unknown_reference_is_refused():
     found = evaluate(control=False)
     with pytest.raises(ValueError, match="a reference among gradient × input, SmoothGrad, got 'random'"):
         found.differences("random")
+
+
+def test_programs_of_a_method_go_with_it(monkeypatch):
+    """Thirty methods of a network of fifty layers had more programs than an operating system lets a process map."""
+    left = []
+
+    def leave(self, name, given=judging.Judge.leave):
+        assert self._explaining
+        given(self, name)
+        left.append((name, len(self._explaining), [what for what in self._programs if name in what]))
+
+    monkeypatch.setattr(judging.Judge, "leave", leave)
+    evaluate(metrics=("maximum_sensitivity",))
+    assert left == [(name, 0, []) for name in (*METHODS, "random")]
