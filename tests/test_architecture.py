@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"fewshot"},  # the Episode alone
     "fewshot": {"batches", "guidance", "lrp", "models", "ops"},
     "guidance": set(),
-    "lrp": {"ops"},
+    "lrp": {"batches", "ops"},  # what a target may be
     "metrics": {"batches", "ops"},
     "models": {"lrp", "ops"},  # where modules stand, for `split`
     "ops": set(),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jxai.batches.targets import Target, as_scores
 from jxai.checks import as_array, check_choice, finite, shown
 from jxai.errors import InputError, InputTypeError
 from jxai.lrp.engine.explain import ARRAY, explain, is_float
@@ -225,13 +226,15 @@ def _of_held(held: tuple[str, ...]) -> str:
     return f"; the composite holds {', '.join(held[:3])} constant" if held else ""
 
 
-def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Composite) -> jax.Array:
+def relevance(f: Callable, x: jax.Array, target: Target, *, composite: Composite) -> jax.Array:
     """Relevance of `x` for one class an image, started at that class's own score.
 
     Args:
-        f: function of a batch (N, ...) to scores (N, K).
+        f: function of a batch (N, ...) to scores (N, K); or to any outputs, if `target` is a function of them.
         x: the batch.
-        target: one class index an image, (N,), integers in [0, K).
+        target: one class index an image, (N,), integers in [0, K); or, as in `attribution.gradient`, a function of
+            f's outputs to one number an image, alone or in a tuple with the arrays it takes beside them
+            (`attribution.contrast`), whose operations have their rules as f's have.
         composite: the rules.
 
     Returns:
@@ -242,6 +245,8 @@ def relevance(f: Callable, x: jax.Array, target: jax.Array, *, composite: Compos
             under jit).
         TypeError: `target` does not hold integers, or as `vjp`.
     """
+    if callable(target) or isinstance(target, tuple):
+        f, target = as_scores(f, as_array(x), target)
     target = as_array(target)
     scores, pullback = vjp(f, x, composite=composite)
     if not isinstance(scores, jax.Array):

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 import formulas
 from formulas import LRP_0, of_layers
-from jxai import lrp
+from jxai import attribution, lrp
 from jxai.lrp import Kind
 
 SUMS = ((Kind.SUM, lrp.Norm(0.1)), (Kind.MEAN, lrp.Norm(0.1)))
@@ -258,3 +258,21 @@ def test_a_check_finds_nothing_and_changes_nothing(name):
         return pullback(y)[0]
 
     formulas.assert_close(explain(images(), True), explain(images(), False), rtol=1e-5)
+
+
+def test_a_target_may_be_a_function():
+    """As the estimators' (`jxai.attribution`): a contrast is a start at both scores."""
+    weights = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6)), jnp.float32)
+    target, other = jnp.array([0, 2]), jnp.array([3, 0])
+
+    def f(x):
+        return jax.nn.relu(x @ weights) @ weights[:4]
+
+    y, pullback = lrp.vjp(f, x, composite=lrp.EpsilonPlus())
+    start = (jax.nn.one_hot(target, 4) - jax.nn.one_hot(other, 4)) * y
+    contrast = attribution.contrast(target, other)
+    found = lrp.relevance(f, x, contrast, composite=lrp.EpsilonPlus())
+    np.testing.assert_array_equal(found, pullback(start)[0])
+    found = lrp.relevance(lambda x: {"logits": f(x)}, x, lambda y: y["logits"][:, 1], composite=lrp.AttnLRP())
+    np.testing.assert_array_equal(found, lrp.relevance(f, x, [1, 1], composite=lrp.AttnLRP()))
