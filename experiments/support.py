@@ -9,7 +9,6 @@ lies, and of its difference to the runner-up's. Leaves `support.md`, `support.js
 
 import dataclasses
 import functools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.pieces import check_names, finish, leave
 from experiments.seeds.trainings import LONGER, OPTIMIZER, OPTIMIZERS
 from jxai import data, fewshot, models, training, viz
-from jxai.cli.running import command_line, folders, made_with
-from jxai.errors import InputError
+from jxai.cli.running import command_line, folders
 from jxai.intervals import mean_and_interval
-from jxai.progress import Bar, Progress
 from jxai.results_log import ResultsLog
 
 HEADS: dict[str, fewshot.Head] = {
@@ -205,30 +203,20 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
 
 def main(options: Options) -> None:
     """Train, explain and draw what is missing; print and write the table."""
-    if unknown := [name for name in options.heads if name not in HEADS]:
-        raise InputError(f"expected heads among {', '.join(HEADS)}, got {', '.join(unknown)}")
+    check_names("heads", options.heads, HEADS)
     encoder = models.encoder("conv4np", image_size=_SIDE, width=32)
     settings = {key: getattr(options, key) for key in ("num_steps", "num_episodes", "seed")}
     settings["domains"] = list(options.domains)
-    wanted = [(name, shot) for name in options.heads for shot in options.shots]
-    progress: Progress = True if options.progress else "lines"
+    pieces = {
+        f"{name}, {shot}-shot": functools.partial(_one, encoder, name, shot, options)
+        for name in options.heads
+        for shot in options.shots
+    }
     with folders.in_use(options.out):
         log = ResultsLog(options.out / "support.jsonl", settings)
-        with Bar(len(wanted), unit="training", progress=progress) as bar:
-            for name, shot in wanted:
-                bar.name(f"{name}, {shot}-shot")
-                key = f"{name}, {shot}-shot"
-                if not log.done(key):
-                    log.append({"key": key, **_one(encoder, name, shot, options)})
-                bar.update()
-        found = {
-            f"{name}, {shot}-shot": log.records[f"{name}, {shot}-shot"]["numbers"] for name, shot in wanted
-        }
-        told = table(found)
-        print(told)
-        stored = {"made_with": made_with.start(), "settings": settings, "found": found}
-        folders.write_whole(options.out / "support.md", told)
-        folders.write_whole(options.out / "support.json", json.dumps(stored, indent=1) + "\n")
+        finish(log, pieces, unit="training", progress=options.progress)
+        found = {key: log.records[key]["numbers"] for key in pieces}
+        leave(options.out / "support", table(found), {"settings": settings, "found": found})
 
 
 def _one(encoder: Any, name: str, shot: int, options: Options) -> dict[str, Any]:

@@ -23,12 +23,12 @@ import jax
 import numpy as np
 
 from experiments.baselines import trainings
+from experiments.pieces import check_names
 from jxai import data, fewshot
 from jxai.cli.fewshot.configs import Config
 from jxai.cli.fewshot.evaluate import episodes_for
 from jxai.cli.fewshot.tables import Scores, Seeds, accuracy_table
 from jxai.cli.running import command_line, folders, made_with
-from jxai.errors import InputError
 from jxai.intervals import mean_and_interval
 from jxai.progress import Bar, Progress
 from jxai.results_log import ResultsLog
@@ -300,9 +300,7 @@ def told(options: Options, records: dict[str, Any]) -> tuple[str, dict[str, Any]
 
 def main(options: Options) -> None:
     """Train and judge what is missing; print and write the tables."""
-    known = (*FUNCTIONS, *FINE_TUNED, *HEADS)
-    if unknown := [name for name in options.methods if name not in known]:
-        raise InputError(f"expected methods among {', '.join(known)}, got {', '.join(unknown)}")
+    check_names("methods", options.methods, (*FUNCTIONS, *FINE_TUNED, *HEADS))
     names = ("width", "pretraining_steps", "steps", "episodes", "domains")
     settings = {name: getattr(options, name) for name in names} | {"temperature": _TEMPERATURE}
     progress: Progress = True if options.progress else "lines"

@@ -10,17 +10,18 @@ was stopped goes on. Leaves `table.md` beside the log `seeds.jsonl`.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.pieces import check_names, finish
 from experiments.seeds import tables, trainings
 from experiments.seeds.tables import FINDING_DOMAINS, FINDING_SEEDS
 from experiments.seeds.variants import HEADS, VARIANTS
 from jxai.cli.running import command_line, folders
 from jxai.errors import InputError
-from jxai.progress import Bar, Progress
 from jxai.results_log import ResultsLog
 
 
@@ -79,25 +80,18 @@ def wanted(options: Options) -> Iterator[Run]:
 
 def main(options: Options) -> None:
     """Train what is missing; print and write the tables."""
-    for kind, names, known in (("heads", options.heads, HEADS), ("variants", options.proposed, VARIANTS)):
-        if unknown := [name for name in names if name not in known]:
-            raise InputError(f"expected {kind} among {', '.join(known)}, got {', '.join(unknown)}")
+    check_names("heads", options.heads, HEADS)
+    check_names("variants", options.proposed, VARIANTS)
     if options.episodes % len(trainings.DOMAINS) or options.episodes % len(FINDING_DOMAINS):
         raise InputError(
             f"expected episodes as a multiple of {len(trainings.DOMAINS)}, got {options.episodes}: each has as "
             "many"
         )
     settings = {name: getattr(options, name) for name in ("num_steps", "encoder_steps", "episodes")}
-    progress: Progress = True if options.progress else "lines"
     with folders.in_use(options.out):
         log = ResultsLog(options.out / "seeds.jsonl", settings)
-        runs = list(wanted(options))
-        with Bar(len(runs), unit="training", progress=progress) as bar:
-            for run in runs:
-                bar.name(run.key)
-                if not log.done(run.key):
-                    log.append(finished(run, options))
-                bar.update()
+        pieces = {run.key: functools.partial(finished, run, options) for run in wanted(options)}
+        finish(log, pieces, unit="training", progress=options.progress)
         text = told(log.records, options.proposed)
         print(text)
         folders.write_whole(options.out / "table.md", text)

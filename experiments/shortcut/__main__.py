@@ -15,7 +15,6 @@ Weights of losses are chosen on other pictures and another seed, where `--scale`
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.measure import alternate
+from experiments.pieces import check_names, finish, leave
 from experiments.shortcut import trainings
 from experiments.shortcut.pictures import NUM_CLASSES, SHORTCUTS, Pictures, planted
 from experiments.shortcut.trainings import LOSSES
 from jxai import viz
-from jxai.cli.running import command_line, folders, made_with
-from jxai.errors import InputError
+from jxai.cli.running import command_line, folders
 from jxai.intervals import mean_and_interval
-from jxai.progress import Bar, Progress
 from jxai.results_log import ResultsLog
 
 _COLUMNS = {
@@ -181,7 +179,8 @@ def table(found: dict[str, list[dict[str, float]]], cost: dict[str, float]) -> s
 
 def _drawn(shortcut: str, choosing: bool) -> tuple[np.ndarray, np.ndarray]:
     """(Pictures that carry another class's color, labels)."""
-    shown, rows = _shown(shortcut, choosing), list(SHORTCUTS[shortcut].drawn)
+    shown = _shown(shortcut, choosing)
+    rows = [row % len(shown.judged) for row in SHORTCUTS[shortcut].drawn]  # fewer pictures choose
     misled, _ = planted(shortcut, shown.judged[rows], trainings.others(shown.judged_labels)[rows])
     return misled, shown.judged_labels[rows]
 
@@ -207,62 +206,43 @@ def draw(maps: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarray, pa
 
 def main(options: Options) -> None:
     """Train what is missing; print and write the tables, draw the pictures."""
-    for kind, names, known in (
-        ("shortcuts", options.shortcuts, SHORTCUTS),
-        ("losses", options.losses, LOSSES),
-    ):
-        if unknown := [name for name in names if name not in known]:
-            raise InputError(f"expected {kind} among {', '.join(known)}, got {', '.join(unknown)}")
+    check_names("shortcuts", options.shortcuts, SHORTCUTS)
+    check_names("losses", options.losses, LOSSES)
     settings = {"num_steps": options.num_steps, "choosing": options.choosing}
-    progress: Progress = True if options.progress else "lines"
     weights = {name: LOSSES[name][1] * options.scale for name in options.losses} | dict.fromkeys(
         _REFERENCES, 0.0
     )
+
+    def record(shortcut: str, name: str, seed: int) -> dict[str, Any]:
+        params, numbers = trained(
+            shortcut, name, weights[name], seed, num_steps=options.num_steps, choosing=options.choosing
+        )
+        if seed != options.seeds[0]:
+            return {"numbers": numbers, "maps": None}
+        maps = trainings.relevance(params, *map(jnp.asarray, _drawn(shortcut, options.choosing)))
+        return {"numbers": numbers, "maps": np.asarray(maps).sum(axis=-1, keepdims=True).tolist()}
+
     with folders.in_use(options.out):
         log = ResultsLog(options.out / "shortcut.jsonl", settings)
-
-        def record(shortcut: str, name: str, seed: int) -> dict[str, Any]:
-            key = f"{shortcut} {name} {weights[name]:g} {seed}"
-            if not log.done(key):
-                params, numbers = trained(
-                    shortcut,
-                    name,
-                    weights[name],
-                    seed,
-                    num_steps=options.num_steps,
-                    choosing=options.choosing,
-                )
-                maps = None
-                if seed == options.seeds[0]:
-                    maps = np.asarray(
-                        trainings.relevance(params, *map(jnp.asarray, _drawn(shortcut, options.choosing)))
-                    )
-                    maps = maps.sum(axis=-1, keepdims=True).tolist()
-                log.append({"key": key, "numbers": numbers, "maps": maps})
-            return log.records[key]
-
-        with Bar(
-            len(options.shortcuts) * len(weights) * len(options.seeds), unit="training", progress=progress
-        ) as bar:
-            for shortcut in options.shortcuts:
-                found: dict[str, list[dict[str, float]]] = {name: [] for name in weights}
-                maps: dict[str, np.ndarray] = {}
-                for seed in options.seeds:
-                    for name in weights:
-                        bar.name(f"{shortcut}, {name}")
-                        read = record(shortcut, name, seed)
-                        found[name].append(read["numbers"])
-                        if read["maps"]:
-                            maps[name] = np.array(read["maps"])
-                        bar.update()
-                cost = costs(shortcut, options.losses, repeats=options.repeats) if options.repeats else {}
-                told = table(found, cost)
-                print(f"\nShortcut: {shortcut}\n\n{told}")
-                stored = {"made_with": made_with.start(), "settings": settings, "weights": weights}
-                stored |= {"trainings": found, "costs": cost}
-                folders.write_whole(options.out / f"{shortcut}.md", told)
-                folders.write_whole(options.out / f"{shortcut}.json", json.dumps(stored, indent=1) + "\n")
-                print(draw(maps, *_drawn(shortcut, options.choosing), options.out / f"{shortcut}.png"))
+        for shortcut in options.shortcuts:
+            keys = {
+                (name, seed): f"{shortcut} {name} {weights[name]:g} {seed}"
+                for seed in options.seeds
+                for name in weights
+            }
+            pieces = {
+                key: functools.partial(record, shortcut, name, seed) for (name, seed), key in keys.items()
+            }
+            finish(log, pieces, unit="training", progress=options.progress)
+            found = {
+                name: [log.records[keys[name, seed]]["numbers"] for seed in options.seeds] for name in weights
+            }
+            maps = {name: np.array(log.records[keys[name, options.seeds[0]]]["maps"]) for name in weights}
+            cost = costs(shortcut, options.losses, repeats=options.repeats) if options.repeats else {}
+            print(f"\nShortcut: {shortcut}\n")
+            stored = {"settings": settings, "weights": weights, "trainings": found, "costs": cost}
+            leave(options.out / shortcut, table(found, cost), stored)
+            print(draw(maps, *_drawn(shortcut, options.choosing), options.out / f"{shortcut}.png"))
 
 
 if __name__ == "__main__":
