@@ -22,7 +22,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jxai.jaxprs import evaluated
-from jxai.ops.depthwise import depthwise_p, is_depthwise
+from jxai.ops.depthwise import called_alone, depthwise_p, is_depthwise
 
 
 def convolution(
@@ -287,7 +287,7 @@ def _abstract(lhs: Any, rhs: Any, **params: Any) -> Any:
 
 _PARAMETERS = tuple(inspect.signature(lax.conv_general_dilated).parameters)[2:]
 convolution_p = Primitive("convolution")
-convolution_p.def_impl(jax.jit(convolution_p.bind, static_argnames=_PARAMETERS))
+convolution_p.def_impl(called_alone(convolution_p, _PARAMETERS))
 convolution_p.def_abstract_eval(_abstract)
 ad.defbilinear(convolution_p, _transpose_maps, _transpose_kernel)
 batching.primitive_batchers[convolution_p] = _batch

@@ -7,7 +7,7 @@ sees the convolution that it is, and evaluates it by this.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -214,8 +214,27 @@ def _abstract(x: Any, kernel: Any, *, strides: Strides, padding: Padding, precis
     return x.update(shape=(x.shape[0], *counts, x.shape[-1]))
 
 
+def called_alone(primitive: Primitive, parameters: Sequence[str]) -> Callable[..., jax.Array]:
+    """What a primitive gives where nothing is traced: by its own program, under `jax.disable_jit` too.
+
+    Args:
+        primitive: with a lowering.
+        parameters: its parameters' names.
+
+    Returns:
+        A function as `primitive.bind`.
+    """
+    run = jax.jit(primitive.bind, static_argnames=tuple(parameters))
+
+    def found(*operands: jax.Array, **given: Any) -> jax.Array:
+        with jax.disable_jit(False):
+            return run(*operands, **given)
+
+    return found
+
+
 depthwise_p = Primitive("depthwise_convolution")
-depthwise_p.def_impl(jax.jit(depthwise_p.bind, static_argnames=("strides", "padding", "precision")))
+depthwise_p.def_impl(called_alone(depthwise_p, ("strides", "padding", "precision")))
 depthwise_p.def_abstract_eval(_abstract)
 ad.defbilinear(depthwise_p, _transpose_maps, _transpose_kernel)
 batching.primitive_batchers[depthwise_p] = _batch

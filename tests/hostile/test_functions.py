@@ -1,19 +1,28 @@
 """In the place of a function nothing else, and in that of a count no array: one error that names the argument."""
 
-import importlib
+import importlib.util
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from hypothesis import strategies as st
 from strategies import SIZES, in_each_run
-from test_attribution import CASES as ATTRIBUTION
-from test_guidance import CASES as GUIDANCE
-from test_metrics import CASES as METRICS
 
 from jxai import attribution, metrics
 
-PACKAGES = {"attribution": ATTRIBUTION, "guidance": GUIDANCE, "metrics": METRICS}
+
+def cases_of(package):
+    """The registry of the file beside this one; other folders have files of these names."""
+    spec = importlib.util.spec_from_file_location(
+        f"hostile_{package}", Path(__file__).with_name(f"test_{package}.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.CASES
+
+
+PACKAGES = {package: cases_of(package) for package in ("attribution", "guidance", "metrics")}
 FUNCTIONS = {"discretize", "explain", "f", "features", "head", "objective", "represent", "transform"}
 COUNTS = {"group_size", "num_draws", "num_regions", "num_samples", "num_steps", "num_tokens", "window"}
 # Of the cases that call the public function itself, those with such an argument.

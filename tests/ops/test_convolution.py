@@ -213,3 +213,21 @@ def test_a_loop_inside_is_left_alone():
     x = jnp.asarray(RANDOM.normal(size=(4, 3)), jnp.float32)
     found, expected = with_fast_convolutions(scanned)(x), scanned(x)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_without_jit(groups):
+    """Alone it is a program all the same: calling that must not call it again."""
+    x, kernel = (
+        jnp.asarray(RANDOM.normal(size=s), jnp.float32) for s in ((2, 5, 5, 4), (3, 3, 4 // groups, 4))
+    )
+    options = {"window_strides": (1, 1), "padding": "SAME", "feature_group_count": groups}
+    with jax.disable_jit():
+        found, slope = jax.value_and_grad(
+            lambda k: (convolution(x, k, dimension_numbers=LAST, **options) ** 2).sum()
+        )(kernel)
+    expected = jax.grad(
+        lambda k: (lax.conv_general_dilated(x, k, dimension_numbers=LAST, **options) ** 2).sum()
+    )(kernel)
+    assert np.isfinite(found)
+    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-4)
