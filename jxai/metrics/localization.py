@@ -1,4 +1,8 @@
-"""Whether relevance falls on the object. Heatmaps (N, H, W) are signed; masks (N, H, W) are true on the object."""
+"""Whether relevance falls on the object. Heatmaps (N, H, W) are signed; masks (N, H, W) are true on the object.
+
+An empty mask is refused. Under `jit`, where values are not seen, nothing lies in it: a share of the relevance or of
+the pixels is 0, and what divides by the mask's size (`relevance_rank`, `localization_auc`) is NaN.
+"""
 
 import jax
 import jax.numpy as jnp
