@@ -82,7 +82,7 @@ def check_scores(scores: Any, target: jax.Array) -> None:
 def check_finite(name: str, x: jax.Array) -> None:
     """Refuse an array that is no batch, of no floats, or not finite."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputTypeError(f"expected `{name}` of floats, got {x.dtype}: normalize images, embed tokens, and convert")
+        raise InputTypeError(f"expected `{name}` of floats, got {x.dtype}: normalize images, embed tokens")
     as_finite(name, x)
 
 
