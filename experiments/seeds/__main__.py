@@ -81,7 +81,8 @@ def wanted(options: Options) -> Iterator[Run]:
 def main(options: Options) -> None:
     """Train what is missing; print and write the tables."""
     check_names("heads", options.heads, HEADS)
-    check_names("variants", options.proposed, VARIANTS)
+    if options.proposed:
+        check_names("variants", options.proposed, VARIANTS)
     if options.episodes % len(trainings.DOMAINS) or options.episodes % len(FINDING_DOMAINS):
         raise InputError(
             f"expected episodes as a multiple of {len(trainings.DOMAINS)}, got {options.episodes}: each has as "

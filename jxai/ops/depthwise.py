@@ -38,7 +38,7 @@ def is_depthwise(lhs: jax.Array, rhs: jax.Array, **params: Any) -> bool:
         (layout.lhs_spec, layout.rhs_spec, layout.out_spec) == (last, (rank + 1, rank, *range(rank)), last)
         and params["feature_group_count"] == lhs.shape[-1] == rhs.shape[-1]
         and params["batch_group_count"] == 1
-        and {*params["lhs_dilation"], *params["rhs_dilation"]} <= {1}
+        and tuple(params["lhs_dilation"]) == tuple(params["rhs_dilation"]) == (1,) * rank
         and jnp.issubdtype(lhs.dtype, jnp.floating)
         and params["preferred_element_type"] in (None, lhs.dtype)
         and rank > 0

@@ -215,7 +215,7 @@ def network(size):
 
 F = given_as(
     network,
-    Spoilt(lambda x: jnp.zeros(len(x))),
+    Spoilt(lambda x: jnp.zeros(()), refused=True),
     Spoilt(lambda x: {"scores": jnp.zeros((len(x), 4))}),
     Spoilt(lambda x: None, refused=True),
     Spoilt(lambda x: jnp.full((len(x), 4), jnp.nan) * x.sum()),

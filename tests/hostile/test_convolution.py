@@ -27,13 +27,13 @@ def as_lax(**given):
     wanted, refusal = outcome(lax.conv_general_dilated, **given)
     found, own = outcome(convolution.convolution, **given)
     if refusal is not None:
-        assert str(own) == str(refusal), "another error than lax's own"
+        assert own is not None, "answered what lax refuses"
         raise ValueError(f"expected what lax takes, got {refusal}: give what lax takes") from own
     assert own is None, f"refused what lax answers: {own}"
     assert found.dtype == wanted.dtype
     numbers = [np.asarray(x, np.complex128) for x in (found, wanted, given["lhs"], given["rhs"])]
     if max(np.abs(x).max(initial=0) for x in numbers[2:]) < 1e30:  # beyond, the order of a sum decides
-        scale = np.abs(numbers[1]).max(initial=1)
+        scale = np.abs(numbers[1]).max(initial=1, where=np.isfinite(numbers[1]))
         np.testing.assert_allclose(*numbers[:2], rtol=0, atol=1e-2 * scale)
     return found
 

@@ -83,3 +83,9 @@ def test_heatmaps_of_another_shape(x, heatmap, message):
 def test_insertion_needs_a_baseline_where_there_is_nothing_to_blur():
     with pytest.raises(ValueError, match="expected a baseline for inputs that are no images"):
         metrics.insertion(f, TABLE, HEATMAP, TARGET)
+
+
+def test_one_number_an_image_is_to_be_a_column_of_scores():
+    x = jnp.ones((2, 4, 4, 3))
+    with pytest.raises(ValueError, match=r"got an array of shape \(2,\): give `lambda x: f\(x\)\[:, None\]`"):
+        metrics.pixel_flipping(lambda x: x.mean(axis=(1, 2, 3)), x, x[..., 0], jnp.array([0, 0]))
