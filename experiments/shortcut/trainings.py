@@ -175,14 +175,14 @@ def _weighted(b: Batch) -> jax.Array:
 LOSSES: dict[str, tuple[str, float, Callable[[Batch], jax.Array] | None]] = {
     "plain": ("plain", 0.0, None),
     "rrr": ("right for the right reasons (gradient)", 10.0, _rrr),
-    "isnet": ("ISNet's background (LRP of the label)", 10.0, _isnet),
-    "isnet-drawn": ("ISNet's background (LRP of a drawn class)", 10.0, _isnet_of_drawn_classes),
+    "isnet": ("ISNet's background (LRP of the label)", 30.0, _isnet),
+    "isnet-drawn": ("ISNet's background (LRP of a drawn class)", 100.0, _isnet_of_drawn_classes),
     "rrr-isnet": (
         "right for the right reasons, and ISNet's background of a drawn class",
         10.0,
         _gradient_and_relevance,
     ),
-    "isnet-ig": ("ISNet's background (Integrated Gradients)", 10.0, _integrated),
+    "isnet-ig": ("ISNet's background (Integrated Gradients)", 30.0, _integrated),
     "rr-clarc": ("RR-ClArC (concept's direction)", 10.0, _concept),
     "teacher": ("a teacher's heat maps (LRP)", 3.0, _teacher),
     "weighted": ("features weighted by relevance", 1.0, _weighted),
