@@ -144,7 +144,7 @@ def test_every_method_is_compared():
     presets.add("sun2020")  # a composite, of no class of its own
     names = [name for name, _ in rows]
     assert sorted(names) == sorted(presets | (set(jxai.attribution.__all__) - NO_METHODS))
-    assert {row.count("|") for _, row in rows} == {5}
+    assert {row.count("|") for _, row in rows} == {6}
 
 
 # Where names of the other libraries live.
