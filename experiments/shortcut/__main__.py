@@ -8,7 +8,7 @@ pictures without it and with another class's color, and the share of LRP's |rele
 is logged when it is done: a run that was stopped goes on. Leaves a table, its numbers and a picture of heat maps for
 each shortcut, `watermark.md`, `watermark.json` and `watermark.png`.
 
-Weights of losses are chosen on other pictures and another seed, where `--scale` multiplies them:
+Weights of losses are chosen on other pictures and other seeds, where `--scale` multiplies them:
 
     python -m experiments.shortcut --choosing --seeds 100 --scale 3 --repeats 0 --out runs/choosing
 """

@@ -1,6 +1,6 @@
 """One network, trained plainly and by every loss on explanations, and what it then looks at.
 
-The weight of each loss was chosen on seed 100 and on pictures that no table has.
+The weight of each loss was chosen on seeds (100 and 101) and on pictures that no table has.
 """
 
 import functools
